@@ -1,1 +1,17 @@
-//! Harness.
+//! The harness of the guest tests: what every test in `tests/tests/` is written with.
+//!
+//! A test holds a [`Guest`] from its first line to its last: it proves that we are in a guest (a
+//! test never skips, it fails elsewhere), and at the end it fails the test if a leaf, a process or
+//! a pin is left over. [`Sandbox`] runs the tool under test on a victim, [`Record`] reads what it
+//! wrote, and [`wait`] is the only place that waits for anything.
+
+mod guest;
+mod leftovers;
+mod record;
+mod run;
+pub mod wait;
+
+pub use guest::{Guest, Mode};
+pub use leftovers::Leftovers;
+pub use record::Record;
+pub use run::{Outcome, Running, Sandbox, victim};

@@ -4,6 +4,7 @@
 //! unit tests, and a fresh machine needs nothing but cargo to start one.
 
 mod command;
+mod test;
 mod vm;
 mod workspace;
 
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run the unit tests on this machine, then the guest tests on every supported kernel.
+    Test(test::Test),
     /// Boot guests in QEMU: run a command there, or open a shell.
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -28,6 +31,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Test(test) => test.run(),
         Task::Vm(vm) => vm.run(),
     };
     done.unwrap_or_else(|error| {

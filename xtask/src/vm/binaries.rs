@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::{command, workspace};
 
-/// The cargo profile of what guests run.
-const PROFILE: &str = "guest";
+/// The cargo profile of what guests run, and of all tests: dependencies are built once.
+pub(crate) const PROFILE: &str = "guest";
 
 /// A program that cargo made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 pub(crate) use self::apt::Archive;
-use self::binaries::guest_binaries;
+pub(crate) use self::binaries::{PROFILE, executables, guest_binaries};
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};

@@ -1,0 +1,328 @@
+//! Running `sandbox run` in a test, and talking to it while it runs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::record::Record;
+use crate::wait;
+
+/// The user that analyses run as unless a test says otherwise (uid 1000 in every guest).
+const USER: &str = "ana";
+
+/// The path of the program that misbehaves on request.
+#[must_use]
+pub fn victim() -> PathBuf {
+    from_environment("VICTIM", "victim")
+}
+
+/// A `sandbox run` in the making.
+#[derive(Debug)]
+pub struct Sandbox {
+    command: Command,
+    user: Option<String>,
+    options: Vec<OsString>,
+}
+
+impl Sandbox {
+    /// Starts with the options that every test needs: a record, and a user.
+    #[must_use]
+    pub fn new() -> Self {
+        let command = Command::new(from_environment("SANDBOX", "sandbox"));
+        Self {
+            command,
+            user: Some(USER.to_owned()),
+            options: Vec::new(),
+        }
+    }
+
+    /// Adds options of `sandbox run`, such as `["--memory", "64MiB"]`.
+    #[must_use]
+    pub fn options(mut self, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.options
+            .extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs the analysis as `user` instead.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// Gives no `--user`.
+    #[must_use]
+    pub fn without_user(mut self) -> Self {
+        self.user = None;
+        self
+    }
+
+    /// Sets a variable in the environment of `sandbox` itself.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs `victim` with these arguments to its end.
+    #[must_use]
+    #[track_caller]
+    pub fn victim(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Outcome {
+        self.start_victim(arguments).finish()
+    }
+
+    /// Runs a command to its end.
+    #[must_use]
+    #[track_caller]
+    pub fn command(self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Outcome {
+        self.start(words).finish()
+    }
+
+    /// Starts `victim` with these arguments.
+    #[must_use]
+    #[track_caller]
+    pub fn start_victim(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Running {
+        let mut words = vec![victim().into_os_string()];
+        words.extend(
+            arguments
+                .into_iter()
+                .map(|argument| argument.as_ref().to_owned()),
+        );
+        self.start(words)
+    }
+
+    /// Starts a command.
+    #[must_use]
+    #[track_caller]
+    pub fn start(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Running {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("sandbox-test-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a test can make a folder for its record");
+        let record = folder.join("record.json");
+        self.command
+            .arg("run")
+            .args(&self.options)
+            .arg("--record")
+            .arg(&record);
+        if let Some(user) = &self.user {
+            self.command.args(["--user", user]);
+        }
+        self.command.arg("--").args(words);
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self.command.spawn().expect("`sandbox` can be started");
+        let stdout = Output::follow(child.stdout.take().expect("its stdout is a pipe"));
+        let stderr = Output::follow(child.stderr.take().expect("its stderr is a pipe"));
+        Running {
+            child,
+            stdout,
+            stderr,
+            folder,
+            record,
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A `sandbox run` that was started. Dropped, it is killed: a test that fails midway leaves no run.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+    folder: PathBuf,
+    record: PathBuf,
+}
+
+impl Running {
+    /// The pid of `sandbox` itself.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid is a positive i32")
+    }
+
+    /// Sends a signal to `sandbox` itself.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("`sandbox` is still there to be signalled");
+    }
+
+    /// Waits until the analysis has printed a line that begins with `start`; gives the rest of it.
+    #[must_use]
+    #[track_caller]
+    pub fn line(&self, start: &str) -> String {
+        let what = format!("a line that begins with {start:?}");
+        wait::for_some(&what, || {
+            let text = self.stdout.so_far();
+            let complete = &text[..text.rfind('\n')?];
+            complete
+                .lines()
+                .find_map(|line| line.strip_prefix(start))
+                .map(|rest| rest.trim().to_owned())
+        })
+    }
+
+    /// Waits until the victim says that it is where its subcommand leads to; gives its pid.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(&self) -> i32 {
+        let pid = self.line("ready ");
+        pid.parse()
+            .unwrap_or_else(|_| panic!("the victim reported {pid:?} as its pid"))
+    }
+
+    /// The folder of the cgroup that holds the process `pid`.
+    #[must_use]
+    #[track_caller]
+    pub fn cgroup_of(&self, pid: i32) -> PathBuf {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        match text.lines().find_map(|line| line.strip_prefix("0::/")) {
+            Some(cgroup) => Path::new("/sys/fs/cgroup").join(cgroup),
+            None => panic!("{path} names no cgroup v2: {text}"),
+        }
+    }
+
+    /// Waits for `sandbox` to end and collects what it left. A record is not demanded here: see
+    /// [`Outcome::record`].
+    #[must_use]
+    #[track_caller]
+    pub fn finish(mut self) -> Outcome {
+        let status = self.child.wait().expect("a child can be waited for");
+        let outcome = Outcome {
+            status,
+            stdout: self.stdout.rest(),
+            stderr: self.stderr.rest(),
+            record: fs::read_to_string(&self.record).ok(),
+        };
+        // What the test reports on has been read.
+        drop(fs::remove_dir_all(&self.folder));
+        outcome
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) && self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// How a `sandbox run` ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The wait status of `sandbox` itself.
+    pub status: ExitStatus,
+    /// What its standard output got, the analysis's included.
+    pub stdout: String,
+    /// What its standard error got, the notes included.
+    pub stderr: String,
+    record: Option<String>,
+}
+
+impl Outcome {
+    /// The exit status of `sandbox` itself.
+    ///
+    /// # Panics
+    ///
+    /// Where `sandbox` died of a signal.
+    #[must_use]
+    #[track_caller]
+    pub fn code(&self) -> i32 {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => code,
+            (None, signal) => panic!(
+                "`sandbox` itself died of signal {signal:?}:\n{}",
+                self.stderr
+            ),
+        }
+    }
+
+    /// Whether a record was written.
+    #[must_use]
+    pub fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// The record.
+    ///
+    /// # Panics
+    ///
+    /// Where none was written.
+    #[must_use]
+    #[track_caller]
+    pub fn record(&self) -> Record {
+        match &self.record {
+            Some(text) => Record::parse(text),
+            None => panic!(
+                "`sandbox run` wrote no record ({}):\n{}",
+                self.status, self.stderr
+            ),
+        }
+    }
+}
+
+/// What a pipe has brought so far.
+#[derive(Debug)]
+struct Output {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn follow(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while let Ok(1..) = pipe.read_until(b'\n', &mut line) {
+                let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                sink.push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self {
+            text,
+            reader: Some(reader),
+        }
+    }
+
+    fn so_far(&self) -> String {
+        self.text
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// All of it, once the last writer has gone.
+    fn rest(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            wait::within(wait::LIMIT, || reader.is_finished().then_some(()));
+        }
+        self.so_far()
+    }
+}
+
+fn from_environment(variable: &str, name: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
+}

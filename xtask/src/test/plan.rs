@@ -1,0 +1,150 @@
+//! Which test runs in which guest.
+//!
+//! Decided here, by the name of the test's target, and never by the test itself: a test that skips
+//! at run time looks like one that passed.
+
+use crate::vm::{Machine, Mode, Series};
+
+/// The kernel of the systemd pass, where none is asked for.
+const SYSTEMD_KERNEL: Series = Series::V6_12;
+
+/// A test in a test binary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Test {
+    /// The target that holds it: a file in `tests/tests/`.
+    pub(crate) target: String,
+    /// Its name there.
+    pub(crate) name: String,
+}
+
+impl Test {
+    /// The name that people see and filter by.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}::{}", self.target, self.name)
+    }
+}
+
+/// One guest and the tests that it is to run.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    /// Its kernel.
+    pub(crate) series: Series,
+    /// Its PID 1.
+    pub(crate) mode: Mode,
+    /// Its tests.
+    pub(crate) tests: Vec<Test>,
+}
+
+impl Pass {
+    fn new(series: Series, mode: Mode) -> Self {
+        Self {
+            series,
+            mode,
+            tests: Vec::new(),
+        }
+    }
+
+    /// The name that people see.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.series, self.mode)
+    }
+
+    /// The machine it runs on.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine::new(self.mode)
+    }
+
+    /// Takes the tests that are meant for this guest and match `filter`.
+    pub(crate) fn choose(&mut self, all: &[Test], filter: Option<&str>) {
+        let wanted = |test: &&Test| {
+            is_meant_for(&test.target, self.mode)
+                && filter.is_none_or(|filter| test.full_name().contains(filter))
+        };
+        self.tests = all.iter().filter(wanted).cloned().collect();
+    }
+}
+
+/// The guests to run: every kernel bare and one with systemd, or what was asked for.
+pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
+    let every = if kernels.is_empty() {
+        &Series::ALL[..]
+    } else {
+        kernels
+    };
+    let bare = || every.iter().map(|kernel| Pass::new(*kernel, Mode::Bare));
+    match mode {
+        Some(Mode::Bare) => bare().collect(),
+        Some(Mode::Systemd) if kernels.is_empty() => vec![Pass::new(SYSTEMD_KERNEL, Mode::Systemd)],
+        Some(Mode::Systemd) => kernels
+            .iter()
+            .map(|kernel| Pass::new(*kernel, Mode::Systemd))
+            .collect(),
+        None => {
+            let systemd = every
+                .contains(&SYSTEMD_KERNEL)
+                .then(|| Pass::new(SYSTEMD_KERNEL, Mode::Systemd));
+            bare().chain(systemd).collect()
+        }
+    }
+}
+
+/// `systemd*` targets need a systemd guest and `bare*` ones a bare guest; `guest*` ones, which test
+/// the guest itself, run in both; all others run bare.
+fn is_meant_for(target: &str, mode: Mode) -> bool {
+    match mode {
+        Mode::Systemd => target.starts_with("systemd") || target.starts_with("guest"),
+        Mode::Bare => !target.starts_with("systemd"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(kernels: &[Series], mode: Option<Mode>) -> Vec<String> {
+        passes(kernels, mode).iter().map(Pass::label).collect()
+    }
+
+    #[test]
+    fn every_kernel_runs_bare_and_one_runs_systemd() {
+        assert_eq!(
+            labels(&[], None),
+            [
+                "6.1 bare",
+                "6.12 bare",
+                "6.18 bare",
+                "7 bare",
+                "6.12 systemd"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_is_all_that_runs() {
+        assert_eq!(labels(&[Series::V7], None), ["7 bare"]);
+        assert_eq!(labels(&[Series::V7], Some(Mode::Systemd)), ["7 systemd"]);
+        assert_eq!(labels(&[], Some(Mode::Systemd)), ["6.12 systemd"]);
+    }
+
+    #[test]
+    fn targets_go_to_the_guests_that_their_names_say() {
+        let all: Vec<Test> = ["bare_host", "guest", "outcomes", "systemd"]
+            .iter()
+            .map(|target| Test {
+                target: (*target).to_owned(),
+                name: "works".to_owned(),
+            })
+            .collect();
+        let chosen = |mode, filter| {
+            let mut pass = Pass::new(Series::V6_1, mode);
+            pass.choose(&all, filter);
+            pass.tests
+                .into_iter()
+                .map(|test| test.target)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(Mode::Bare, None), ["bare_host", "guest", "outcomes"]);
+        assert_eq!(chosen(Mode::Systemd, None), ["guest", "systemd"]);
+        assert_eq!(chosen(Mode::Bare, Some("outcomes::w")), ["outcomes"]);
+    }
+}
