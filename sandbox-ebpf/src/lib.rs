@@ -8,6 +8,11 @@
 //! `at_ns` is `bpf_ktime_get_ns()` (CLOCK_MONOTONIC).
 #![no_std]
 
+use bytemuck::{Pod, Zeroable};
+
+#[cfg(feature = "user")]
+mod pod;
+
 /// Bytes of `task->comm`, the final NUL included (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
 /// Bytes of an exec's filename that an event carries; longer names are cut.
@@ -19,7 +24,7 @@ pub const VICTIMS_PER_LEAF: u64 = 1024;
 /// Identity of a task: `(tgid, start_time_ns)` names a process for the time of one boot, where a
 /// pid alone is reused.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Task {
     /// `start_boottime` of the thread-group leader, ns since boot.
     pub start_time_ns: u64,
@@ -39,7 +44,7 @@ pub struct Task {
 
 /// What user space declares before it kills, so that the kernel side can stamp it on the kill.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Intent {
     /// When the intent was written, CLOCK_MONOTONIC ns.
     pub at_ns: u64,
@@ -51,7 +56,7 @@ pub struct Intent {
 
 /// Counters of one leaf; its presence in the map is what makes a leaf watched.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Facts {
     /// Thread-group leaders born in the leaf.
     pub births: u64,
@@ -95,7 +100,7 @@ pub struct Facts {
 
 /// The main process: the first task born in the leaf.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Main {
     /// Its identity at birth.
     pub task: Task,
@@ -143,7 +148,7 @@ pub const KILL_OF_MAIN: u32 = 1 << 5;
 
 /// The OOM killer's context at a kill, from `struct oom_control` (include/linux/oom.h).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Oom {
     /// The memcg that was out of memory; 0 = the host.
     pub cgroup_id: u64,
@@ -163,7 +168,7 @@ pub struct Oom {
 
 /// One signal that was generated for a task of a watched leaf.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Kill {
     /// When.
     pub at_ns: u64,
@@ -199,7 +204,7 @@ pub struct Kill {
 /// Last, since a signal that is fatal makes every later one ignored (`prepare_signal`,
 /// kernel/signal.c): of several delivered ones the earlier were handled.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct VictimKey {
     /// The leaf.
     pub cgroup_id: u64,
@@ -213,7 +218,7 @@ pub struct VictimKey {
 
 /// Key of a process that left its leaf, or was born of one that did.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct ProcessKey {
     /// [`Task::start_time_ns`].
     pub start_time_ns: u64,
@@ -225,7 +230,7 @@ pub struct ProcessKey {
 
 /// A process that left its leaf, or was born outside of one that had.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Fugitive {
     /// The leaf that it left.
     pub leaf_id: u64,
@@ -257,7 +262,7 @@ pub enum EventKind {
 
 /// Head of every event in the ring.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
     /// Position in the leaf's sequence, from 1; a gap is a loss.
     pub seq: u64,
@@ -273,7 +278,7 @@ pub struct Header {
 
 /// A task was born in the leaf.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct BirthEvent {
     /// Head.
     pub header: Header,
@@ -285,7 +290,7 @@ pub struct BirthEvent {
 
 /// A process executed another program.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct ExecEvent {
     /// Head.
     pub header: Header,
@@ -301,7 +306,7 @@ pub struct ExecEvent {
 
 /// A task exited.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ExitEvent {
     /// Head.
     pub header: Header,
@@ -325,7 +330,7 @@ pub struct ExitEvent {
 
 /// A signal was generated for a task of the leaf.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SignalEvent {
     /// Head.
     pub header: Header,
@@ -335,7 +340,7 @@ pub struct SignalEvent {
 
 /// A fork was denied by a `pids.max`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ForkDeniedEvent {
     /// Head.
     pub header: Header,
@@ -347,7 +352,7 @@ pub struct ForkDeniedEvent {
 
 /// A task left the leaf for another cgroup.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct EscapeEvent {
     /// Head.
     pub header: Header,
@@ -359,7 +364,7 @@ pub struct EscapeEvent {
 ///
 /// Field names are `struct_member`; [`ABSENT`] marks what this kernel does not have.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[allow(
     missing_docs,
     reason = "the kernel's own names, each `struct_member`, say it all"
@@ -428,3 +433,45 @@ const _: () = {
     assert!(size_of::<EscapeEvent>() == 32 + 48);
     assert!(size_of::<Offsets>() == 36 * 4);
 };
+
+impl Offsets {
+    /// What stands in the object before the loader patches it.
+    pub const NONE: Self = Self {
+        task_struct_pid: 0,
+        task_struct_tgid: 0,
+        task_struct_flags: 0,
+        task_struct_state: 0,
+        task_struct_group_leader: 0,
+        task_struct_start_boottime: 0,
+        task_struct_comm: 0,
+        task_struct_cgroups: 0,
+        task_struct_exit_code: 0,
+        task_struct_signal: 0,
+        task_struct_utime: 0,
+        task_struct_stime: 0,
+        signal_struct_group_exit_code: 0,
+        signal_struct_flags: 0,
+        signal_struct_live: 0,
+        signal_struct_maxrss: 0,
+        css_set_dfl_cgrp: 0,
+        css_set_pids_css: 0,
+        cgroup_kn: 0,
+        kernfs_node_id: 0,
+        kernfs_node_parent: 0,
+        kernfs_open_file_kn: 0,
+        css_cgroup: 0,
+        css_parent: 0,
+        mem_cgroup_memory: 0,
+        page_counter_usage: 0,
+        page_counter_max: 0,
+        oom_control_memcg: 0,
+        oom_control_totalpages: 0,
+        oom_control_chosen: 0,
+        oom_control_chosen_points: 0,
+        kernel_siginfo_si_code: 0,
+        pids_cgroup_counter: 0,
+        pids_cgroup_limit: 0,
+        linux_binprm_filename: 0,
+        _pad: 0,
+    };
+}

@@ -3,4 +3,8 @@
 
 pub mod limits;
 
+pub mod trace;
+
+pub mod sys;
+
 pub mod evidence;
