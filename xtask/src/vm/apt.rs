@@ -1,0 +1,161 @@
+//! Packages from the Debian archive, without touching the machine's own package system.
+//!
+//! Guests need kernels and a root image of several Debian releases, whatever release this machine
+//! runs. So apt works here on a sources list and state of our own under `target/vm/apt`, at the
+//! mirror that the machine's own apt is set up with: nothing but that mirror has to be reachable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::host;
+use super::mirror::Mirrors;
+use crate::{command, workspace};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A private view of the Debian archive.
+pub(crate) struct Archive {
+    folder: PathBuf,
+    mirrors: Mirrors,
+}
+
+impl Archive {
+    /// Opens the view and refreshes its package lists.
+    pub(crate) fn open() -> Result<Self> {
+        host::require_apt()?;
+        let mirrors = Mirrors::of_this_machine()?;
+        let folder = workspace::target().join("vm/apt");
+        for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
+            workspace::make_dir(&folder.join(part))?;
+        }
+        workspace::write(&folder.join("state/status"), "")?;
+        let archive = Self { folder, mirrors };
+        workspace::write(
+            &archive.folder.join("sources/debian.list"),
+            archive.sources(),
+        )?;
+        eprintln!("refreshing package lists from {}", archive.mirrors.archive);
+        command::quiet(archive.apt("apt-get").args(["update", "--error-on=any"]))?;
+        Ok(archive)
+    }
+
+    /// The names of all packages that begin with `prefix`.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = command::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// The versions of `package` that the archive has, newest first.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = command::text(self.apt("apt-cache").args(["madison", package]))?;
+        Ok(table
+            .lines()
+            .filter_map(|line| line.split('|').nth(1))
+            .map(|version| version.trim().to_owned())
+            .collect())
+    }
+
+    /// Downloads `package` (or `package=version`) and unpacks it into `folder`.
+    pub(crate) fn unpack(&self, package: &str, folder: &Path) -> Result<()> {
+        let downloads = self.folder.join(format!("download-{}", std::process::id()));
+        workspace::remove_dir(&downloads)?;
+        workspace::make_dir(&downloads)?;
+        eprintln!("fetching {package}");
+        command::quiet(
+            self.apt("apt-get")
+                .args(["download", package])
+                .current_dir(&downloads),
+        )?;
+        let mut found = fs::read_dir(&downloads)
+            .with_context(|| format!("could not list {}", downloads.display()))?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
+        let Some(deb) = found.next() else {
+            bail!(
+                "apt-get downloaded {package}, yet no .deb is in {}",
+                downloads.display()
+            );
+        };
+        workspace::make_dir(folder)?;
+        command::quiet(
+            host::program("dpkg-deb")
+                .arg("--extract")
+                .arg(&deb)
+                .arg(folder),
+        )?;
+        workspace::remove_dir(&downloads)
+    }
+
+    /// The file that lists our sources, for other tools that take one.
+    pub(crate) fn trixie_sources(&self) -> String {
+        let mut lines = format!(
+            "deb [signed-by={KEYRING}] {} trixie main\n",
+            self.mirrors.archive
+        );
+        if let Some(security) = &self.mirrors.security {
+            lines.push_str(&format!(
+                "deb [signed-by={KEYRING}] {security} trixie-security main\n"
+            ));
+        }
+        lines
+    }
+
+    /// The machine's own download settings (proxies and the like), as apt options.
+    pub(crate) fn download_settings() -> Result<Vec<String>> {
+        let dump = command::text(host::program("apt-config").args(["dump", "Acquire"]))?;
+        let of_transport =
+            |line: &&str| line.starts_with("Acquire::http") && !line.ends_with(" \"\";");
+        Ok(dump
+            .lines()
+            .filter(of_transport)
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn sources(&self) -> String {
+        let mut lines = String::new();
+        for suite in ["bookworm", "trixie", "trixie-backports"] {
+            lines.push_str(&format!(
+                "deb [signed-by={KEYRING}] {} {suite} main\n",
+                self.mirrors.archive
+            ));
+        }
+        if let Some(security) = &self.mirrors.security {
+            for suite in ["bookworm-security", "trixie-security"] {
+                lines.push_str(&format!(
+                    "deb [signed-by={KEYRING}] {security} {suite} main\n"
+                ));
+            }
+        }
+        lines
+    }
+
+    /// An apt tool that sees our sources and state instead of the machine's. The machine's other
+    /// settings stay, for a proxy may be among them.
+    fn apt(&self, tool: &str) -> Command {
+        let folder = self.folder.display();
+        let mut command = host::program(tool);
+        for option in [
+            "Dir::Etc::sourcelist=/dev/null".to_owned(),
+            format!("Dir::Etc::sourceparts={folder}/sources"),
+            format!("Dir::State={folder}/state"),
+            format!("Dir::State::status={folder}/state/status"),
+            format!("Dir::Cache={folder}/cache"),
+            "APT::Architecture=amd64".to_owned(),
+            "APT::Architectures=amd64".to_owned(),
+            // Without this, root's apt drops to a user that may not enter the checkout.
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.arg("-q");
+        command
+    }
+}

@@ -1,0 +1,145 @@
+//! The root image of all guests: a small Debian with Python, numpy and systemd.
+//!
+//! Made once and never written to: each guest works on a throwaway snapshot. What is ours (init,
+//! units, the binaries under test) comes on the payload disk instead, so that editing those never
+//! means making the image again. The stamp holds the recipe: another recipe, another image.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::apt::Archive;
+use super::host;
+use crate::{command, workspace};
+
+/// Packages besides Debian's essential ones.
+const PACKAGES: &[&str] = &[
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    // A user manager per user: one of the ways out of a leaf that tests try.
+    "dbus-user-session",
+    "libpam-systemd",
+    "python3",
+    "python3-numpy",
+    "procps",
+    "psmisc",
+    "sudo",
+    "strace",
+    "util-linux",
+];
+
+/// Left out of every package: guests have no reader.
+const EXCLUDED: &[&str] = &[
+    "/usr/share/man/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+];
+
+/// Run on the host with the new root as `$1`.
+const CUSTOMISE: &str = r#"set -eu
+chroot "$1" useradd --create-home --uid 1000 --shell /bin/bash ana
+chroot "$1" useradd --create-home --uid 1001 --shell /bin/bash bob
+cat >"$1/etc/sudoers.d/guest" <<'END'
+Defaults secure_path="/payload/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ana ALL=(ALL) NOPASSWD: ALL
+END
+chmod 440 "$1/etc/sudoers.d/guest"
+echo guest >"$1/etc/hostname"
+printf '127.0.0.1 localhost guest\n' >"$1/etc/hosts"
+# An identity of its own keeps systemd from treating each boot as the first.
+echo 5a9d0b0c6f0e4c0fb1d2a7c4e3f2a1b0 >"$1/etc/machine-id"
+mkdir -p "$1/payload"
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
+    e2scrub_all.timer e2scrub_reap.service systemd-tmpfiles-clean.timer getty@tty1.service \
+    serial-getty@ttyS0.service getty.target systemd-modules-load.service systemd-binfmt.service \
+    proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount; do
+    ln -sf /dev/null "$1/etc/systemd/system/$unit"
+done
+rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
+"#;
+
+/// Room for what tests write; the file is sparse.
+const SIZE_BYTES: u64 = 1 << 30;
+
+/// The root image where it was made before by the present recipe.
+pub(crate) fn made() -> Option<PathBuf> {
+    let stamp = workspace::read(&stamp()).ok()?;
+    (stamp == recipe() && path().exists()).then(path)
+}
+
+/// Makes the root image.
+pub(crate) fn make(archive: &Archive) -> Result<PathBuf> {
+    if !host::is_root() {
+        bail!("making the guests' root image needs root: run this task once with sudo");
+    }
+    eprintln!("making the guests' root image (Debian trixie with python3-numpy and systemd)");
+    let root = workspace::temporary_beside(&path());
+    workspace::remove_dir(&root)?;
+    let sources = workspace::target().join("vm/root.list");
+    workspace::write(&sources, archive.trixie_sources())?;
+    let hook = workspace::target().join("vm/root-hook");
+    workspace::write(&hook, format!("#!/bin/sh\n{CUSTOMISE}"))?;
+    command::quiet(std::process::Command::new("chmod").arg("+x").arg(&hook))?;
+
+    let mut mmdebstrap = host::program("mmdebstrap");
+    mmdebstrap.args(["--mode=root", "--variant=minbase", "--architectures=amd64"]);
+    mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    mmdebstrap.arg("--aptopt=APT::Install-Recommends \"false\"");
+    for setting in Archive::download_settings()? {
+        mmdebstrap.arg(format!("--aptopt={}", setting.trim_end_matches(';')));
+    }
+    for excluded in EXCLUDED {
+        mmdebstrap.arg(format!("--dpkgopt=path-exclude={excluded}"));
+    }
+    mmdebstrap.arg(format!("--customize-hook={}", hook.display()));
+    command::quiet(mmdebstrap.arg("trixie").arg(&root).arg(&sources))?;
+
+    let image = workspace::temporary_beside(&path());
+    make_ext4(&root, &image, SIZE_BYTES)?;
+    workspace::rename(&image, &path())?;
+    workspace::write(&stamp(), recipe())?;
+    workspace::remove_dir(&root)?;
+    Ok(path())
+}
+
+/// Makes the file `image` an ext4 file system with all that is in `folder`.
+pub(crate) fn make_ext4(folder: &Path, image: &Path, size_bytes: u64) -> Result<()> {
+    let file =
+        File::create(image).with_context(|| format!("could not make {}", image.display()))?;
+    file.set_len(size_bytes)
+        .with_context(|| format!("could not size {}", image.display()))?;
+    let mut mke2fs = host::program("mke2fs");
+    mke2fs.args([
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal",
+        "-m",
+        "0",
+        "-E",
+        "root_owner=0:0",
+        "-d",
+    ]);
+    command::quiet(mke2fs.arg(folder).arg(image))
+}
+
+fn path() -> PathBuf {
+    workspace::target().join("vm/root.ext4")
+}
+
+fn stamp() -> PathBuf {
+    workspace::target().join("vm/root.recipe")
+}
+
+fn recipe() -> String {
+    format!(
+        "{}\n{}\n{CUSTOMISE}{SIZE_BYTES}\n",
+        PACKAGES.join(" "),
+        EXCLUDED.join(" ")
+    )
+}
