@@ -1,2 +1,477 @@
-//! Records that cross the kernel boundary.
+//! The records that cross the kernel boundary: one definition, used by the eBPF programs that
+//! write them and by user space that reads them.
+//!
+//! Every record is `#[repr(C)]`, has no implicit padding and a size that is asserted below, so
+//! that a change of layout is a compile error and not a wrong verdict. Bytes that are not used are
+//! named (`_pad`) and zero. Times are nanoseconds; [`Task::start_time_ns`] is `task->start_boottime`
+//! of the thread-group leader (CLOCK_BOOTTIME, field 22 of `/proc/PID/stat` in finer grain), every
+//! `at_ns` is `bpf_ktime_get_ns()` (CLOCK_MONOTONIC).
 #![no_std]
+
+use bytemuck::{Pod, Zeroable};
+
+#[cfg(feature = "user")]
+mod pod;
+
+/// Bytes of `task->comm`, the final NUL included (`TASK_COMM_LEN`, include/linux/sched.h).
+pub const COMM_LEN: usize = 16;
+/// Bytes of an exec's filename that an event carries; longer names are cut.
+pub const FILENAME_LEN: usize = 128;
+/// How many victims (with their signals) one leaf may put into [`VictimKey`]'s map besides its
+/// main process; what comes after is counted in [`Facts::victims_left_out`].
+pub const VICTIMS_PER_LEAF: u64 = 1024;
+
+/// Identity of a task: `(tgid, start_time_ns)` names a process for the time of one boot, where a
+/// pid alone is reused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Task {
+    /// `start_boottime` of the thread-group leader, ns since boot.
+    pub start_time_ns: u64,
+    /// Id of the cgroup v2 (`kernfs_node.id`, the inode of its directory) that the task is in.
+    pub cgroup_id: u64,
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Thread id in the initial PID namespace.
+    pub pid: u32,
+    /// Real user id in the initial user namespace; only known for the current task, else `u32::MAX`.
+    pub uid: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// `task->comm`, NUL-terminated; chosen by the analysis, so never to be printed raw.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// What user space declares before it kills, so that the kernel side can stamp it on the kill.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Intent {
+    /// When the intent was written, CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// The reason, as user space numbers it; never 0.
+    pub reason: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// Counters of one leaf; its presence in the map is what makes a leaf watched.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Facts {
+    /// Thread-group leaders born in the leaf.
+    pub births: u64,
+    /// Other tasks born in the leaf: threads, io_uring workers.
+    pub threads: u64,
+    /// Tasks that left by exiting, of either kind.
+    pub exits: u64,
+    /// Successful execs.
+    pub execs: u64,
+    /// Tasks moved into the leaf from another cgroup.
+    pub joined: u64,
+    /// Tasks moved out of the leaf into another cgroup.
+    pub escapes: u64,
+    /// Delivered SIGKILLs of the OOM killer.
+    pub oom_kills: u64,
+    /// Delivered SIGKILLs of `cgroup.kill`.
+    pub cgroup_kills: u64,
+    /// Delivered SIGKILLs of anybody else.
+    pub other_kills: u64,
+    /// Forks that the leaf's own `pids.max` denied.
+    pub denied_by_leaf: u64,
+    /// Forks that an enclosing cgroup's `pids.max` denied.
+    pub denied_by_ancestor: u64,
+    /// Forks denied where the level could not be told.
+    pub denied_unknown: u64,
+    /// The enclosing cgroup that denied last, 0 when none did.
+    pub denying_cgroup_id: u64,
+    /// When the first fork was denied, 0 when none was.
+    pub first_denied_ns: u64,
+    /// The last sequence number given to an event.
+    pub last_seq: u64,
+    /// Events that found no room in the ring (or no ring).
+    pub dropped: u64,
+    /// Map updates that the kernel refused.
+    pub failed_updates: u64,
+    /// Victims' entries written so far, the main process's apart.
+    pub victims: u64,
+    /// Victims beyond [`VICTIMS_PER_LEAF`].
+    pub victims_left_out: u64,
+}
+
+/// The main process: the first task born in the leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Main {
+    /// Its identity at birth.
+    pub task: Task,
+    /// When its exec succeeded, 0 before.
+    pub exec_at_ns: u64,
+    /// When its last task so far exited, 0 before.
+    pub exit_at_ns: u64,
+    /// `task->exit_code` of the leader (wait(2) status format), valid once `leader_exited` is 1.
+    pub leader_exit_code: u32,
+    /// `signal->group_exit_code`, valid where `signal_flags` has [`SIGNAL_GROUP_EXIT`].
+    pub group_exit_code: u32,
+    /// `signal->flags` at the last exit seen.
+    pub signal_flags: u32,
+    /// 1 once the leader itself has exited.
+    pub leader_exited: u32,
+    /// Tasks of the process that had not exited at the last exit seen (`signal->live`).
+    pub live: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// `SIGNAL_GROUP_EXIT` of include/linux/sched/signal.h: the process ends as a whole, with
+/// `group_exit_code`.
+pub const SIGNAL_GROUP_EXIT: u32 = 0x0000_0004;
+
+/// What `info` was at `signal_generate`: `SEND_SIG_NOINFO`.
+pub const INFO_NOINFO: u32 = 0;
+/// What `info` was at `signal_generate`: `SEND_SIG_PRIV`, the kernel itself.
+pub const INFO_PRIV: u32 = 1;
+/// What `info` was at `signal_generate`: a pointer, so that `si_code` is known.
+pub const INFO_POINTER: u32 = 2;
+
+/// The sender was exiting (PF_EXITING): a PR_SET_PDEATHSIG, or the teardown of a namespace.
+pub const KILL_SENDER_EXITING: u32 = 1 << 0;
+/// Sent from within `cgroup_kill_write` by the current task.
+pub const KILL_IN_CGROUP_KILL: u32 = 1 << 1;
+/// Sent from within `oom_kill_process` by the current task.
+pub const KILL_IN_OOM: u32 = 1 << 2;
+/// The target had not run yet (TASK_NEW): a `cgroup.kill` that raced its fork.
+pub const KILL_TARGET_NEW: u32 = 1 << 3;
+/// The sender was in the victim's leaf.
+pub const KILL_SENDER_IN_LEAF: u32 = 1 << 4;
+/// The victim is the leaf's main process.
+pub const KILL_OF_MAIN: u32 = 1 << 5;
+
+/// The OOM killer's context at a kill, from `struct oom_control` (include/linux/oom.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Oom {
+    /// The memcg that was out of memory; 0 = the host.
+    pub cgroup_id: u64,
+    /// `memcg->memory.usage` in pages at that moment; 0 where the host was out of memory.
+    pub usage_pages: u64,
+    /// `memcg->memory.max` in pages; 0 where the host was out of memory.
+    pub max_pages: u64,
+    /// `oc->totalpages`: what the points are relative to.
+    pub total_pages: u64,
+    /// `oc->chosen_points` of the task first chosen.
+    pub points: i64,
+    /// The process that the killer chose first (others die with it under `memory.oom.group`).
+    pub chosen_tgid: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// One signal that was generated for a task of a watched leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Kill {
+    /// When.
+    pub at_ns: u64,
+    /// The cgroup whose `cgroup.kill` was being written, 0 when none.
+    pub kill_cgroup_id: u64,
+    /// The signal's number.
+    pub signal: i32,
+    /// `si_code` where `info` is [`INFO_POINTER`], else 0.
+    pub si_code: i32,
+    /// One of [`INFO_NOINFO`], [`INFO_PRIV`], [`INFO_POINTER`].
+    pub info: u32,
+    /// 1 when sent to the process, 0 when sent to one thread.
+    pub group: u32,
+    /// `TRACE_SIGNAL_*` (include/trace/events/signal.h): 0 delivered, 1 ignored, 2 already
+    /// pending, 3 and 4 overflow.
+    pub result: i32,
+    /// `KILL_*` flags.
+    pub flags: u32,
+    /// [`Intent::reason`] in force at that moment, 0 when none.
+    pub intent: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// The current task at that moment; for the OOM killer that is who asked for memory.
+    pub sender: Task,
+    /// The target.
+    pub victim: Task,
+    /// All zero unless [`KILL_IN_OOM`] is set.
+    pub oom: Oom,
+}
+
+/// Key of the victims' map; the value is the last delivered [`Kill`] with that signal.
+///
+/// Last, since a signal that is fatal makes every later one ignored (`prepare_signal`,
+/// kernel/signal.c): of several delivered ones the earlier were handled.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct VictimKey {
+    /// The leaf.
+    pub cgroup_id: u64,
+    /// The victim's [`Task::start_time_ns`].
+    pub start_time_ns: u64,
+    /// The victim's process id.
+    pub tgid: u32,
+    /// The signal's number.
+    pub signal: u32,
+}
+
+/// Key of a process that left its leaf, or was born of one that did.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct ProcessKey {
+    /// [`Task::start_time_ns`].
+    pub start_time_ns: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// A process that left its leaf, or was born outside of one that had.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fugitive {
+    /// The leaf that it left.
+    pub leaf_id: u64,
+    /// Where it was seen last.
+    pub cgroup_id: u64,
+    /// When it left, or was born.
+    pub at_ns: u64,
+    /// `task->comm`.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// What an event is about.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// [`BirthEvent`].
+    Birth = 1,
+    /// [`ExecEvent`].
+    Exec = 2,
+    /// [`ExitEvent`].
+    Exit = 3,
+    /// [`SignalEvent`].
+    Signal = 4,
+    /// [`ForkDeniedEvent`].
+    ForkDenied = 5,
+    /// [`EscapeEvent`].
+    Escape = 6,
+}
+
+/// Head of every event in the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Header {
+    /// Position in the leaf's sequence, from 1; a gap is a loss.
+    pub seq: u64,
+    /// When.
+    pub at_ns: u64,
+    /// The leaf.
+    pub cgroup_id: u64,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Bytes of the whole event, this head included.
+    pub len: u32,
+}
+
+/// A task was born in the leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct BirthEvent {
+    /// Head.
+    pub header: Header,
+    /// The new task.
+    pub child: Task,
+    /// Who forked.
+    pub parent: Task,
+}
+
+/// A process executed another program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ExecEvent {
+    /// Head.
+    pub header: Header,
+    /// The task after the exec.
+    pub task: Task,
+    /// Its pid before: differs where a thread that is not the leader executes.
+    pub old_pid: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// `bprm->filename`, NUL-terminated, cut at [`FILENAME_LEN`].
+    pub filename: [u8; FILENAME_LEN],
+}
+
+/// A task exited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ExitEvent {
+    /// Head.
+    pub header: Header,
+    /// The task.
+    pub task: Task,
+    /// `task->exit_code`, wait(2) status format.
+    pub exit_code: u32,
+    /// `signal->group_exit_code`.
+    pub group_exit_code: u32,
+    /// `signal->flags`.
+    pub signal_flags: u32,
+    /// Tasks of the process that had not exited yet.
+    pub live: u32,
+    /// `signal->maxrss`, pages; the highest of the process, known once its last task exits.
+    pub max_rss_pages: u64,
+    /// CPU time of this task in user mode, ns.
+    pub user_ns: u64,
+    /// CPU time of this task in the kernel, ns.
+    pub system_ns: u64,
+}
+
+/// A signal was generated for a task of the leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SignalEvent {
+    /// Head.
+    pub header: Header,
+    /// What the maps keep too.
+    pub kill: Kill,
+}
+
+/// A fork was denied by a `pids.max`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ForkDeniedEvent {
+    /// Head.
+    pub header: Header,
+    /// Who wanted to fork.
+    pub task: Task,
+    /// The cgroup whose limit it was, 0 where that could not be told.
+    pub limiting_cgroup_id: u64,
+}
+
+/// A task left the leaf for another cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct EscapeEvent {
+    /// Head.
+    pub header: Header,
+    /// The task; its `cgroup_id` is the one it went to.
+    pub task: Task,
+}
+
+/// Offsets of the running kernel's structs, patched into the programs before they are loaded.
+///
+/// Field names are `struct_member`; [`ABSENT`] marks what this kernel does not have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[allow(
+    missing_docs,
+    reason = "the kernel's own names, each `struct_member`, say it all"
+)]
+pub struct Offsets {
+    pub task_struct_pid: u32,
+    pub task_struct_tgid: u32,
+    pub task_struct_flags: u32,
+    pub task_struct_state: u32,
+    pub task_struct_group_leader: u32,
+    pub task_struct_start_boottime: u32,
+    pub task_struct_comm: u32,
+    pub task_struct_cgroups: u32,
+    pub task_struct_exit_code: u32,
+    pub task_struct_signal: u32,
+    pub task_struct_utime: u32,
+    pub task_struct_stime: u32,
+    pub signal_struct_group_exit_code: u32,
+    pub signal_struct_flags: u32,
+    pub signal_struct_live: u32,
+    pub signal_struct_maxrss: u32,
+    pub css_set_dfl_cgrp: u32,
+    /// Of `subsys[pids_cgrp_id]`.
+    pub css_set_pids_css: u32,
+    pub cgroup_kn: u32,
+    pub kernfs_node_id: u32,
+    /// `parent`, or `__parent` from 6.15 on.
+    pub kernfs_node_parent: u32,
+    pub kernfs_open_file_kn: u32,
+    pub css_cgroup: u32,
+    pub css_parent: u32,
+    pub mem_cgroup_memory: u32,
+    pub page_counter_usage: u32,
+    pub page_counter_max: u32,
+    pub oom_control_memcg: u32,
+    pub oom_control_totalpages: u32,
+    pub oom_control_chosen: u32,
+    pub oom_control_chosen_points: u32,
+    pub kernel_siginfo_si_code: u32,
+    pub pids_cgroup_counter: u32,
+    pub pids_cgroup_limit: u32,
+    pub linux_binprm_filename: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// An offset that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+const _: () = {
+    assert!(size_of::<Task>() == 48);
+    assert!(size_of::<Intent>() == 16);
+    assert!(size_of::<Facts>() == 19 * 8);
+    assert!(size_of::<Main>() == 48 + 16 + 24);
+    assert!(size_of::<Oom>() == 48);
+    assert!(size_of::<Kill>() == 16 + 32 + 96 + 48);
+    assert!(size_of::<VictimKey>() == 24);
+    assert!(size_of::<ProcessKey>() == 16);
+    assert!(size_of::<Fugitive>() == 24 + 16);
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<BirthEvent>() == 32 + 96);
+    assert!(size_of::<ExecEvent>() == 32 + 48 + 8 + 128);
+    assert!(size_of::<ExitEvent>() == 32 + 48 + 16 + 24);
+    assert!(size_of::<SignalEvent>() == 32 + 192);
+    assert!(size_of::<ForkDeniedEvent>() == 32 + 48 + 8);
+    assert!(size_of::<EscapeEvent>() == 32 + 48);
+    assert!(size_of::<Offsets>() == 36 * 4);
+};
+
+impl Offsets {
+    /// What stands in the object before the loader patches it.
+    pub const NONE: Self = Self {
+        task_struct_pid: 0,
+        task_struct_tgid: 0,
+        task_struct_flags: 0,
+        task_struct_state: 0,
+        task_struct_group_leader: 0,
+        task_struct_start_boottime: 0,
+        task_struct_comm: 0,
+        task_struct_cgroups: 0,
+        task_struct_exit_code: 0,
+        task_struct_signal: 0,
+        task_struct_utime: 0,
+        task_struct_stime: 0,
+        signal_struct_group_exit_code: 0,
+        signal_struct_flags: 0,
+        signal_struct_live: 0,
+        signal_struct_maxrss: 0,
+        css_set_dfl_cgrp: 0,
+        css_set_pids_css: 0,
+        cgroup_kn: 0,
+        kernfs_node_id: 0,
+        kernfs_node_parent: 0,
+        kernfs_open_file_kn: 0,
+        css_cgroup: 0,
+        css_parent: 0,
+        mem_cgroup_memory: 0,
+        page_counter_usage: 0,
+        page_counter_max: 0,
+        oom_control_memcg: 0,
+        oom_control_totalpages: 0,
+        oom_control_chosen: 0,
+        oom_control_chosen_points: 0,
+        kernel_siginfo_si_code: 0,
+        pids_cgroup_counter: 0,
+        pids_cgroup_limit: 0,
+        linux_binprm_filename: 0,
+        _pad: 0,
+    };
+}

@@ -1,0 +1,239 @@
+//! Births, execs, exits, and tasks that change their cgroup.
+//!
+//! `css_set_move_task` (kernel/cgroup/cgroup.c) is where the kernel itself does its bookkeeping of
+//! who is in which cgroup: from NULL at birth (`cgroup_post_fork`, the parent runs), to NULL at
+//! exit (`cgroup_exit`, or once the task is off its CPU for good from 6.19 on), from one to another
+//! at a migration. It runs with interrupts off, so no run of the program is ever skipped.
+//! Where it cannot be hooked, three tracepoints stand in.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
+    macros::{btf_tracepoint, fentry},
+    programs::{BtfTracePointContext, FEntryContext},
+};
+use aya_log_ebpf::debug;
+use sandbox_ebpf::{
+    ABSENT, BirthEvent, EscapeEvent, EventKind, ExecEvent, ExitEvent, FILENAME_LEN, Facts,
+    Fugitive, Main, ProcessKey, Task,
+};
+
+use crate::{
+    kernel::{self, Ptr, load},
+    maps::{self, FUGITIVES, MAINS, count},
+    offsets::offset,
+    stream,
+};
+
+/// `css_set_move_task(task, from_cset, to_cset, use_mg_tasks)`.
+#[fentry(function = "css_set_move_task")]
+fn move_task(ctx: FEntryContext) -> i32 {
+    let task: Ptr = ctx.arg(0);
+    let from: Ptr = ctx.arg(1);
+    let to: Ptr = ctx.arg(2);
+    if from.is_null() {
+        if !to.is_null() {
+            born(task, kernel::css_set_cgroup_id(to));
+        }
+    } else if to.is_null() {
+        exited(task, kernel::css_set_cgroup_id(from));
+    } else {
+        let (left, entered) = (
+            kernel::css_set_cgroup_id(from),
+            kernel::css_set_cgroup_id(to),
+        );
+        if left != entered {
+            if maps::facts(left).is_some() {
+                debug!(&ctx, "task {} left leaf {}", kernel::pid(task), left);
+            }
+            moved(task, left, entered);
+        }
+    }
+    0
+}
+
+/// `sched_wakeup_new(p)`: a new task runs for the first time; its parent is current.
+#[btf_tracepoint(function = "sched_wakeup_new")]
+fn wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    let task: Ptr = ctx.arg(0);
+    born(task, kernel::task_cgroup_id(task));
+    0
+}
+
+/// `sched_process_exit(p, …)`: later kernels add an argument, which is not read.
+#[btf_tracepoint(function = "sched_process_exit")]
+fn exit(ctx: BtfTracePointContext) -> i32 {
+    let task: Ptr = ctx.arg(0);
+    exited(task, kernel::task_cgroup_id(task));
+    0
+}
+
+/// `cgroup_attach_task(dst_cgrp, path, task, threadgroup)`, fired before the task moves.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+fn attach_task(ctx: BtfTracePointContext) -> i32 {
+    let destination: Ptr = ctx.arg(0);
+    let task: Ptr = ctx.arg(2);
+    moved(
+        task,
+        kernel::task_cgroup_id(task),
+        kernel::cgroup_id(destination),
+    );
+    0
+}
+
+/// `sched_process_exec(p, old_pid, bprm)`.
+#[btf_tracepoint(function = "sched_process_exec")]
+fn exec(ctx: BtfTracePointContext) -> i32 {
+    let task: Ptr = ctx.arg(0);
+    let cgroup_id = kernel::task_cgroup_id(task);
+    let Some(facts) = maps::facts(cgroup_id) else {
+        return 0;
+    };
+    count(unsafe { &raw mut (*facts).execs }, 1);
+    let mut event = ExecEvent {
+        header: stream::header::<ExecEvent>(facts, cgroup_id, EventKind::Exec),
+        task: kernel::describe(task, cgroup_id),
+        old_pid: ctx.arg::<i32>(1) as u32,
+        _pad: 0,
+        filename: [0; FILENAME_LEN],
+    };
+    if let Some(main) = MAINS.get_ptr_mut(cgroup_id)
+        && is_main(main, &event.task)
+        && unsafe { (*main).exec_at_ns } == 0
+    {
+        unsafe { (*main).exec_at_ns = event.header.at_ns };
+    }
+    let bprm: Ptr = ctx.arg(2);
+    if offset!(linux_binprm_filename) != ABSENT {
+        let filename: Ptr = load(bprm, offset!(linux_binprm_filename));
+        // An unreadable name stays empty.
+        let _ = unsafe { bpf_probe_read_kernel_str_bytes(filename, &mut event.filename) };
+    }
+    stream::send(facts, cgroup_id, &mut event);
+    0
+}
+
+/// Whether a task belongs to the main process.
+#[inline(always)]
+fn is_main(main: *const Main, task: &Task) -> bool {
+    let known = unsafe { &(*main).task };
+    known.tgid == task.tgid && known.start_time_ns == task.start_time_ns
+}
+
+#[inline(always)]
+fn born(task: Ptr, cgroup_id: u64) {
+    let Some(facts) = maps::facts(cgroup_id) else {
+        follow_fugitive(task, cgroup_id);
+        return;
+    };
+    let mut event = BirthEvent {
+        header: stream::header::<BirthEvent>(facts, cgroup_id, EventKind::Birth),
+        child: kernel::describe(task, cgroup_id),
+        parent: kernel::describe_current(),
+    };
+    if event.child.pid == event.child.tgid {
+        if count(unsafe { &raw mut (*facts).births }, 1) == 0 {
+            let main = Main {
+                task: event.child,
+                exec_at_ns: 0,
+                exit_at_ns: 0,
+                leader_exit_code: 0,
+                group_exit_code: 0,
+                signal_flags: 0,
+                leader_exited: 0,
+                live: 0,
+                _pad: 0,
+            };
+            maps::check(facts, MAINS.insert(cgroup_id, main, BPF_NOEXIST.into()));
+        }
+    } else {
+        count(unsafe { &raw mut (*facts).threads }, 1);
+    }
+    stream::send(facts, cgroup_id, &mut event);
+}
+
+#[inline(always)]
+fn exited(task: Ptr, cgroup_id: u64) {
+    let Some(facts) = maps::facts(cgroup_id) else {
+        return;
+    };
+    count(unsafe { &raw mut (*facts).exits }, 1);
+    let signal: Ptr = load(task, offset!(task_struct_signal));
+    let mut event = ExitEvent {
+        header: stream::header::<ExitEvent>(facts, cgroup_id, EventKind::Exit),
+        task: kernel::describe(task, cgroup_id),
+        exit_code: load(task, offset!(task_struct_exit_code)),
+        group_exit_code: load(signal, offset!(signal_struct_group_exit_code)),
+        signal_flags: load(signal, offset!(signal_struct_flags)),
+        live: load(signal, offset!(signal_struct_live)),
+        max_rss_pages: load(signal, offset!(signal_struct_maxrss)),
+        user_ns: load(task, offset!(task_struct_utime)),
+        system_ns: load(task, offset!(task_struct_stime)),
+    };
+    if let Some(main) = MAINS.get_ptr_mut(cgroup_id)
+        && is_main(main, &event.task)
+    {
+        let main = unsafe { &mut *main };
+        main.exit_at_ns = event.header.at_ns;
+        main.group_exit_code = event.group_exit_code;
+        main.signal_flags = event.signal_flags;
+        main.live = event.live;
+        if event.task.pid == event.task.tgid {
+            main.leader_exit_code = event.exit_code;
+            main.leader_exited = 1;
+        }
+    }
+    stream::send(facts, cgroup_id, &mut event);
+}
+
+#[inline(always)]
+fn moved(task: Ptr, left: u64, entered: u64) {
+    if let Some(facts) = maps::facts(entered) {
+        count(unsafe { &raw mut (*facts).joined }, 1);
+    }
+    let Some(facts) = maps::facts(left) else {
+        return;
+    };
+    count(unsafe { &raw mut (*facts).escapes }, 1);
+    let mut event = EscapeEvent {
+        header: stream::header::<EscapeEvent>(facts, left, EventKind::Escape),
+        task: kernel::describe(task, entered),
+    };
+    remember_fugitive(facts, left, &event.task);
+    stream::send(facts, left, &mut event);
+}
+
+/// Keeps a task that is out of its leaf, so that the runner can end it.
+#[inline(always)]
+fn remember_fugitive(facts: *mut Facts, leaf_id: u64, task: &Task) {
+    let key = ProcessKey {
+        start_time_ns: task.start_time_ns,
+        tgid: task.tgid,
+        _pad: 0,
+    };
+    let fugitive = Fugitive {
+        leaf_id,
+        cgroup_id: task.cgroup_id,
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        comm: task.comm,
+    };
+    maps::check(facts, FUGITIVES.insert(key, fugitive, BPF_ANY.into()));
+}
+
+/// A process born outside: of interest only where its parent had left a leaf.
+#[inline(always)]
+fn follow_fugitive(task: Ptr, cgroup_id: u64) {
+    let parent = kernel::current();
+    let key = ProcessKey {
+        start_time_ns: kernel::start_time_ns(parent),
+        tgid: kernel::tgid(parent),
+        _pad: 0,
+    };
+    let Some(fugitive) = (unsafe { FUGITIVES.get(key) }) else {
+        return;
+    };
+    let leaf_id = fugitive.leaf_id;
+    if let Some(facts) = maps::facts(leaf_id) {
+        remember_fugitive(facts, leaf_id, &kernel::describe(task, cgroup_id));
+    }
+}

@@ -1,0 +1,100 @@
+//! The maps, keyed by cgroup id, and the counting in them.
+//!
+//! All are preallocated: an insert can fail only for want of room, and every failure is counted in
+//! the leaf's own [`Facts::failed_updates`]. A leaf is watched when it stands in [`FACTS`].
+
+use core::{
+    cell::UnsafeCell,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
+
+use aya_ebpf::{
+    bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_HASH},
+    macros::map,
+    maps::HashMap,
+};
+use sandbox_ebpf::{Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, VictimKey};
+
+/// How many leaves can be watched at once.
+const LEAVES: u32 = 8192;
+/// How many victims are kept, all leaves together.
+const VICTIMS_MAX: u32 = 32768;
+/// How many processes may be within one bracket at once: one a CPU, and those preempted there.
+const BRACKETS: u32 = 4096;
+
+/// Cgroup id → counters.
+#[map]
+pub(crate) static FACTS: HashMap<u64, Facts> = HashMap::with_max_entries(LEAVES, 0);
+/// Cgroup id → the main process.
+#[map]
+pub(crate) static MAINS: HashMap<u64, Main> = HashMap::with_max_entries(LEAVES, 0);
+/// Cgroup id → what the runner is about to do, written by user space.
+#[map]
+pub(crate) static INTENTS: HashMap<u64, Intent> = HashMap::with_max_entries(LEAVES, 0);
+/// Cgroup id → the first delivered SIGKILL.
+#[map]
+pub(crate) static FIRST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
+/// Cgroup id → the last delivered SIGKILL.
+#[map]
+pub(crate) static LAST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
+/// (Victim, signal) → the last delivered one.
+#[map]
+pub(crate) static VICTIMS: HashMap<VictimKey, Kill> = HashMap::with_max_entries(VICTIMS_MAX, 0);
+/// Processes outside that came from a leaf.
+#[map]
+pub(crate) static FUGITIVES: HashMap<ProcessKey, Fugitive> = HashMap::with_max_entries(LEAVES, 0);
+/// `pid_tgid` → the OOM kill that this task is carrying out.
+#[map]
+pub(crate) static OOMS: HashMap<u64, Oom> = HashMap::with_max_entries(BRACKETS, 0);
+/// `pid_tgid` → the cgroup whose `cgroup.kill` this task is writing.
+#[map]
+pub(crate) static CGROUP_KILLS: HashMap<u64, u64> = HashMap::with_max_entries(BRACKETS, 0);
+
+/// Cgroup id → the ring buffer of the supervisor that watches it.
+///
+/// A hash *of maps*, which aya-ebpf can only declare with BTF, and BTF in the object would carry
+/// the paths of the machine that built it. So it is declared as a plain hash of the same key and
+/// value, and the loader makes the real one first and has this definition reuse its pin.
+#[map]
+pub(crate) static RINGS: Rings = Rings(UnsafeCell::new(bpf_map_def {
+    type_: BPF_MAP_TYPE_HASH,
+    key_size: size_of::<u64>() as u32,
+    value_size: size_of::<u32>() as u32,
+    max_entries: LEAVES,
+    map_flags: 0,
+    id: 0,
+    pinning: 0,
+}));
+
+/// See [`RINGS`].
+#[repr(transparent)]
+pub(crate) struct Rings(UnsafeCell<bpf_map_def>);
+
+unsafe impl Sync for Rings {}
+
+impl Rings {
+    /// What the map helpers take.
+    pub(crate) fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0.get().cast()
+    }
+}
+
+/// Adds to a counter that several CPUs count in; returns what it was before.
+#[inline(always)]
+pub(crate) fn count(counter: *mut u64, by: u64) -> u64 {
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, by) }
+}
+
+/// The counters of a leaf, if it is watched.
+#[inline(always)]
+pub(crate) fn facts(cgroup_id: u64) -> Option<*mut Facts> {
+    FACTS.get_ptr_mut(cgroup_id)
+}
+
+/// Counts a map update that the kernel refused.
+#[inline(always)]
+pub(crate) fn check(facts: *mut Facts, updated: Result<(), i32>) {
+    if updated.is_err() {
+        count(unsafe { &raw mut (*facts).failed_updates }, 1);
+    }
+}

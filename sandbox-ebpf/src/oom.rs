@@ -1,0 +1,58 @@
+//! The OOM killer's bracket: everything that is signalled within it dies of want of memory.
+//!
+//! `oom_kill_process(oc, message)` (mm/oom_kill.c) runs once per OOM and kills the chosen process,
+//! and with `memory.oom.group` the others of its group, before it returns. `oc->memcg` says whose
+//! memory ran out: NULL is the host's.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+use aya_log_ebpf::debug;
+use sandbox_ebpf::Oom;
+
+use crate::{
+    kernel::{self, Ptr, load},
+    maps::OOMS,
+    offsets::offset,
+};
+
+/// Remembers whose memory ran out.
+#[fentry(function = "oom_kill_process")]
+fn oom_begin(ctx: FEntryContext) -> i32 {
+    let control: Ptr = ctx.arg(0);
+    let mut oom = Oom {
+        cgroup_id: 0,
+        usage_pages: 0,
+        max_pages: 0,
+        total_pages: load(control, offset!(oom_control_totalpages)),
+        points: load(control, offset!(oom_control_chosen_points)),
+        chosen_tgid: 0,
+        _pad: 0,
+    };
+    let memcg: Ptr = load(control, offset!(oom_control_memcg));
+    if !memcg.is_null() {
+        // `css` is the first member of `struct mem_cgroup`.
+        oom.cgroup_id = kernel::cgroup_id(load(memcg, offset!(css_cgroup)));
+        let memory = offset!(mem_cgroup_memory);
+        oom.usage_pages = load(memcg, memory + offset!(page_counter_usage));
+        oom.max_pages = load(memcg, memory + offset!(page_counter_max));
+    }
+    let chosen: Ptr = load(control, offset!(oom_control_chosen));
+    if !chosen.is_null() {
+        oom.chosen_tgid = kernel::tgid(chosen);
+    }
+    debug!(&ctx, "OOM in {} chose {}", oom.cgroup_id, oom.chosen_tgid);
+    // Without room the kill shows as the kernel's, and the cgroup's counters say OOM.
+    let _ = OOMS.insert(bpf_get_current_pid_tgid(), oom, BPF_ANY.into());
+    0
+}
+
+/// Forgets it.
+#[fexit(function = "oom_kill_process")]
+fn oom_end(_ctx: FExitContext) -> i32 {
+    let _ = OOMS.remove(bpf_get_current_pid_tgid());
+    0
+}

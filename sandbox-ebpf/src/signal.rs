@@ -1,0 +1,165 @@
+//! Signals: who sent what to whom, and whether it was delivered.
+//!
+//! `signal_generate` (kernel/signal.c, `__send_signal_locked`) runs under the target's `siglock`
+//! with interrupts off, so none is missed. The filter is the *target's* cgroup; the current task
+//! is the sender, or for the OOM killer the one that asked for memory.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use sandbox_ebpf::{
+    EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_IN_CGROUP_KILL, KILL_IN_OOM,
+    KILL_OF_MAIN, KILL_SENDER_EXITING, KILL_SENDER_IN_LEAF, KILL_TARGET_NEW, Kill, Oom,
+    SignalEvent, VICTIMS_PER_LEAF, VictimKey,
+};
+
+use crate::{
+    kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
+    maps::{self, CGROUP_KILLS, FIRST_KILL, INTENTS, LAST_KILL, MAINS, OOMS, VICTIMS, count},
+    offsets::offset,
+    stream,
+};
+
+const SIGKILL: i32 = 9;
+
+/// `signal_generate(sig, info, task, group, result)`.
+#[btf_tracepoint(function = "signal_generate")]
+fn signal_generate(ctx: BtfTracePointContext) -> i32 {
+    let target: Ptr = ctx.arg(2);
+    let cgroup_id = kernel::task_cgroup_id(target);
+    let Some(facts) = maps::facts(cgroup_id) else {
+        return 0;
+    };
+    let signal: i32 = ctx.arg(0);
+    if !can_be_fatal(signal) {
+        return 0;
+    }
+    let mut event = SignalEvent {
+        header: stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal),
+        kill: describe(&ctx, signal, target, cgroup_id),
+    };
+    debug!(
+        &ctx,
+        "signal {} to {} result {}", signal, event.kill.victim.pid, event.kill.result
+    );
+    if event.kill.result == 0 {
+        remember(facts, cgroup_id, &event.kill);
+    }
+    stream::send(facts, cgroup_id, &mut event);
+    0
+}
+
+/// Whether the default action of a signal ends or stops nothing: signal(7).
+#[inline(always)]
+fn can_be_fatal(signal: i32) -> bool {
+    // SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH
+    const HARMLESS: u64 =
+        1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
+    !(0..64).contains(&signal) || HARMLESS & (1 << signal) == 0
+}
+
+#[inline(always)]
+fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64) -> Kill {
+    let sender = kernel::describe_current();
+    let mut kill = Kill {
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        kill_cgroup_id: 0,
+        signal,
+        si_code: 0,
+        info: INFO_POINTER,
+        group: ctx.arg::<i32>(3) as u32,
+        result: ctx.arg(4),
+        flags: 0,
+        intent: 0,
+        _pad: 0,
+        sender,
+        victim: kernel::describe(target, cgroup_id),
+        oom: Oom {
+            cgroup_id: 0,
+            usage_pages: 0,
+            max_pages: 0,
+            total_pages: 0,
+            points: 0,
+            chosen_tgid: 0,
+            _pad: 0,
+        },
+    };
+    match ctx.arg::<u64>(1) {
+        0 => kill.info = INFO_NOINFO,
+        1 => kill.info = INFO_PRIV,
+        info => {
+            let si_code =
+                (info as *const u8).wrapping_add(offset!(kernel_siginfo_si_code) as usize);
+            kill.si_code = unsafe { bpf_probe_read_kernel(si_code.cast()) }.unwrap_or(0);
+        }
+    }
+    if load::<u32>(kernel::current(), offset!(task_struct_flags)) & PF_EXITING != 0 {
+        kill.flags |= KILL_SENDER_EXITING;
+    }
+    if load::<u32>(target, offset!(task_struct_state)) & TASK_NEW != 0 {
+        kill.flags |= KILL_TARGET_NEW;
+    }
+    if kill.sender.cgroup_id == cgroup_id {
+        kill.flags |= KILL_SENDER_IN_LEAF;
+    }
+    let sender_task = bpf_get_current_pid_tgid();
+    if let Some(oom) = unsafe { OOMS.get(sender_task) } {
+        kill.flags |= KILL_IN_OOM;
+        kill.oom = *oom;
+    }
+    if let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) } {
+        kill.flags |= KILL_IN_CGROUP_KILL;
+        kill.kill_cgroup_id = *killed;
+    }
+    if let Some(intent) = unsafe { INTENTS.get(cgroup_id) } {
+        kill.intent = intent.reason;
+    }
+    if let Some(main) = unsafe { MAINS.get(cgroup_id) }
+        && main.task.tgid == kill.victim.tgid
+        && main.task.start_time_ns == kill.victim.start_time_ns
+    {
+        kill.flags |= KILL_OF_MAIN;
+    }
+    kill
+}
+
+/// Keeps a delivered signal in the maps, where no stalled reader can lose it.
+#[inline(always)]
+fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
+    if kill.signal == SIGKILL {
+        let counter = unsafe {
+            if kill.flags & KILL_IN_OOM != 0 {
+                &raw mut (*facts).oom_kills
+            } else if kill.flags & KILL_IN_CGROUP_KILL != 0 {
+                &raw mut (*facts).cgroup_kills
+            } else {
+                &raw mut (*facts).other_kills
+            }
+        };
+        count(counter, 1);
+        if unsafe { FIRST_KILL.get(cgroup_id) }.is_none() {
+            // Two CPUs may both find it empty; the first insert stands.
+            let _ = FIRST_KILL.insert(cgroup_id, kill, BPF_NOEXIST.into());
+        }
+        maps::check(facts, LAST_KILL.insert(cgroup_id, kill, BPF_ANY.into()));
+    }
+    let key = VictimKey {
+        cgroup_id,
+        start_time_ns: kill.victim.start_time_ns,
+        tgid: kill.victim.tgid,
+        signal: kill.signal as u32,
+    };
+    if unsafe { VICTIMS.get(key) }.is_some() {
+        maps::check(facts, VICTIMS.insert(key, kill, BPF_EXIST.into()));
+    } else if kill.flags & KILL_OF_MAIN != 0
+        || count(unsafe { &raw mut (*facts).victims }, 1) < VICTIMS_PER_LEAF
+    {
+        maps::check(facts, VICTIMS.insert(key, kill, BPF_ANY.into()));
+    } else {
+        count(unsafe { &raw mut (*facts).victims_left_out }, 1);
+    }
+}

@@ -1,0 +1,323 @@
+//! From wire records to what the rest of the engine speaks of.
+//!
+//! Any bytes are answered with an event or an error, never a panic: the ring is shared memory, and
+//! the object on the other side may one day be of another build.
+
+use bytemuck::Pod;
+use sandbox_ebpf as wire;
+
+use crate::evidence::{
+    Delivery, IntentReason, OomContext, Process, Signal, SignalInfo, WaitStatus,
+};
+
+/// One event of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Position in the leaf's sequence, from 1; a gap is a loss.
+    pub seq: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The leaf.
+    pub cgroup_id: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A task was born.
+    Birth {
+        /// The new task.
+        child: Process,
+        /// Who forked.
+        parent: Process,
+    },
+    /// A process executed another program.
+    Exec {
+        /// The task after it.
+        process: Process,
+        /// The thread id before it.
+        old_tid: u32,
+        /// What was executed, cut at [`wire::FILENAME_LEN`].
+        filename: String,
+    },
+    /// A task exited.
+    Exit {
+        /// The task.
+        process: Process,
+        /// How it ended, as far as this task alone tells.
+        status: WaitStatus,
+        /// Tasks of its process still alive.
+        live: u32,
+        /// Highest resident set of the process so far, pages.
+        max_rss_pages: u64,
+        /// CPU time of the task, user and system, ns.
+        cpu_ns: (u64, u64),
+    },
+    /// A signal was generated.
+    Signal(Signal),
+    /// A fork was denied.
+    ForkDenied {
+        /// Who wanted to fork.
+        process: Process,
+        /// The cgroup whose limit it was; `None` where that could not be told.
+        limiting_cgroup_id: Option<u64>,
+    },
+    /// A task left the leaf.
+    Escape {
+        /// The task, in its new cgroup.
+        process: Process,
+    },
+}
+
+/// Why bytes of the ring are no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the event of that kind has.
+    #[error("an event of kind {kind} with {len} bytes is cut short")]
+    Short {
+        /// The kind, 0 where even the head was cut.
+        kind: u32,
+        /// Bytes that came.
+        len: usize,
+    },
+    /// A kind of another version.
+    #[error("unknown event kind {0}")]
+    UnknownKind(u32),
+}
+
+/// Decodes one entry of the ring; it may be longer than the event.
+///
+/// # Errors
+/// Where the bytes are too few or of an unknown kind.
+pub(super) fn event(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let header: wire::Header = read(bytes, 0)?;
+    let kind = match header.kind {
+        1 => {
+            let event: wire::BirthEvent = read(bytes, header.kind)?;
+            EventKind::Birth {
+                child: process(&event.child),
+                parent: process(&event.parent),
+            }
+        }
+        2 => {
+            let event: wire::ExecEvent = read(bytes, header.kind)?;
+            EventKind::Exec {
+                process: process(&event.task),
+                old_tid: event.old_pid,
+                filename: text(&event.filename),
+            }
+        }
+        3 => {
+            let event: wire::ExitEvent = read(bytes, header.kind)?;
+            EventKind::Exit {
+                process: process(&event.task),
+                status: wait_status(event.exit_code),
+                live: event.live,
+                max_rss_pages: event.max_rss_pages,
+                cpu_ns: (event.user_ns, event.system_ns),
+            }
+        }
+        4 => {
+            let event: wire::SignalEvent = read(bytes, header.kind)?;
+            EventKind::Signal(signal(&event.kill))
+        }
+        5 => {
+            let event: wire::ForkDeniedEvent = read(bytes, header.kind)?;
+            EventKind::ForkDenied {
+                process: process(&event.task),
+                limiting_cgroup_id: (event.limiting_cgroup_id != 0)
+                    .then_some(event.limiting_cgroup_id),
+            }
+        }
+        6 => {
+            let event: wire::EscapeEvent = read(bytes, header.kind)?;
+            EventKind::Escape {
+                process: process(&event.task),
+            }
+        }
+        other => return Err(DecodeError::UnknownKind(other)),
+    };
+    Ok(Event {
+        seq: header.seq,
+        at_ns: header.at_ns,
+        cgroup_id: header.cgroup_id,
+        kind,
+    })
+}
+
+/// A task.
+pub(super) fn process(task: &wire::Task) -> Process {
+    Process {
+        pid: task.tgid,
+        start_time_ns: task.start_time_ns,
+        tid: task.pid,
+        comm: text(&task.comm),
+        uid: (task.uid != u32::MAX).then_some(task.uid),
+        cgroup_id: task.cgroup_id,
+    }
+}
+
+/// A signal.
+pub(super) fn signal(kill: &wire::Kill) -> Signal {
+    let has = |flag| kill.flags & flag != 0;
+    Signal {
+        at_ns: kill.at_ns,
+        signal: kill.signal,
+        si_code: (kill.info == wire::INFO_POINTER).then_some(kill.si_code),
+        info: match kill.info {
+            wire::INFO_NOINFO => SignalInfo::NoInfo,
+            wire::INFO_PRIV => SignalInfo::Priv,
+            _ => SignalInfo::Siginfo,
+        },
+        group: kill.group != 0,
+        result: match kill.result {
+            0 => Delivery::Delivered,
+            1 => Delivery::Ignored,
+            2 => Delivery::AlreadyPending,
+            _ => Delivery::Overflowed,
+        },
+        sender: process(&kill.sender),
+        victim: process(&kill.victim),
+        victim_is_main: has(wire::KILL_OF_MAIN),
+        sender_in_leaf: has(wire::KILL_SENDER_IN_LEAF),
+        sender_exiting: has(wire::KILL_SENDER_EXITING),
+        target_new: has(wire::KILL_TARGET_NEW),
+        cgroup_kill: has(wire::KILL_IN_CGROUP_KILL).then_some(kill.kill_cgroup_id),
+        oom: has(wire::KILL_IN_OOM).then(|| oom(&kill.oom)),
+        intent: IntentReason::from_wire(kill.intent),
+    }
+}
+
+fn oom(oom: &wire::Oom) -> OomContext {
+    let in_cgroup = oom.cgroup_id != 0;
+    let bytes = |pages: u64| in_cgroup.then(|| pages.saturating_mul(page_size()));
+    OomContext {
+        cgroup_id: in_cgroup.then_some(oom.cgroup_id),
+        usage_bytes: bytes(oom.usage_pages),
+        max_bytes: bytes(oom.max_pages),
+        points: oom.points,
+        chosen_pid: oom.chosen_tgid,
+    }
+}
+
+/// How the main process ended, once its last task has exited: what wait(2) reports
+/// (`wait_task_zombie`, kernel/exit.c).
+pub(super) fn main_status(main: &wire::Main) -> Option<WaitStatus> {
+    if main.leader_exited == 0 || main.live != 0 {
+        None
+    } else if main.signal_flags & wire::SIGNAL_GROUP_EXIT != 0 {
+        Some(wait_status(main.group_exit_code))
+    } else {
+        Some(wait_status(main.leader_exit_code))
+    }
+}
+
+/// Takes a wait(2) status apart: 0x7f of it are the signal, 0x80 the core dump, the next byte the
+/// exit code.
+pub(super) fn wait_status(status: u32) -> WaitStatus {
+    match i32::try_from(status & 0x7f).unwrap_or_default() {
+        0 => WaitStatus::Exited {
+            code: i32::try_from(status >> 8 & 0xff).unwrap_or_default(),
+        },
+        signal => WaitStatus::Signaled {
+            signal,
+            core_dumped: status & 0x80 != 0,
+        },
+    }
+}
+
+fn page_size() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .unwrap_or(4096)
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+fn read<T: Pod>(bytes: &[u8], kind: u32) -> Result<T, DecodeError> {
+    bytes
+        .get(..size_of::<T>())
+        .map(bytemuck::pod_read_unaligned)
+        .ok_or(DecodeError::Short {
+            kind,
+            len: bytes.len(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_cut_short_anywhere_is_an_error() {
+        let sizes = [
+            size_of::<wire::BirthEvent>(),
+            size_of::<wire::ExecEvent>(),
+            size_of::<wire::ExitEvent>(),
+            size_of::<wire::SignalEvent>(),
+            size_of::<wire::ForkDeniedEvent>(),
+            size_of::<wire::EscapeEvent>(),
+        ];
+        for (kind, size) in (1u32..).zip(sizes) {
+            let header = wire::Header {
+                kind,
+                ..Default::default()
+            };
+            let mut bytes = bytemuck::bytes_of(&header).to_vec();
+            bytes.resize(size, 0xff);
+            assert!(event(&bytes).is_ok(), "kind {kind} whole");
+            for len in 0..size {
+                assert!(
+                    event(&bytes[..len]).is_err(),
+                    "kind {kind} with {len} bytes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_named() {
+        let header = wire::Header {
+            kind: 77,
+            ..Default::default()
+        };
+        assert_eq!(
+            event(bytemuck::bytes_of(&header)),
+            Err(DecodeError::UnknownKind(77))
+        );
+    }
+
+    #[test]
+    fn a_core_dump_is_told_from_its_signal() {
+        assert_eq!(
+            wait_status(0x8b),
+            WaitStatus::Signaled {
+                signal: 11,
+                core_dumped: true
+            }
+        );
+        assert_eq!(wait_status(42 << 8), WaitStatus::Exited { code: 42 });
+    }
+
+    #[test]
+    fn a_leader_that_left_before_its_threads_ends_with_the_groups_code() {
+        let mut main = wire::Main {
+            leader_exited: 1,
+            live: 1,
+            ..Default::default()
+        };
+        assert_eq!(main_status(&main), None);
+        main.live = 0;
+        main.group_exit_code = 7 << 8;
+        assert_eq!(main_status(&main), Some(WaitStatus::Exited { code: 0 }));
+        main.signal_flags = wire::SIGNAL_GROUP_EXIT;
+        assert_eq!(main_status(&main), Some(WaitStatus::Exited { code: 7 }));
+    }
+}

@@ -1,0 +1,479 @@
+//! The kernel side, seen from user space: load or reuse the programs, watch a leaf, read its facts.
+//!
+//! Facts lie in maps that outlive whoever watches; the ring carries detail for prompt reactions.
+//! [`Tracer`] is a handle on the shared maps, [`Ring`] what one supervisor drains. Neither decides
+//! anything.
+
+mod btf;
+mod decode;
+mod log;
+mod object;
+mod offsets;
+mod programs;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use aya::{
+    Pod,
+    maps::{HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
+    programs::ProgramInfo,
+};
+use aya_log::EbpfLogger;
+use sandbox_ebpf as wire;
+
+pub use self::{
+    btf::BtfError,
+    decode::{DecodeError, Event, EventKind},
+    object::{PinDir, PinLock},
+};
+use crate::{
+    evidence::{Confidence, IntentReason, Process, Signal, WaitStatus},
+    sys,
+};
+
+/// Set to `error` … `trace` to have the eBPF programs log to stderr, from a set of their own.
+pub const LOG_VARIABLE: &str = "SANDBOX_EBPF_LOG";
+
+/// Why the kernel side is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The kernel's type information does not serve.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// The kernel refused something; CAP_BPF, CAP_PERFMON and no lockdown are needed.
+    #[error("the kernel refused {what}: {reason}")]
+    Load {
+        /// What.
+        what: &'static str,
+        /// In its words.
+        reason: String,
+    },
+    /// A pinned map could not be opened.
+    #[error("{path} cannot be opened: {source}; `sandbox check --clean` removes unused pins")]
+    Pin {
+        /// Where.
+        path: String,
+        /// Why.
+        source: Box<MapError>,
+    },
+    /// A map operation failed.
+    #[error("eBPF map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A file operation failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// On what.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A handle on the maps of a loaded set of programs.
+pub struct Tracer {
+    dir: PinDir,
+    mode: Confidence,
+    facts: HashMap<MapData, u64, wire::Facts>,
+    mains: HashMap<MapData, u64, wire::Main>,
+    intents: HashMap<MapData, u64, wire::Intent>,
+    first_kill: HashMap<MapData, u64, wire::Kill>,
+    last_kill: HashMap<MapData, u64, wire::Kill>,
+    victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
+    fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
+    rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
+    logging: Option<Logging>,
+}
+
+struct Logging {
+    logger: EbpfLogger<log::StderrLog>,
+    dir: PinDir,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.logger.flush();
+        if let Err(error) = self.dir.remove() {
+            eprintln!("sandbox: {}: {error}", self.dir.path().display());
+        }
+    }
+}
+
+/// What the kernel side knows of a leaf.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Counters.
+    pub facts: wire::Facts,
+    /// The main process; `None` where nothing was born.
+    pub main: Option<MainProcess>,
+    /// Delivered signals that could be fatal, by time.
+    pub signals: Vec<Signal>,
+    /// Who left, and who was born of those.
+    pub fugitives: Vec<(wire::ProcessKey, wire::Fugitive)>,
+}
+
+/// The main process in the kernel's account.
+#[derive(Clone, Debug)]
+pub struct MainProcess {
+    /// Who.
+    pub process: Process,
+    /// When its exec succeeded.
+    pub exec_at_ns: Option<u64>,
+    /// When its last task exited.
+    pub exit_at_ns: Option<u64>,
+    /// How it ended; `None` while it lives.
+    pub status: Option<WaitStatus>,
+}
+
+/// Runs of a program that the kernel skipped (`recursion_misses`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misses {
+    /// The program.
+    pub program: &'static str,
+    /// How many since it was loaded.
+    pub count: u64,
+    /// Whether a verdict rests on it.
+    pub verdict: bool,
+}
+
+impl Tracer {
+    /// Opens the shared set of programs, loading it where no run on this host has yet; with
+    /// [`LOG_VARIABLE`] set, a set of its own that logs.
+    ///
+    /// # Errors
+    /// Why there is no kernel side: no BTF, no capability, refused by verifier or lockdown.
+    pub fn open() -> Result<Self, TraceError> {
+        let level = std::env::var(LOG_VARIABLE)
+            .ok()
+            .and_then(|text| log::level(&text));
+        match level {
+            None => {
+                let dir = PinDir::own();
+                let mode = object::ensure_pinned(&dir)?;
+                Self::with(dir, mode, None)
+            }
+            Some(level) => {
+                let dir = object::private_dir();
+                let loaded = object::load_logging(&dir, level)?;
+                let logging = Logging {
+                    logger: loaded.1,
+                    dir: dir.clone(),
+                };
+                Self::with(dir, loaded.0, Some(logging))
+            }
+        }
+    }
+
+    /// Opens a set that another process loaded: the guardian, or whoever finishes an orphan.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn reopen(dir: PinDir) -> Result<Self, TraceError> {
+        let mode = dir.mode().ok_or_else(|| TraceError::Io {
+            path: dir.path().display().to_string(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+        Self::with(dir, mode, None)
+    }
+
+    fn with(dir: PinDir, mode: Confidence, logging: Option<Logging>) -> Result<Self, TraceError> {
+        Ok(Self {
+            facts: open_map(&dir, "FACTS")?,
+            mains: open_map(&dir, "MAINS")?,
+            intents: open_map(&dir, "INTENTS")?,
+            first_kill: open_map(&dir, "FIRST_KILL")?,
+            last_kill: open_map(&dir, "LAST_KILL")?,
+            victims: open_map(&dir, "VICTIMS")?,
+            fugitives: open_map(&dir, "FUGITIVES")?,
+            rings: open_map(&dir, "RINGS")?,
+            dir,
+            mode,
+            logging,
+        })
+    }
+
+    /// How much this set sees.
+    pub const fn mode(&self) -> Confidence {
+        self.mode
+    }
+
+    /// Where its pins lie.
+    pub const fn dir(&self) -> &PinDir {
+        &self.dir
+    }
+
+    /// Begins to watch a leaf, before anything is born in it.
+    ///
+    /// # Errors
+    /// Where a map has no room (8192 leaves at once) or the ring cannot be made; the leaf is then
+    /// not watched.
+    pub fn watch(&mut self, leaf_id: u64) -> Result<Ring, TraceError> {
+        let ring = Ring::new()?;
+        let watched = self
+            .rings
+            .insert(leaf_id, &ring.ring, 0)
+            .map_err(of("RINGS"))
+            .and_then(|()| {
+                self.facts
+                    .insert(leaf_id, wire::Facts::default(), 0)
+                    .map_err(of("FACTS"))
+            });
+        if let Err(error) = watched {
+            self.forget(leaf_id)?;
+            return Err(error);
+        }
+        Ok(ring)
+    }
+
+    /// Declares why the runner is about to signal the leaf's members.
+    ///
+    /// # Errors
+    /// Where the map has no room.
+    pub fn declare(
+        &mut self,
+        leaf_id: u64,
+        reason: IntentReason,
+        at_ns: u64,
+    ) -> Result<(), TraceError> {
+        let intent = wire::Intent {
+            at_ns,
+            reason: reason.to_wire(),
+            _pad: 0,
+        };
+        self.intents
+            .insert(leaf_id, intent, 0)
+            .map_err(of("INTENTS"))
+    }
+
+    /// Reads what is known of a leaf; `None` where it is not watched.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn snapshot(&self, leaf_id: u64) -> Result<Option<Snapshot>, TraceError> {
+        let Some(facts) = get(&self.facts, "FACTS", &leaf_id)? else {
+            return Ok(None);
+        };
+        let main = get(&self.mains, "MAINS", &leaf_id)?;
+        let mut kills: Vec<wire::Kill> = Vec::new();
+        for entry in self.victims.iter() {
+            let (key, kill) = entry.map_err(of("VICTIMS"))?;
+            if key.cgroup_id == leaf_id {
+                kills.push(kill);
+            }
+        }
+        for map in [
+            (&self.first_kill, "FIRST_KILL"),
+            (&self.last_kill, "LAST_KILL"),
+        ] {
+            if let Some(kill) = get(map.0, map.1, &leaf_id)?
+                && !kills.contains(&kill)
+            {
+                kills.push(kill);
+            }
+        }
+        kills.sort_by_key(|kill| kill.at_ns);
+        Ok(Some(Snapshot {
+            facts,
+            main: main.as_ref().map(main_process),
+            signals: kills.iter().map(decode::signal).collect(),
+            fugitives: self.fugitives_of(leaf_id)?,
+        }))
+    }
+
+    /// Who left this leaf, and who was born of those.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn fugitives_of(
+        &self,
+        leaf_id: u64,
+    ) -> Result<Vec<(wire::ProcessKey, wire::Fugitive)>, TraceError> {
+        let mut found = Vec::new();
+        for entry in self.fugitives.iter() {
+            let (key, fugitive) = entry.map_err(of("FUGITIVES"))?;
+            if fugitive.leaf_id == leaf_id {
+                found.push((key, fugitive));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends the watch on a leaf and frees all that the maps hold of it.
+    ///
+    /// # Errors
+    /// Where a map cannot be changed.
+    pub fn forget(&mut self, leaf_id: u64) -> Result<(), TraceError> {
+        remove(&mut self.facts, "FACTS", &leaf_id)?;
+        absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
+        remove(&mut self.mains, "MAINS", &leaf_id)?;
+        remove(&mut self.intents, "INTENTS", &leaf_id)?;
+        remove(&mut self.first_kill, "FIRST_KILL", &leaf_id)?;
+        remove(&mut self.last_kill, "LAST_KILL", &leaf_id)?;
+        let victims: Vec<wire::VictimKey> = self
+            .victims
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.cgroup_id == leaf_id)
+            .collect();
+        for key in victims {
+            remove(&mut self.victims, "VICTIMS", &key)?;
+        }
+        for (key, _) in self.fugitives_of(leaf_id)? {
+            remove(&mut self.fugitives, "FUGITIVES", &key)?;
+        }
+        Ok(())
+    }
+
+    /// The leaves that are watched.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn leaves(&self) -> Result<Vec<u64>, TraceError> {
+        self.facts
+            .keys()
+            .map(|key| key.map_err(of("FACTS")))
+            .collect()
+    }
+
+    /// The runs that the kernel skipped, program by program; one whose count cannot be read is
+    /// left out.
+    pub fn misses(&self) -> Vec<Misses> {
+        programs::of(self.mode)
+            .iter()
+            .filter_map(|program| {
+                let info = ProgramInfo::from_pin(self.dir.pinned_program(program)).ok()?;
+                let fd = info.fd().ok()?;
+                Some(Misses {
+                    program: program.name,
+                    count: recursion_misses(fd.as_fd())?,
+                    verdict: program.verdict,
+                })
+            })
+            .collect()
+    }
+
+    /// The names of the programs at work.
+    pub fn programs(&self) -> Vec<&'static str> {
+        programs::of(self.mode)
+            .iter()
+            .map(|program| program.name)
+            .collect()
+    }
+
+    /// Passes on what the programs logged, where they log.
+    pub fn flush_log(&mut self) {
+        if let Some(logging) = &mut self.logging {
+            logging.logger.flush();
+        }
+    }
+}
+
+/// The ring of one supervisor.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+}
+
+impl Ring {
+    fn new() -> Result<Self, TraceError> {
+        let fd = sys::bpf::create_ring(object::RING_BYTES).map_err(|error| TraceError::Load {
+            what: "a ring buffer",
+            reason: error.to_string(),
+        })?;
+        let ring = MapData::from_fd(fd)
+            .and_then(Map::from_map_data)
+            .and_then(RingBuf::try_from)
+            .map_err(of("ring"))?;
+        Ok(Self { ring })
+    }
+
+    /// Hands on at most this many events; returns whether more may be waiting.
+    pub fn drain(
+        &mut self,
+        at_most: usize,
+        mut take: impl FnMut(Result<Event, DecodeError>),
+    ) -> bool {
+        for _ in 0..at_most {
+            match self.ring.next() {
+                Some(bytes) => take(decode::event(&bytes)),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl AsFd for Ring {
+    /// Readable when events wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+fn main_process(main: &wire::Main) -> MainProcess {
+    MainProcess {
+        process: decode::process(&main.task),
+        exec_at_ns: (main.exec_at_ns != 0).then_some(main.exec_at_ns),
+        exit_at_ns: (main.exit_at_ns != 0).then_some(main.exit_at_ns),
+        status: decode::main_status(main),
+    }
+}
+
+fn recursion_misses(fd: BorrowedFd<'_>) -> Option<u64> {
+    use std::os::fd::AsRawFd as _;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn of(map: &'static str) -> impl Fn(MapError) -> TraceError {
+    move |source| TraceError::Map { map, source }
+}
+
+fn open_map<T>(dir: &PinDir, name: &'static str) -> Result<T, TraceError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    dir.map(name)?.try_into().map_err(of(name))
+}
+
+fn get<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<Option<V>, TraceError> {
+    match map.get(key, 0) {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(of(name)(error)),
+    }
+}
+
+fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<(), TraceError> {
+    absent_is_fine(map.remove(key), name)
+}
+
+fn absent_is_fine(removed: Result<(), MapError>, name: &'static str) -> Result<(), TraceError> {
+    match removed {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(of(name)(error)),
+    }
+}

@@ -1,0 +1,378 @@
+//! Loading the eBPF object once a host: programs attached, links and maps pinned.
+//!
+//! Everything lies in `/sys/fs/bpf/sandbox/<stamp>/`, where the stamp is the hash of the object, so
+//! that no version ever reads another's maps. A loader works in a directory of its own and renames
+//! it into place under a lock, so what has the final name is whole. Pinned links stay attached
+//! when their loader dies: a run that loses its supervisor keeps being recorded. bpffs takes no
+//! dots in names, so what is not in its place is told by a prefix and its loader's pid.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{Map, MapData},
+    programs::{BtfTracePoint, FEntry, FExit, ProgramError, links::FdLink},
+};
+use aya_log::{EbpfLogger, Level};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    TraceError,
+    btf::BtfBlob,
+    log::StderrLog,
+    offsets::offsets,
+    programs::{self, Attach, Program},
+};
+use crate::{evidence::Confidence, sys};
+
+/// The object, as `cargo xtask ebpf` built and committed it.
+static OBJECT: &[u8] = include_bytes_aligned!("../../../sandbox-ebpf/prebuilt/sandbox.bpf.o");
+
+const BPFFS: &str = "/sys/fs/bpf";
+const PINS: &str = "/sys/fs/bpf/sandbox";
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+const LOCK: &str = "/run/sandbox/bpf.lock";
+const RINGS: &str = "RINGS";
+const LINK_PREFIX: &str = "link_";
+/// Bytes of a supervisor's ring; detail beyond it is dropped and counted.
+pub(super) const RING_BYTES: u32 = 512 * 1024;
+/// As many as the kernel side has leaves (`LEAVES` in its maps).
+const RINGS_MAX: u32 = 8192;
+
+/// Where the pins of one build of the object lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinDir(PathBuf);
+
+impl PinDir {
+    /// The directory of the object that this binary carries.
+    pub fn own() -> Self {
+        let digest = Sha256::digest(OBJECT);
+        let stamp: String = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self(Path::new(PINS).join(stamp))
+    }
+
+    /// Every build's directory on this host.
+    ///
+    /// # Errors
+    /// Where the directory of pins is there but cannot be read.
+    pub fn all() -> io::Result<Vec<Self>> {
+        match fs::read_dir(PINS) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+            Ok(entries) => entries.map(|entry| Ok(Self(entry?.path()))).collect(),
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Opens a pinned map.
+    pub(super) fn map(&self, name: &str) -> Result<Map, TraceError> {
+        let path = self.0.join(name);
+        MapData::from_pin(&path)
+            .and_then(Map::from_map_data)
+            .map_err(|source| TraceError::Pin {
+                path: path.display().to_string(),
+                source: Box::new(source),
+            })
+    }
+
+    /// The mode whose links are pinned here; `None` where nothing is.
+    pub fn mode(&self) -> Option<Confidence> {
+        [Confidence::Exact, Confidence::Strong]
+            .into_iter()
+            .find(|mode| {
+                programs::of(*mode)
+                    .iter()
+                    .all(|program| self.link(program).exists())
+            })
+    }
+
+    pub(super) fn link(&self, program: &Program) -> PathBuf {
+        self.0.join(format!("{LINK_PREFIX}{}", program.name))
+    }
+
+    pub(super) fn pinned_program(&self, program: &Program) -> PathBuf {
+        self.0.join(format!("program_{}", program.name))
+    }
+
+    /// Unpins everything here: the kernel detaches and frees what nobody holds open.
+    ///
+    /// # Errors
+    /// What the system says of the first entry that cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0)? {
+            fs::remove_file(entry?.path())?;
+        }
+        fs::remove_dir(&self.0)
+    }
+}
+
+/// Held while pins are made or removed.
+pub struct PinLock(#[expect(dead_code, reason = "held for its Drop")] Flock<File>);
+
+impl PinLock {
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// Where the lock file cannot be made.
+    pub fn take() -> io::Result<Self> {
+        if let Some(parent) = Path::new(LOCK).parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let file = File::create(LOCK)?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map(Self)
+            .map_err(|(_, errno)| errno.into())
+    }
+}
+
+/// Makes sure that this build's programs are loaded and pinned, and says in which mode.
+///
+/// # Errors
+/// Why nothing can be loaded here, in one line that says how to mend it.
+pub(super) fn ensure_pinned(dir: &PinDir) -> Result<Confidence, TraceError> {
+    if let Some(mode) = dir.mode() {
+        return Ok(mode);
+    }
+    let _lock = PinLock::take().map_err(|source| TraceError::Io {
+        path: LOCK.into(),
+        source,
+    })?;
+    if let Some(mode) = dir.mode() {
+        return Ok(mode);
+    }
+    prepare_pins()?;
+    let own = PinDir(Path::new(PINS).join(format!("loading-{}", std::process::id())));
+    let loaded = load_into(&own, None).and_then(|(mode, _)| {
+        fs::rename(own.path(), dir.path()).map_err(|source| TraceError::Io {
+            path: dir.path().display().to_string(),
+            source,
+        })?;
+        Ok(mode)
+    });
+    if loaded.is_err() && own.path().exists() {
+        own.remove().map_err(|source| TraceError::Io {
+            path: own.path().display().to_string(),
+            source,
+        })?;
+    }
+    loaded
+}
+
+/// Loads a set of its own that logs what it sees at this level, for debugging; its pins are the
+/// caller's to remove.
+///
+/// # Errors
+/// As [`ensure_pinned`].
+pub(super) fn load_logging(
+    dir: &PinDir,
+    level: Level,
+) -> Result<(Confidence, EbpfLogger<StderrLog>), TraceError> {
+    prepare_pins()?;
+    let (mode, mut object) = load_into(dir, Some(level))?;
+    let logger =
+        EbpfLogger::init_with_logger(&mut object, StderrLog).map_err(|error| TraceError::Load {
+            what: "the log's ring buffer",
+            reason: error.to_string(),
+        })?;
+    Ok((mode, logger))
+}
+
+/// A directory for a set that is not shared.
+pub(super) fn private_dir() -> PinDir {
+    PinDir(Path::new(PINS).join(format!("private-{}", std::process::id())))
+}
+
+/// Mounts bpffs where it is not, makes the directory of pins, and clears away what a loader that
+/// died midway left in it.
+fn prepare_pins() -> Result<(), TraceError> {
+    let failed = |path: &Path, source: io::Error| TraceError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    let bpffs = Path::new(BPFFS);
+    let magic = nix::sys::statfs::statfs(bpffs)
+        .map_err(|errno| failed(bpffs, errno.into()))?
+        .filesystem_type();
+    if magic != nix::sys::statfs::BPF_FS_MAGIC {
+        mount(
+            Some("bpf"),
+            bpffs,
+            Some("bpf"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+            Some("mode=700"),
+        )
+        .map_err(|errno| failed(bpffs, errno.into()))?;
+    }
+    let pins = Path::new(PINS);
+    fs::create_dir_all(pins).map_err(|source| failed(pins, source))?;
+    for dir in PinDir::all().map_err(|source| failed(pins, source))? {
+        let left_behind = dir
+            .path()
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split_once('-'))
+            .is_some_and(|(_, pid)| !Path::new("/proc").join(pid).exists());
+        if left_behind {
+            dir.remove().map_err(|source| failed(dir.path(), source))?;
+        }
+    }
+    Ok(())
+}
+
+fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), TraceError> {
+    let io_failed = |source| TraceError::Io {
+        path: dir.path().display().to_string(),
+        source,
+    };
+    let blob = BtfBlob::read(Path::new(KERNEL_BTF))?;
+    let offsets = offsets(&blob)?;
+    drop(blob);
+    let load_failed = |what| {
+        move |error: &dyn std::fmt::Display| TraceError::Load {
+            what,
+            reason: error.to_string(),
+        }
+    };
+    let btf = aya::Btf::from_sys_fs().map_err(|error| load_failed("the kernel's BTF")(&error))?;
+
+    fs::create_dir(dir.path()).map_err(io_failed)?;
+    let rings = dir.path().join(RINGS);
+    sys::bpf::create_ring(RING_BYTES)
+        .and_then(|ring| {
+            use std::os::fd::AsFd as _;
+            sys::bpf::create_hash_of_rings(RINGS_MAX, ring.as_fd())
+        })
+        .map_err(|error| load_failed("the hash of ring buffers")(&error))
+        .and_then(|fd| {
+            MapData::from_fd(fd)
+                .map_err(|error| load_failed("the hash of ring buffers")(&error))?
+                .pin(&rings)
+                .map_err(|error| load_failed("the hash of ring buffers")(&error))
+        })?;
+
+    let level = level.map_or(0, |level| level as u8);
+    let mut object = EbpfLoader::default()
+        .btf(Some(&btf))
+        .override_global("OFFSETS", &offsets, true)
+        .override_global(aya_log::LEVEL, &level, true)
+        .map_pin_path(RINGS, rings.as_path())
+        .load(OBJECT)
+        .map_err(|error| load_failed("the object")(&error))?;
+    for (name, map) in object.maps() {
+        if name != RINGS && !name.starts_with('.') {
+            map.pin(dir.path().join(name))
+                .map_err(|error| load_failed("a map")(&error))?;
+        }
+    }
+    let exact = attach_all(&mut object, dir, Confidence::Exact, &btf);
+    match exact {
+        Ok(()) => Ok((Confidence::Exact, object)),
+        Err(refused) => {
+            for program in programs::of(Confidence::Exact) {
+                for path in [dir.link(program), dir.pinned_program(program)] {
+                    match fs::remove_file(path) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(io_failed(error)),
+                    }
+                }
+            }
+            attach_all(&mut object, dir, Confidence::Strong, &btf).map_err(|also| {
+                TraceError::Load {
+                    what: "any set of programs",
+                    reason: format!("{refused}; {also}"),
+                }
+            })?;
+            Ok((Confidence::Strong, object))
+        }
+    }
+}
+
+fn attach_all(
+    object: &mut Ebpf,
+    dir: &PinDir,
+    mode: Confidence,
+    btf: &aya::Btf,
+) -> Result<(), String> {
+    programs::of(mode).iter().try_for_each(|program| {
+        attach(object, dir, program, btf).map_err(|reason| {
+            format!(
+                "{} on {}: {}",
+                program.name,
+                program.hook,
+                first_line(&reason)
+            )
+        })
+    })
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn attach(
+    object: &mut Ebpf,
+    dir: &PinDir,
+    program: &Program,
+    btf: &aya::Btf,
+) -> Result<(), String> {
+    let loaded = object
+        .program_mut(program.name)
+        .ok_or_else(|| "not in the object".to_owned())?;
+    let failed = |error: ProgramError| chain(&error);
+    let link: FdLink = match program.attach {
+        Attach::TpBtf => {
+            let loaded: &mut BtfTracePoint = loaded.try_into().map_err(failed)?;
+            if loaded.fd().is_err() {
+                loaded.load(program.hook, btf).map_err(failed)?;
+            }
+            let id = loaded.attach().map_err(failed)?;
+            loaded.take_link(id).map_err(failed)?.into()
+        }
+        Attach::Fentry => {
+            let loaded: &mut FEntry = loaded.try_into().map_err(failed)?;
+            loaded.load(program.hook, btf).map_err(failed)?;
+            let id = loaded.attach().map_err(failed)?;
+            loaded.take_link(id).map_err(failed)?.into()
+        }
+        Attach::Fexit => {
+            let loaded: &mut FExit = loaded.try_into().map_err(failed)?;
+            loaded.load(program.hook, btf).map_err(failed)?;
+            let id = loaded.attach().map_err(failed)?;
+            loaded.take_link(id).map_err(failed)?.into()
+        }
+    };
+    link.pin(dir.link(program)).map_err(|error| chain(&error))?;
+    object
+        .program_mut(program.name)
+        .ok_or_else(|| "not in the object".to_owned())?
+        .pin(dir.pinned_program(program))
+        .map_err(|error| chain(&error))
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
