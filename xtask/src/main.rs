@@ -4,6 +4,9 @@
 //! unit tests, and a fresh machine needs nothing but cargo to start one.
 
 mod command;
+mod debian;
+mod ebpf;
+mod files;
 mod test;
 mod vm;
 mod workspace;
@@ -22,6 +25,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Build the eBPF object that is committed under `sandbox-ebpf/prebuilt`.
+    Ebpf(ebpf::Ebpf),
     /// Run the unit tests on this machine, then the guest tests on every supported kernel.
     Test(test::Test),
     /// Boot guests in QEMU: run a command there, or open a shell.
@@ -31,6 +36,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Ebpf(ebpf) => ebpf.run(),
         Task::Test(test) => test.run(),
         Task::Vm(vm) => vm.run(),
     };

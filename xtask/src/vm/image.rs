@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::Archive;
-use super::host;
+use crate::debian::{Archive, host};
 use crate::{command, workspace};
 
 /// Packages besides Debian's essential ones.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::apt::Archive;
 use super::kernel::Kernel;
+use crate::debian::Archive;
 use crate::workspace;
 
 const INIT: &str = include_str!("../../guest/initramfs-init");

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::Archive;
-use super::host;
+use crate::debian::{Archive, host};
 use crate::{command, workspace};
 
 /// The flavour of the guests' kernels, in package names.

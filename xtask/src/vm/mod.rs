@@ -4,13 +4,10 @@
 //! never four kernels. Everything a guest needs is fetched once and cached under `target/vm`; after
 //! that a command in a fresh guest takes some seconds.
 
-mod apt;
 mod binaries;
-mod host;
 mod image;
 mod initramfs;
 mod kernel;
-mod mirror;
 mod payload;
 mod qemu;
 
@@ -22,7 +19,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-pub(crate) use self::apt::Archive;
 pub(crate) use self::binaries::{PROFILE, executables, guest_binaries};
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
@@ -30,6 +26,7 @@ pub(crate) use self::payload::{Payload, Task};
 use self::qemu::{Disks, RunFolder};
 pub(crate) use self::qemu::{Ending, Machine, Mode, Stream};
 use crate::command;
+use crate::debian::{Archive, host};
 use crate::workspace;
 
 /// How often a guest may fail to report in before that counts as a failure.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::host;
+use crate::debian::host;
 use crate::workspace;
 
 /// How long a guest may take from power-on to its command.

@@ -1,10 +1,10 @@
 //! Packages from the Debian archive, without touching the machine's own package system.
 //!
 //! Guests need kernels and a root image of several Debian releases, whatever release this machine
-//! runs. So apt works here on a sources list and state of our own under `target/vm/apt`, at the
+//! runs. So apt works here on a sources list and state of our own under `target/apt`, at the
 //! mirror that the machine's own apt is set up with: nothing but that mirror has to be reachable.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +20,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(crate) struct Archive {
     folder: PathBuf,
     mirrors: Mirrors,
+    /// Two tasks must not work on one state.
+    _lock: File,
 }
 
 impl Archive {
@@ -27,12 +29,17 @@ impl Archive {
     pub(crate) fn open() -> Result<Self> {
         host::require_apt()?;
         let mirrors = Mirrors::of_this_machine()?;
-        let folder = workspace::target().join("vm/apt");
+        let lock = workspace::lock("apt")?;
+        let folder = workspace::target().join("apt");
         for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
             workspace::make_dir(&folder.join(part))?;
         }
         workspace::write(&folder.join("state/status"), "")?;
-        let archive = Self { folder, mirrors };
+        let archive = Self {
+            folder,
+            mirrors,
+            _lock: lock,
+        };
         workspace::write(
             &archive.folder.join("sources/debian.list"),
             archive.sources(),
