@@ -203,19 +203,17 @@ pub(crate) fn boot(
     }
     let status = qemu.0.wait().context("could not wait for QEMU")?;
     let console = run.join("console.log");
-    let panicked = fs::read_to_string(&console)
-        .unwrap_or_default()
-        .contains("Kernel panic - not syncing");
+    let panic = panic_in(&read_log(&console));
     let why = || {
         format!(
             "QEMU ended ({status}) {}; its console ended with:\n{}",
             tail(&errors, 5),
-            tail(&console, 15)
+            panic.clone().unwrap_or_else(|| tail(&console, 15))
         )
     };
     Ok(match (ready, exit) {
         (_, Some(status)) => Ending::Exited(status),
-        (true, None) if panicked => Ending::Panicked(tail(&console, 40)),
+        (true, None) if panic.is_some() => Ending::Panicked(panic.unwrap_or_default()),
         (true, None) if timed_out => Ending::TimedOut(limit),
         (true, None) => Ending::Vanished(why()),
         (false, None) if timed_out => Ending::NeverReady(format!(
@@ -368,17 +366,38 @@ fn exit_status(control: &str) -> Option<i32> {
         .find_map(|line| line.strip_prefix("exit ")?.trim().parse().ok())
 }
 
-/// The last lines of a log, without what a console adds to them.
+/// The last lines of a log.
 fn tail(log: &Path, count: usize) -> String {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
-    let lines: Vec<&str> = text
+    let text = read_log(log);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A log as text, without the blanks that a console adds to it. A missing one says nothing.
+fn read_log(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let lines = text
         .lines()
         .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
+        .filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a console tells of a kernel panic: from the first complaint on, without the return
+/// addresses that the kernel is not sure of.
+fn panic_in(console: &str) -> Option<String> {
+    console.contains("Kernel panic - not syncing").then(|| {
+        let complaints = ["BUG: ", "Oops", "Kernel panic", "WARNING: "];
+        let lines = console
+            .lines()
+            .skip_while(|line| !complaints.iter().any(|word| line.contains(word)));
+        lines
+            .filter(|line| !line.contains("]  ? "))
+            .take(40)
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
 }
 
 /// A folder for one boot, removed with its sockets and images at the end.
@@ -429,6 +448,15 @@ mod tests {
         assert_eq!(exit_status("ready 6.1 bare\n"), None);
         assert_eq!(exit_status("ready 6.1 bare\nexit 1"), None);
         assert_eq!(exit_status("ready 6.1 bare\nexit 13\n"), Some(13));
+    }
+
+    #[test]
+    fn a_panic_is_told_from_its_first_complaint_on() {
+        let log = "[ 1] up\n[ 2] BUG: kernel NULL pointer\n[ 2]  ? guess\n[ 2]  sure\n";
+        assert_eq!(panic_in(log), None);
+        let panicked = format!("{log}[ 3] Kernel panic - not syncing: Fatal exception\n");
+        let expected = "[ 2] BUG: kernel NULL pointer\n[ 2]  sure\n[ 3] Kernel panic - not syncing: Fatal exception";
+        assert_eq!(panic_in(&panicked).as_deref(), Some(expected));
     }
 
     #[test]
