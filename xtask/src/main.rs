@@ -8,6 +8,7 @@ mod debian;
 mod ebpf;
 mod files;
 mod test;
+mod tidy;
 mod vm;
 mod workspace;
 
@@ -29,6 +30,8 @@ enum Task {
     Ebpf(ebpf::Ebpf),
     /// Run the unit tests on this machine, then the guest tests on every supported kernel.
     Test(test::Test),
+    /// Check the house rules that a program can check.
+    Tidy,
     /// Boot guests in QEMU: run a command there, or open a shell.
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Ebpf(ebpf) => ebpf.run(),
         Task::Test(test) => test.run(),
+        Task::Tidy => tidy::run(),
         Task::Vm(vm) => vm.run(),
     };
     done.unwrap_or_else(|error| {
