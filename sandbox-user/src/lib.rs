@@ -2,5 +2,6 @@
 //! with evidence. Modules stand in the order of the flow.
 
 pub mod limits;
+pub mod units;
 
 pub mod evidence;
