@@ -11,7 +11,7 @@ mod text;
 use std::time::Duration;
 
 pub use format::{format_bytes, format_bytes_precise, format_cpus, format_duration};
-pub use text::{Quoted, is_unprintable};
+pub use text::{Printable, Quoted, is_unprintable};
 
 /// Why a text is not a size, a time, a number of cores or a count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -179,7 +179,7 @@ pub fn check_memory(bytes: u64) -> Result<u64, ValueError> {
         return Err(ValueError::TooLittle {
             given: format_bytes(bytes),
             least: format_bytes(page),
-            why: "the kernel counts in pages",
+            why: "the kernel counts in pages, and a bare number is bytes",
         });
     }
     check_countable(bytes)

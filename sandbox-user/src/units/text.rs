@@ -18,13 +18,21 @@ impl Display for Quoted<'_> {
             if index == SHOWN_CHARS {
                 return f.write_str("…");
             }
-            if is_unprintable(character) {
-                write!(f, "{}", character.escape_unicode())?;
-            } else {
-                f.write_char(character)?;
-            }
+            write_escaped(f, character)?;
         }
         Ok(())
+    }
+}
+
+/// Shows a text with what is unprintable escaped, however long it is: for paths.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(pub &'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|character| write_escaped(f, character))
     }
 }
 
@@ -36,4 +44,12 @@ pub fn is_unprintable(character: char) -> bool {
             character,
             '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         )
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, character: char) -> fmt::Result {
+    if is_unprintable(character) {
+        write!(f, "{}", character.escape_unicode())
+    } else {
+        f.write_char(character)
+    }
 }
