@@ -8,6 +8,7 @@
 
 mod document;
 mod json;
+mod keys;
 mod table;
 mod toml;
 mod yaml;
@@ -269,10 +270,10 @@ impl Metadata {
             format,
             message: error.message,
         })?;
-        table::interpret(&entries, path).map_err(|fault| MetadataError::Key {
+        table::interpret(&entries, text, path).map_err(|fault| MetadataError::Key {
             place: Place {
                 path: path.to_owned(),
-                spot: Some(fault.spot),
+                spot: Some(Spot::at(text, fault.offset)),
             },
             key: fault.key,
             problem: fault.problem,

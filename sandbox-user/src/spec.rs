@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::limits::{Limits, OnPidsLimit, OomScope};
 use crate::policy::Warn;
 
-pub use names::{MAX_LABELS, MAX_NAME_BYTES, NameError, check_id, check_label};
+pub use names::{MAX_LABELS, MAX_NAME_BYTES, NameError, check_id, check_label, check_user};
 
 /// A run's own id: UUIDv7, so that ids sort by time.
 pub type RunId = Uuid;

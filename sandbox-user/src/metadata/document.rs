@@ -29,8 +29,9 @@ impl Spot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Where the key stands.
-    pub(super) spot: Spot,
+    /// The byte of the text at which the key begins. Line and column are only found out for an
+    /// error, since that takes a pass over the text.
+    pub(super) offset: usize,
     pub(super) value: Value,
 }
 

@@ -62,28 +62,26 @@ fn read_entries(
 ) -> Result<Vec<Entry>, SyntaxError> {
     let mut entries = Vec::new();
     for (raw_key, raw_value) in &pairs.0 {
-        let spot = Spot::at(text, offset(text, raw_key.get()));
-        let key = string(raw_key, spot);
-        if !key.as_ref().is_ok_and(|key| wanted(key)) && depth == MAX_TABLE_DEPTH - 1 {
-            continue;
+        let offset = offset(text, raw_key.get());
+        let key = string(text, raw_key);
+        if key.as_ref().is_ok_and(|key| wanted(key)) || depth < MAX_TABLE_DEPTH - 1 {
+            entries.push(Entry {
+                key: key?,
+                offset,
+                value: value(text, raw_value, depth)?,
+            });
         }
-        entries.push(Entry {
-            key: key?,
-            spot,
-            value: value(text, raw_value, depth)?,
-        });
     }
     Ok(entries)
 }
 
 fn value(text: &str, raw: &RawValue, depth: usize) -> Result<Value, SyntaxError> {
-    let spot = || Spot::at(text, offset(text, raw.get()));
     Ok(match raw.get().as_bytes().first() {
-        Some(b'"') => Value::Text(string(raw, spot())?),
+        Some(b'"') => Value::Text(string(text, raw)?),
         Some(b'{') if depth == 0 => Value::Table(Vec::new()),
         Some(b'{') => {
             let pairs: Pairs<'_> = serde_json::from_str(raw.get())
-                .map_err(|error| SyntaxError::new(Some(spot()), error))?;
+                .map_err(|error| SyntaxError::new(Some(spot(text, raw)), error))?;
             Value::Table(read_entries(text, &pairs, depth - 1, |_| true)?)
         }
         Some(b'[') => Value::List,
@@ -94,13 +92,15 @@ fn value(text: &str, raw: &RawValue, depth: usize) -> Result<Value, SyntaxError>
     })
 }
 
-fn string(raw: &RawValue, spot: Spot) -> Result<String, SyntaxError> {
+fn string(text: &str, raw: &RawValue) -> Result<String, SyntaxError> {
     serde_json::from_str(raw.get()).map_err(|_| {
-        SyntaxError::new(
-            Some(spot),
-            "a string holds an escape that stands for no character",
-        )
+        let message = "a string holds an escape that stands for no character";
+        SyntaxError::new(Some(spot(text, raw)), message)
     })
+}
+
+fn spot(text: &str, raw: &RawValue) -> Spot {
+    Spot::at(text, offset(text, raw.get()))
 }
 
 /// Where `slice`, a part of `text`, begins in it.

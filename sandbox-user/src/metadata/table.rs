@@ -1,12 +1,13 @@
-//! The `id` and the `sandbox` table, once a document is read: names, units, ranges, duplicates.
+//! The `id` and the `sandbox` table, once a document is read: kinds, units, ranges, duplicates.
 //!
-//! One list says which keys there are and what each sets, aliases included; a key that is not on it
-//! is an error. `-` and `_` are the same in a key (`cpu-time`, `cpu_time`).
+//! Every value goes through the parser that the command line uses, so that a limit means the same
+//! wherever it is written; an alias brings its own unit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::document::{Entry, ID, SANDBOX, Spot, Value};
+use super::keys::{self, Form, Target};
 use super::{Metadata, Problem};
 use crate::limits::Source;
 use crate::policy::values::{self, ValueError};
@@ -14,16 +15,16 @@ use crate::policy::{ActionOverrides, Layer, LimitOverrides, Setting};
 use crate::spec::{MAX_LABELS, ThreadEnv, check_id, check_label};
 use crate::units::{self, UnitError};
 
-/// A problem with a key, and where.
+/// A problem with a key, and the byte at which that begins.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub(super) spot: Spot,
+    pub(super) offset: usize,
     pub(super) key: String,
     pub(super) problem: Box<Problem>,
 }
 
 /// What the document says, given its top-level `id` and `sandbox`.
-pub(super) fn interpret(entries: &[Entry], path: &Path) -> Result<Metadata, Fault> {
+pub(super) fn interpret(entries: &[Entry], text: &str, path: &Path) -> Result<Metadata, Fault> {
     let mut metadata = Metadata {
         path: path.to_owned(),
         id: None,
@@ -35,190 +36,69 @@ pub(super) fn interpret(entries: &[Entry], path: &Path) -> Result<Metadata, Faul
         labels: BTreeMap::new(),
         thread_env: None,
     };
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(text);
     for entry in entries {
         let fault = |problem| Fault {
-            spot: entry.spot,
+            offset: entry.offset,
             key: entry.key.clone(),
             problem: Box::new(problem),
         };
-        seen.once(&entry.key, entry).map_err(fault)?;
+        seen.claim(entry.key.as_str(), entry).map_err(fault)?;
         match (entry.key.as_str(), &entry.value) {
             (ID, Value::Null) => {}
             (ID, value) => metadata.id = Some(id(value).map_err(fault)?),
-            (SANDBOX, Value::Table(table)) => sandbox(&mut metadata, table)?,
+            (SANDBOX, Value::Table(table)) => sandbox(&mut metadata, table, text)?,
             (_, value) => return Err(fault(wrong_kind("a table", value))),
         }
     }
     Ok(metadata)
 }
 
-/// What a key sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
-    Memory,
-    Swap,
-    Cpus,
-    Pids,
-    Timeout,
-    CpuTime,
-    Grace,
-    Warn,
-    OnPidsLimit,
-    Oom,
-    Labels,
-    ThreadEnv,
+/// Things already set, each with the entry that did.
+struct Seen<'a, K> {
+    text: &'a str,
+    entries: BTreeMap<K, &'a Entry>,
 }
 
-/// How a key's value is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// As on the command line.
-    Plain,
-    /// A plain number of this many bytes each.
-    Bytes(u64, &'static str),
-    /// A plain number of this many seconds each.
-    Seconds(u64, &'static str),
-    /// `150%`.
-    Percent,
-    /// A time whose numbers all have units.
-    TimeWithUnits,
-}
-
-/// Every key, as it is normally spelled. The README's table says the same.
-const KEYS: &[(&str, Target, Form)] = &[
-    ("memory", Target::Memory, Form::Plain),
-    (
-        "memory_limit_mb",
-        Target::Memory,
-        Form::Bytes(1 << 20, "MiB"),
-    ),
-    (
-        "mem_mb",
-        Target::Memory,
-        Form::Bytes(1_000_000, "MB (1,000,000 bytes)"),
-    ),
-    ("mem_mib", Target::Memory, Form::Bytes(1 << 20, "MiB")),
-    ("swap", Target::Swap, Form::Plain),
-    ("cpus", Target::Cpus, Form::Plain),
-    ("cpu_quota", Target::Cpus, Form::Percent),
-    ("threads", Target::Cpus, Form::Plain),
-    ("pids", Target::Pids, Form::Plain),
-    ("pids_limit", Target::Pids, Form::Plain),
-    ("timeout", Target::Timeout, Form::Plain),
-    (
-        "timeout_seconds",
-        Target::Timeout,
-        Form::Seconds(1, "seconds"),
-    ),
-    ("time", Target::Timeout, Form::TimeWithUnits),
-    ("runtime", Target::Timeout, Form::Seconds(60, "minutes")),
-    ("cpu-time", Target::CpuTime, Form::Plain),
-    ("grace", Target::Grace, Form::Plain),
-    ("warn", Target::Warn, Form::Plain),
-    ("on-pids-limit", Target::OnPidsLimit, Form::Plain),
-    ("oom", Target::Oom, Form::Plain),
-    ("labels", Target::Labels, Form::Plain),
-    ("thread-env", Target::ThreadEnv, Form::Plain),
-];
-
-/// Flags that metadata may not set, and why.
-const FORBIDDEN: &[(&[&str], &str)] = &[
-    (
-        &["user", "group", "uid", "gid", "run-as"],
-        "whoever starts the analysis says who it runs as, with `--user`",
-    ),
-    (
-        &["env", "environment", "clear-env"],
-        "whoever starts the analysis gives it its environment, with `--env`",
-    ),
-    (
-        &[
-            "chdir", "cwd", "workdir", "stdout", "stderr", "record", "events", "metadata", "path",
-        ],
-        "whoever starts the analysis says which files are used",
-    ),
-    (
-        &["on-complete", "hook", "hooks", "command"],
-        "whoever starts the analysis says what is executed",
-    ),
-    (
-        &["id"],
-        "`id` stands at the document's top level, outside `sandbox`",
-    ),
-    (
-        &["attempt", "retry-of"],
-        "this differs from run to run and is given with `--attempt` and `--retry-of`",
-    ),
-    (
-        &["notes", "timings", "sample", "detach", "standalone"],
-        "this is for whoever starts the analysis to say, on the command line",
-    ),
-];
-
-/// Names that other tools have for ours, too unlike them to be found by their spelling.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("mem", "memory"),
-    ("ram", "memory"),
-    ("memory-limit", "memory"),
-    ("memory-mb", "memory_limit_mb"),
-    ("cores", "cpus"),
-    ("cpu", "cpus"),
-    ("walltime", "timeout"),
-    ("wall-time", "timeout"),
-    ("time-limit", "timeout"),
-    ("cputime", "cpu-time"),
-    ("max-pids", "pids"),
-    ("tasks", "pids"),
-];
-
-/// Names already met, and where.
-#[derive(Default)]
-struct Seen<K: Ord + Clone = String>(BTreeMap<K, (String, usize)>);
-
-impl Seen<String> {
-    fn once(&mut self, key: &str, entry: &Entry) -> Result<(), Problem> {
-        self.claim(&key.to_owned(), entry)
-    }
-}
-
-impl<K: Ord + Clone> Seen<K> {
-    /// Notes that `entry` sets `key`; an error where another one did already.
-    fn claim(&mut self, key: &K, entry: &Entry) -> Result<(), Problem> {
-        match self.0.get(key) {
-            Some((name, first_line)) if *name == entry.key => Err(Problem::Duplicate {
-                first_line: *first_line,
-            }),
-            Some((name, first_line)) => Err(Problem::TwoNames {
-                other: name.clone(),
-                first_line: *first_line,
-            }),
-            None => {
-                self.0
-                    .insert(key.clone(), (entry.key.clone(), entry.spot.line));
-                Ok(())
-            }
+impl<'a, K: Ord> Seen<'a, K> {
+    const fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            entries: BTreeMap::new(),
         }
     }
+
+    /// Notes that `entry` sets `thing`; an error where another one did already.
+    fn claim(&mut self, thing: K, entry: &'a Entry) -> Result<(), Problem> {
+        let Some(first) = self.entries.insert(thing, entry) else {
+            return Ok(());
+        };
+        let first_line = Spot::at(self.text, first.offset).line;
+        Err(if first.key == entry.key {
+            Problem::Duplicate { first_line }
+        } else {
+            Problem::TwoNames {
+                other: first.key.clone(),
+                first_line,
+            }
+        })
+    }
 }
 
-fn sandbox(metadata: &mut Metadata, table: &[Entry]) -> Result<(), Fault> {
-    let mut seen = Seen(BTreeMap::new());
+fn sandbox(metadata: &mut Metadata, table: &[Entry], text: &str) -> Result<(), Fault> {
+    let mut seen = Seen::new(text);
     for entry in table {
         let fault = |problem| Fault {
-            spot: entry.spot,
+            offset: entry.offset,
             key: format!("{SANDBOX}.{}", entry.key),
             problem: Box::new(problem),
         };
-        let spelled = normal(&entry.key);
-        let Some((_, target, form)) = KEYS.iter().find(|(name, ..)| normal(name) == spelled) else {
-            return Err(fault(unknown_key(&spelled)));
-        };
+        let (target, form) = keys::find(&entry.key).map_err(fault)?;
         seen.claim(target, entry).map_err(fault)?;
-        if *target == Target::Labels {
-            metadata.labels = labels(entry)?;
+        if target == Target::Labels {
+            metadata.labels = labels(entry, text)?;
         } else {
-            set(metadata, *target, *form, &entry.value).map_err(fault)?;
+            set(metadata, target, form, &entry.value).map_err(fault)?;
         }
     }
     Ok(())
@@ -374,9 +254,9 @@ fn name(value: &Value, expected: &'static str) -> Result<String, Problem> {
     }
 }
 
-fn labels(labels: &Entry) -> Result<BTreeMap<String, String>, Fault> {
+fn labels(labels: &Entry, text: &str) -> Result<BTreeMap<String, String>, Fault> {
     let here = |problem| Fault {
-        spot: labels.spot,
+        offset: labels.offset,
         key: format!("{SANDBOX}.{}", labels.key),
         problem: Box::new(problem),
     };
@@ -389,15 +269,15 @@ fn labels(labels: &Entry) -> Result<BTreeMap<String, String>, Fault> {
     if table.len() > MAX_LABELS {
         return Err(here(Problem::TooManyLabels(table.len())));
     }
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(text);
     let mut content = BTreeMap::new();
     for entry in table {
         let fault = |problem| Fault {
-            spot: entry.spot,
+            offset: entry.offset,
             key: format!("{SANDBOX}.{}.{}", labels.key, entry.key),
             problem: Box::new(problem),
         };
-        seen.once(&entry.key, entry).map_err(fault)?;
+        seen.claim(entry.key.as_str(), entry).map_err(fault)?;
         let value = name(&entry.value, "text or a whole number").map_err(fault)?;
         check_label(&entry.key, &value).map_err(|error| fault(error.into()))?;
         content.insert(entry.key.clone(), value);
@@ -410,24 +290,4 @@ fn wrong_kind(expected: &'static str, value: &Value) -> Problem {
         expected,
         found: value.kind(),
     }
-}
-
-fn normal(key: &str) -> String {
-    key.replace('_', "-")
-}
-
-/// Why a key is not taken, and what could have been meant.
-fn unknown_key(spelled: &str) -> Problem {
-    if let Some((_, why)) = FORBIDDEN.iter().find(|(names, _)| names.contains(&spelled)) {
-        return Problem::Forbidden(why);
-    }
-    let lower = spelled.to_ascii_lowercase();
-    if let Some((_, meant)) = SYNONYMS.iter().find(|(name, _)| *name == lower) {
-        return Problem::DidYouMean(meant);
-    }
-    KEYS.iter()
-        .map(|(name, ..)| (strsim::jaro_winkler(&normal(name), &lower), *name))
-        .filter(|(likeness, _)| *likeness > 0.85)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map_or(Problem::Unknown, |(_, name)| Problem::DidYouMean(name))
 }

@@ -18,23 +18,23 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxError> {
         let part = part.map(|part| format!(": `{part}`")).unwrap_or_default();
         SyntaxError::new(Some(Spot::at(text, span.start)), format!("{message}{part}"))
     })?;
-    let mut entries = table(text, document.get_ref(), MAX_TABLE_DEPTH - 1);
+    let mut entries = table(document.get_ref(), MAX_TABLE_DEPTH - 1);
     entries.retain(|entry| [ID, SANDBOX].contains(&entry.key.as_str()));
     Ok(entries)
 }
 
-fn table(text: &str, table: &DeTable<'_>, depth: usize) -> Vec<Entry> {
+fn table(table: &DeTable<'_>, depth: usize) -> Vec<Entry> {
     table
         .iter()
         .map(|(key, entry)| Entry {
             key: key.get_ref().to_string(),
-            spot: Spot::at(text, key.span().start),
-            value: value(text, entry.get_ref(), depth),
+            offset: key.span().start,
+            value: value(entry.get_ref(), depth),
         })
         .collect()
 }
 
-fn value(text: &str, value: &DeValue<'_>, depth: usize) -> Value {
+fn value(value: &DeValue<'_>, depth: usize) -> Value {
     match value {
         DeValue::String(content) => Value::Text(content.to_string()),
         DeValue::Integer(number) => Value::Number(match number.radix() {
@@ -48,6 +48,6 @@ fn value(text: &str, value: &DeValue<'_>, depth: usize) -> Value {
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(_) => Value::List,
         DeValue::Table(_) if depth == 0 => Value::Table(Vec::new()),
-        DeValue::Table(content) => Value::Table(table(text, content, depth - 1)),
+        DeValue::Table(content) => Value::Table(table(content, depth - 1)),
     }
 }

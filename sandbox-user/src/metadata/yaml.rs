@@ -6,7 +6,7 @@
 //! followed, aliases and merge keys included, and what they may expand to is bounded.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{self as granit, Event, Parser, ScalarStyle, Tag};
 
@@ -43,6 +43,7 @@ type NodeId = usize;
 
 struct Node<'a> {
     spot: Spot,
+    offset: usize,
     kind: Kind<'a>,
 }
 
@@ -81,7 +82,7 @@ impl<'a> Arena<'a> {
         for event in Parser::new_from_str_with_options(text, options) {
             let (event, span) = event
                 .map_err(|error| SyntaxError::new(Some(spot(error.marker())), error.kind()))?;
-            let spot = spot(&span.start);
+            let (spot, offset) = (spot(&span.start), span.start.byte_offset().unwrap_or(0));
             let (anchor, kind, opens) = match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     (anchor, Kind::Scalar { text, style, tag }, false)
@@ -116,7 +117,7 @@ impl<'a> Arena<'a> {
                 _ => continue,
             };
             let id = arena.nodes.len();
-            arena.nodes.push(Node { spot, kind });
+            arena.nodes.push(Node { spot, offset, kind });
             if anchor != 0 {
                 anchors.insert(anchor, id);
             }
@@ -182,7 +183,7 @@ impl Expansion<'_> {
         let mut entries = Vec::new();
         let mut merged = Vec::new();
         for (key_id, value_id) in pairs {
-            let spot = self.arena.node(*key_id).spot;
+            let Node { spot, offset, .. } = *self.arena.node(*key_id);
             let Kind::Scalar {
                 text: key, style, ..
             } = &self.arena.resolve(*key_id).kind
@@ -213,17 +214,18 @@ impl Expansion<'_> {
                 let value = self.value(*value_id, depth)?;
                 entries.push(Entry {
                     key: key.to_string(),
-                    spot,
+                    offset,
                     value,
                 });
             }
         }
         // The mapping's own keys win, then the earlier of the merged mappings.
-        for entry in merged {
-            if entries.iter().all(|own| own.key != entry.key) {
-                entries.push(entry);
-            }
-        }
+        let mut known: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        entries.extend(
+            merged
+                .into_iter()
+                .filter(|entry| known.insert(entry.key.clone())),
+        );
         Ok(entries)
     }
 

@@ -69,6 +69,14 @@ pub fn check_label(name: &str, value: &str) -> Result<(), NameError> {
     }
 }
 
+/// Passes a user as asked for, by name or number; whether there is such a one is found out later.
+///
+/// # Errors
+/// [`NameError`] where it is empty, too long or not printable.
+pub fn check_user(user: &str) -> Result<(), NameError> {
+    check("a user", user)
+}
+
 fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     if name.trim().is_empty() {
         return Err(NameError::Empty { what });
