@@ -1,7 +1,7 @@
 //! The command line: what can be typed, what `--help` says of it, and the exit status of a mistake.
 //!
 //! Only what the tool really does is offered. Parsing ends in values that are in range (see
-//! `policy::values`); [`run`] turns them into a [`crate::spec::RunSpec`]. A usage error is 125 like any
+//! `policy::values`); [`RunArgs`] become a [`crate::spec::RunSpec`]. A usage error is 125 like any
 //! other failure of `sandbox` itself, so that it cannot be taken for the analysis's own status.
 
 mod check;
@@ -23,7 +23,7 @@ pub const EXIT_FAILURE: u8 = 125;
 
 /// Runs each analysis in a cgroup of its own, under hard limits, and says what ended it
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sandbox", version, max_term_width = 100)]
+#[command(name = "sandbox", bin_name = "sandbox", version, max_term_width = 100)]
 pub struct Cli {
     /// What is to be done.
     #[command(subcommand)]
