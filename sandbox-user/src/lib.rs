@@ -1,7 +1,13 @@
 //! The engine: each analysis in a cgroup v2 leaf of its own, watched in the kernel, its ending told
 //! with evidence. Modules stand in the order of the flow.
 
+pub mod cli;
+pub mod metadata;
+pub mod policy;
+pub mod spec;
+
 pub mod limits;
+pub mod units;
 
 pub mod trace;
 
