@@ -3,4 +3,6 @@
 
 pub mod limits;
 
+pub mod cgroup;
+
 pub mod evidence;
