@@ -13,4 +13,6 @@ pub mod trace;
 
 pub mod sys;
 
+pub mod cgroup;
+
 pub mod evidence;
