@@ -3,4 +3,9 @@
 
 pub mod limits;
 
+pub mod identity;
+pub mod spawn;
+pub mod stdio;
+pub mod sys;
+
 pub mod evidence;
