@@ -14,7 +14,7 @@ use std::thread;
 use thiserror::Error;
 
 use crate::identity::{Change, Identity};
-use crate::sys::creds::{DumpableKept, become_file_identity};
+use crate::sys::creds::{become_file_identity, guard_memory};
 
 /// An output file that could not be had. Exit status 125.
 #[derive(Debug, Error)]
@@ -88,7 +88,7 @@ fn open(path: &Path, identity: &Identity) -> Result<File, OutputError> {
         if identity.change == Change::Same && nix::unistd::geteuid().as_raw() == identity.uid {
             open()
         } else {
-            let _dumpable = DumpableKept::new();
+            guard_memory();
             thread::scope(|scope| {
                 let thread = scope.spawn(|| {
                     become_file_identity(identity.uid, identity.gid, &identity.groups)?;

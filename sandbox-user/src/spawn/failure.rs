@@ -65,6 +65,10 @@ pub(super) fn of_program(program: &Program, argv: &[OsString], errno: Errno) -> 
     };
     let step = match at {
         Progress::Exec => of_exec(program, argv, errno),
+        Progress::Unborn | Progress::At(_) if errno == libc::EPERM => format!(
+            "{} (needs root's capabilities here, CAP_SYS_ADMIN above all; containers and LSMs may forbid it)",
+            describe(at, argv)
+        ),
         Progress::Unborn | Progress::At(_) => describe(at, argv),
     };
     SetupFailure { step, errno, kind }
@@ -114,5 +118,25 @@ pub(super) fn ours(step: String, error: &io::Error) -> SetupFailure {
         step,
         errno,
         kind: SetupFailureKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_clone_names_the_limit_that_forbade_it() {
+        for (unborn, kind) in [
+            (Unborn::Clone(libc::EAGAIN), SetupFailureKind::OutOfPids),
+            (Unborn::Clone(libc::ENOMEM), SetupFailureKind::OutOfMemory),
+            (Unborn::Clone(libc::ENOENT), SetupFailureKind::Other),
+            (Unborn::Clone(libc::EPERM), SetupFailureKind::Other),
+            // Not in the leaf: the supervisor's own surroundings.
+            (Unborn::Stager(libc::EAGAIN), SetupFailureKind::Other),
+            (Unborn::Staging(libc::ENOMEM), SetupFailureKind::Other),
+        ] {
+            assert_eq!(of_clone(unborn).kind, kind, "{unborn:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use thiserror::Error;
 use crate::evidence::{SetupFailure, SetupFailureKind, WaitStatus};
 use crate::identity::Identity;
 use crate::sys::clone;
-use crate::sys::creds::DumpableKept;
+use crate::sys::creds::guard_memory;
 use crate::sys::pidfd::{self, Patience, Reap, Stat};
 use crate::sys::program::Progress;
 
@@ -142,17 +142,15 @@ impl From<SetupFailure> for SpawnError {
 
 /// Starts an analysis in its leaf; comes back when its exec has succeeded or the start has failed.
 ///
-/// Blocks the calling thread, with all signals blocked, for the milliseconds that takes.
+/// Leaves this process non-dumpable ([`guard_memory`]). Blocks the calling thread, with all signals blocked, for the milliseconds that takes.
 ///
 /// # Errors
 /// [`SpawnError`]; the leaf is then as empty as before.
 pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     let plan = plan::prepare(spec)?;
     let program = plan.program();
-    let born = {
-        let _dumpable = DumpableKept::new();
-        clone::launch(spec.leaf, spec.launch, program).map_err(failure::of_clone)?
-    };
+    guard_memory();
+    let born = clone::launch(spec.leaf, spec.launch, program).map_err(failure::of_clone)?;
     let pidfd = born.pidfd.as_fd();
 
     if let Some(errno) = program.errno() {
@@ -221,4 +219,50 @@ fn take_away(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
     pidfd::wait(pidfd, Reap::Take, Patience::Block)
         .ok()
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Change;
+
+    #[test]
+    fn a_directory_that_is_no_cgroup_is_refused_and_leaves_no_child() -> io::Result<()> {
+        let not_a_leaf = std::fs::File::open("/")?;
+        let null = std::fs::File::open("/dev/null")?;
+        let identity = Identity {
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            groups: Vec::new(),
+            name: None,
+            home: None,
+            change: Change::Same,
+        };
+        for launch in [
+            Launch::Direct,
+            Launch::Staged {
+                procs: null.as_fd(),
+            },
+        ] {
+            let started = spawn(&SpawnSpec {
+                argv: vec!["true".into()],
+                env: Vec::new(),
+                cwd: WorkingDirectory::Inherited,
+                identity: &identity,
+                stdin: null.as_fd(),
+                stdout: null.as_fd(),
+                stderr: null.as_fd(),
+                leaf: not_a_leaf.as_fd(),
+                launch,
+                oom_score_adj: 500,
+                terminal: Terminal::Shared,
+                ignored_signals: Vec::new(),
+            });
+            let kind = started
+                .map(|_| ())
+                .map_err(|error| error.into_failure().kind);
+            assert_eq!(kind, Err(SetupFailureKind::Other), "{launch:?}");
+        }
+        Ok(())
+    }
 }

@@ -9,11 +9,12 @@
 use std::ffi::{c_long, c_void};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use super::pidfd::{self, Patience, Reap};
 use super::program::Program;
 use super::{Errno, check};
 
@@ -73,6 +74,7 @@ pub fn launch(leaf: BorrowedFd<'_>, launch: Launch<'_>, program: &Program) -> Re
         },
         staging: AtomicI32::new(0),
         pid: AtomicI32::new(0),
+        errno: AtomicI32::new(libc::EINTR),
         pidfd: AtomicI32::new(-1),
     };
 
@@ -84,15 +86,25 @@ pub fn launch(leaf: BorrowedFd<'_>, launch: Launch<'_>, program: &Program) -> Re
     }
     drop(blocked);
 
-    match (birth.staging.into_inner(), birth.pid.into_inner()) {
-        (0, pid) if pid > 0 => Ok(Born {
-            pid,
-            // SAFETY: clone3 opened it for us alone and it has no other owner; the stager shares
-            // our descriptor table.
-            pidfd: unsafe { OwnedFd::from_raw_fd(birth.pidfd.into_inner()) },
-        }),
-        (0, errno) => Err(Unborn::Clone(-errno)),
-        (errno, _) => Err(Unborn::Staging(errno)),
+    match (
+        birth.pid.load(Ordering::Acquire),
+        birth.errno.load(Ordering::Acquire),
+    ) {
+        (0, errno) => match birth.staging.load(Ordering::Acquire) {
+            0 => Err(Unborn::Clone(errno)),
+            staging => Err(Unborn::Staging(staging)),
+        },
+        (pid, errno) => {
+            // SAFETY: clone3 succeeded and opened it for us alone; the stager shares our table.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(birth.pidfd.load(Ordering::Acquire)) };
+            if errno == 0 {
+                return Ok(Born { pid, pidfd });
+            }
+            // The stager was killed while it waited: its child may still be in our memory.
+            let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = pidfd::wait(pidfd.as_fd(), Reap::Take, Patience::Block);
+            Err(Unborn::Stager(errno))
+        }
     }
 }
 
@@ -105,19 +117,23 @@ struct Birth<'a> {
     procs: RawFd,
     /// Errno of entering the staging cgroup.
     staging: AtomicI32,
-    /// The child's pid, or −errno of the clone.
+    /// Written by the kernel before the child runs, and only where there is one.
     pid: AtomicI32,
+    /// Errno of the clone, 0 = it succeeded and the child has left; EINTR until then.
+    errno: AtomicI32,
+    /// Written by the kernel, also where the clone then fails: `pid` says whether it counts.
     pidfd: AtomicI32,
 }
 
 impl Birth<'_> {
     /// Clones the child. Also runs in the stager, so raw system calls only.
     fn clone_child(&self) {
-        let mut pidfd: RawFd = -1;
-        let sharing = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+        let sharing =
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID;
         let mut args = CloneArgs {
             flags: self.flags | sharing as u64 | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP,
-            pidfd: (&raw mut pidfd) as u64,
+            pidfd: self.pidfd.as_ptr() as u64,
+            parent_tid: self.pid.as_ptr() as u64,
             // With CLONE_PARENT the exit signal is the stager's, and naming one is EINVAL.
             exit_signal: if self.flags == 0 {
                 libc::SIGCHLD as u64
@@ -130,10 +146,7 @@ impl Birth<'_> {
         // SAFETY: the child runs `child_main` on a stack of its own, which outlives it, as do the
         // arguments: with CLONE_VFORK we go on only when it has left this memory.
         let pid = unsafe { clone3(&mut args, child_main, (&raw const *self.program).cast()) };
-        self.pidfd.store(pidfd, Ordering::Release);
-        // A pid or a small negative errno: both fit.
-        #[allow(clippy::cast_possible_truncation, reason = "pids have 22 bits")]
-        self.pid.store(pid as i32, Ordering::Release);
+        self.errno.store(errno_of(pid), Ordering::Release);
     }
 
     /// Clones the stager, waits until it has cloned the child, and reaps it.
@@ -148,7 +161,7 @@ impl Birth<'_> {
         // SAFETY: as in `clone_child`; the stager itself waits for the child likewise.
         let pid = unsafe { clone3(&mut args, stager_main, (&raw const *self).cast()) };
         if pid < 0 {
-            return Err(i32::try_from(-pid).unwrap_or(libc::EAGAIN));
+            return Err(errno_of(pid));
         }
         // SAFETY: waits for the process cloned above; no status is asked for.
         unsafe {
@@ -161,6 +174,14 @@ impl Birth<'_> {
             );
         }
         Ok(())
+    }
+}
+
+/// The errno in the result of a raw system call; 0 = success.
+fn errno_of(result: i64) -> Errno {
+    match i32::try_from(-result) {
+        Ok(errno) if errno > 0 => errno,
+        Ok(_) | Err(_) => 0,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Credentials of one thread, and the dumpable flag that changing them clears.
+//! Credentials of one thread, and what protects the memory it shares with others.
 //!
 //! glibc's set*id wrappers change every thread; these change the calling one, which is what it takes
 //! to open a file as somebody else without the supervisor ever being that user.
@@ -41,31 +41,14 @@ unsafe fn set_fsid(call: libc::c_long, id: u32) -> Result<(), Errno> {
     }
 }
 
-/// Keeps this process's dumpable flag. The kernel clears it in a memory whose user changes identity
-/// (kernel/cred.c, commit_creds), which protects that memory from the new user, but would stay.
-pub struct DumpableKept {
-    before: i32,
-}
-
-impl DumpableKept {
-    /// Remembers the flag; it is restored on drop.
-    #[expect(
-        clippy::new_without_default,
-        reason = "it reads the state of the process"
-    )]
-    pub fn new() -> Self {
-        // SAFETY: takes no pointers.
-        let before = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
-        Self { before }
-    }
-}
-
-impl Drop for DumpableKept {
-    fn drop(&mut self) {
-        // 2 cannot be set, and 0 needs no setting.
-        if self.before == 1 {
-            // SAFETY: takes numbers only.
-            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
-        }
-    }
+/// Makes this process's memory its own: not dumpable, from now on.
+///
+/// A child of [`super::clone`] shares that memory and has become the analysis's user before it has
+/// left it; were it dumpable, that user could trace the child and so write to the supervisor. The kernel clears
+/// the flag at such a change (kernel/cred.c, commit_creds); it is cleared here for good, since restoring it
+/// after one start would open the window for another that is under way on another thread. The price is a
+/// supervisor that leaves no core dump.
+pub fn guard_memory() {
+    // SAFETY: takes numbers only; with these it cannot fail (prctl(2)).
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }

@@ -365,13 +365,17 @@ impl fmt::Display for Step {
             Self::OwnSession => f.write_str("start a session (setsid)"),
             Self::ResetSignals { .. } => f.write_str("reset signal dispositions"),
             Self::OomScoreAdj { value } => {
-                write!(f, "write {} to /proc/self/oom_score_adj", value.to_string_lossy())
+                write!(
+                    f,
+                    "write {} to /proc/self/oom_score_adj",
+                    value.to_string_lossy()
+                )
             }
-            Self::NewNamespaces => f.write_str(
-                "unshare mount, IPC and cgroup namespaces (needs CAP_SYS_ADMIN; a container may forbid it)",
-            ),
+            Self::NewNamespaces => f.write_str("unshare mount, IPC and cgroup namespaces"),
             Self::MakeSlave => f.write_str("make / a recursive slave mount"),
-            Self::Detach { at } => write!(f, "unmount the host's cgroup2 at {}", at.to_string_lossy()),
+            Self::Detach { at } => {
+                write!(f, "unmount the host's cgroup2 at {}", at.to_string_lossy())
+            }
             Self::Mount { filesystem, at, .. } => {
                 write!(f, "mount {filesystem:?} on {}", at.to_string_lossy())
             }
@@ -379,16 +383,25 @@ impl fmt::Display for Step {
                 write!(f, "remount {} read-only", at.to_string_lossy())
             }
             Self::CoverAllBut { at, kept } => {
-                write!(f, "hide {} but {}", at.to_string_lossy(), kept.to_string_lossy())
+                write!(
+                    f,
+                    "hide {} but {}",
+                    at.to_string_lossy(),
+                    kept.to_string_lossy()
+                )
             }
-            Self::DropBoundingSet => f.write_str("empty the capability bounding set (needs CAP_SETPCAP)"),
+            Self::DropBoundingSet => f.write_str("empty the capability bounding set"),
             Self::SetGroups { groups } => write!(f, "set supplementary groups {groups:?}"),
             Self::SetGid { gid } => write!(f, "become gid {gid}"),
             Self::SetUid { uid } => write!(f, "become uid {uid}"),
             Self::DropCapabilities => f.write_str("drop all capabilities"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::ChangeDirectory { to } => {
-                write!(f, "change to directory {} (as the analysis's user)", to.to_string_lossy())
+                write!(
+                    f,
+                    "change to directory {} (as the analysis's user)",
+                    to.to_string_lossy()
+                )
             }
             Self::Stdio { to, .. } => write!(f, "set up file descriptor {to}"),
             Self::CloseOnExec => f.write_str("mark descriptors close-on-exec"),
