@@ -15,4 +15,9 @@ pub mod sys;
 
 pub mod cgroup;
 
+pub mod identity;
+pub mod spawn;
+pub mod stdio;
+pub mod sys;
+
 pub mod evidence;
