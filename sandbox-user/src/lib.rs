@@ -5,4 +5,10 @@ pub mod limits;
 
 pub mod evidence;
 
+pub mod attribution;
+
+pub mod record;
+
+pub mod notes;
+
 pub mod escape;
