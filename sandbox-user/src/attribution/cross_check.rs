@@ -14,6 +14,15 @@ pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
             "wait(2) and the kernel's exit code tell different ends of the main process",
         );
     }
+    // `__oom_kill_process`, mm/oom_kill.c, counts in both.
+    if evidence.host_oom_kills == Some(0)
+        && rise(&evidence.counters, memory_events, "oom_kill").is_some_and(|counted| counted > 0)
+    {
+        dossier.doubt(
+            Confidence::Strong,
+            "memory.events counted OOM kills and /proc/vmstat none",
+        );
+    }
     let Some(facts) = evidence.facts else {
         return;
     };

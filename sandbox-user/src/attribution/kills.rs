@@ -96,6 +96,15 @@ impl Judged<'_> {
         self.signal.result == Delivery::Delivered
     }
 
+    /// Path of the cgroup whose `cgroup.kill` was written, where it is the leaf or above it.
+    pub(super) fn killed_cgroup(&self, evidence: &Evidence) -> Option<String> {
+        let id = self.signal.cgroup_kill?;
+        std::iter::once(&evidence.leaf)
+            .chain(&evidence.ancestors)
+            .find(|cgroup| cgroup.id == id)
+            .map(|cgroup| cgroup.path.clone())
+    }
+
     pub(super) fn entry(&self, evidence: &Evidence) -> KillEntry {
         let signal = self.signal;
         KillEntry {
@@ -192,7 +201,7 @@ fn cause(signal: &Signal, brackets: bool, evidence: &Evidence, dossier: &mut Dos
     }
     match signal.info {
         SignalInfo::NoInfo if is_kill && signal.target_new => Cause::CgroupKillRacingFork,
-        // `exit_notify` → `forget_original_parent` → `reparent_leader`, kernel/exit.c.
+        // `forget_original_parent`, kernel/exit.c, sends `pdeath_signal` from the dying parent.
         SignalInfo::NoInfo if signal.sender_exiting => {
             Cause::Kernel(KernelCause::DeathSignal(origin))
         }

@@ -71,7 +71,7 @@ pub fn attribute(evidence: &Evidence) -> Attribution {
     let main = MainEnd::find(evidence, &judged);
     let denials = Denials::count(evidence);
 
-    dossier.note_main(&main);
+    dossier.note_main(evidence, &main, &judged);
     let reason = reason::decide(evidence, &main, &judged, &denials, &mut dossier);
     dossier.note_actions(evidence);
     dossier.note_denials(evidence, &denials);
@@ -132,7 +132,7 @@ impl Dossier {
         self.confidence = self.confidence.min(at_most);
     }
 
-    fn note_main(&mut self, main: &MainEnd) {
+    fn note_main(&mut self, evidence: &Evidence, main: &MainEnd, judged: &[Judged<'_>]) {
         match *main {
             MainEnd::Exited { code, .. } => self.note(Finding::MainExited { code }),
             MainEnd::Killed {
@@ -149,6 +149,17 @@ impl Dossier {
                     Some(kill) => Finding::FatalSignal { kill },
                     None => Finding::FatalSignalUnseen { signal },
                 });
+                let fatal = kill.and_then(|kill| judged.get(kill));
+                if let Some(fatal) = fatal
+                    && matches!(
+                        fatal.cause,
+                        Cause::CgroupKill(_) | Cause::CgroupKillRacingFork
+                    )
+                {
+                    self.note(Finding::CgroupKillWritten {
+                        cgroup: fatal.killed_cgroup(evidence),
+                    });
+                }
             }
             MainEnd::Unknown => self.note(Finding::MainEndUnknown),
         }

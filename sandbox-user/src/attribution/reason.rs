@@ -277,7 +277,7 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
                 out_of_memory(level, dossier)
             }
             CountedOom::NoKill => {
-                dossier.conclude("a SIGKILL that neither sandbox nor the OOM killer sent is taken to be from outside");
+                dossier.conclude("a SIGKILL that sandbox did not send, with no OOM kill counted, is taken to be from outside");
                 Reason::ExternalKill
             }
             CountedOom::Unreadable => {

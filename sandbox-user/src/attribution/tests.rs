@@ -218,6 +218,11 @@ fn somebody_else_kills_it() {
             .surely()
             .systemd(Some("signal"));
     }
+    Case::named("cgroup.kill above, named")
+        .dies_of(SIGKILL)
+        .with(Kill::of_main(SIGKILL).by_outsider().via_cgroup_kill(PARENT))
+        .expect(Reason::ExternalKill)
+        .rests_on("cgroup.kill of /sandbox/runs");
     Case::named("SIGTERM from outside")
         .dies_of(SIGTERM)
         .with(Kill::of_main(SIGTERM).by_outsider())
@@ -699,7 +704,7 @@ fn with_nobody_watching_status_and_counters_decide() {
         .confidence(inferred);
     killed("nothing counted")
         .expect(Reason::ExternalKill)
-        .rests_on("neither sandbox nor");
+        .rests_on("with no OOM kill counted");
     killed("nothing countable")
         .without_memory_events()
         .expect(Reason::ExternalKill);
@@ -769,6 +774,13 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         .expect(Reason::ExternalKill)
         .confidence(Confidence::Inferred)
         .degraded("no record of the signal");
+    let mut case = Case::named("two counts of OOM kills")
+        .oom_takes_processes()
+        .with(Kill::oom(false, Some(LEAF)));
+    case.evidence.host_oom_kills = Some(0);
+    case.expect(Reason::Completed)
+        .confidence(strong)
+        .degraded("/proc/vmstat none");
     let mut case = Case::named("two accounts of one end").exits(1);
     case.evidence.kernel_status = Some(WaitStatus::Exited { code: 2 });
     case.expect(Reason::ExitCode)

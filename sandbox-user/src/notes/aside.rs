@@ -23,6 +23,7 @@ pub(super) fn asides(record: &RunRecord) -> Vec<String> {
             | Finding::MainEndUnknown
             | Finding::NeverExecuted
             | Finding::FatalSignal { .. }
+            | Finding::CgroupKillWritten { .. }
             | Finding::FatalSignalUnseen { .. }
             | Finding::MemberOomKilled { .. }
             | Finding::OwnAction { .. }

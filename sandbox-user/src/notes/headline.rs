@@ -256,28 +256,63 @@ fn cputime(record: &RunRecord) -> Vec<String> {
 
 fn external_kill(record: &RunRecord) -> Vec<String> {
     let signal = fatal_name(record);
-    let by = match fatal(record) {
+    let fatal = fatal(record);
+    let by = match fatal {
         None => " from a sender that was not seen".to_owned(),
-        Some(kill) => sent_by(kill),
+        Some(kill) => match killed_cgroup(record) {
+            Some(cgroup) => {
+                let by = kill.sender.as_ref().map(name::sender);
+                let by = by.map_or(String::new(), |by| format!(", written by {by}"));
+                format!(" by cgroup.kill of {}{by}", name::path(cgroup))
+            }
+            None => sent_by(kill),
+        },
     };
-    let mut sentences = vec![format!(
-        "Killed from outside{}: the main process got {signal}{by}.",
-        after(record)
-    )];
-    sentences.push(match fatal(record) {
-        Some(_) => "Neither sandbox nor a limit of the analysis ended it.".to_owned(),
-        None => "Neither sandbox nor an OOM kill that was counted ended it.".to_owned(),
-    });
-    sentences
+    let is_runner = fatal
+        .and_then(|kill| kill.sender.as_ref())
+        .is_some_and(|sender| sender.kind == SenderKind::Runner);
+    let why = match (fatal, conclusion(record)) {
+        (Some(_), _) if !is_runner => {
+            "Neither sandbox nor a limit of the analysis ended it.".to_owned()
+        }
+        (_, Some(text)) => format!("As concluded: {}.", name::text(text)),
+        (_, None) => "Who ended it is not known.".to_owned(),
+    };
+    let after = after(record);
+    vec![
+        format!("Killed from outside{after}: the main process got {signal}{by}."),
+        why,
+    ]
+}
+
+fn killed_cgroup(record: &RunRecord) -> Option<&String> {
+    record.termination.evidence.iter().find_map(|finding| {
+        if let Finding::CgroupKillWritten { cgroup } = finding {
+            cgroup.as_ref()
+        } else {
+            None
+        }
+    })
+}
+
+fn conclusion(record: &RunRecord) -> Option<&String> {
+    record.termination.evidence.iter().find_map(|finding| {
+        if let Finding::Conclusion { text } = finding {
+            Some(text)
+        } else {
+            None
+        }
+    })
 }
 
 /// ` from earlyoom (pid 900, uid 0)`.
 fn sent_by(kill: &KillEntry) -> String {
-    let by = kill.sender.as_ref().map(name::sender);
+    let sender = kill.sender.as_ref();
+    let by = sender.map(name::sender);
     match (kill.cause, by) {
         (KillCause::CgroupKill, Some(by)) => format!(" by cgroup.kill, written by {by}"),
         (KillCause::CgroupKill, None) => " by cgroup.kill".to_owned(),
-        (KillCause::Kernel, Some(_)) if kill.sender.as_ref().is_some_and(|by| by.pid.is_none()) => {
+        (KillCause::Kernel, Some(_)) if sender.is_some_and(|sender| sender.pid.is_none()) => {
             " from the kernel (a terminal, the end of a PID namespace, sysrq)".to_owned()
         }
         (KillCause::Kernel | KillCause::Process | KillCause::Runner | KillCause::Oom, Some(by)) => {

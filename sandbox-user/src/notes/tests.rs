@@ -273,7 +273,25 @@ fn somebody_else_ended_it() {
     );
     reads(
         outside(Kill::of_main(SIGKILL).by_outsider().via_cgroup_kill(LEAF)),
-        "Killed from outside after 3 min 12 s: the main process got SIGKILL by cgroup.kill, written by earlyoom (pid 900, uid 1000). Neither sandbox nor a limit of the analysis ended it.",
+        "Killed from outside after 3 min 12 s: the main process got SIGKILL by cgroup.kill of /sandbox/runs/r1, written by earlyoom (pid 900, uid 1000). Neither sandbox nor a limit of the analysis ended it.",
+    );
+    reads(
+        outside(Kill::of_main(SIGKILL).by_outsider().via_cgroup_kill(PARENT)),
+        "Killed from outside after 3 min 12 s: the main process got SIGKILL by cgroup.kill of /sandbox/runs, written by earlyoom (pid 900, uid 1000). Neither sandbox nor a limit of the analysis ended it.",
+    );
+    reads(
+        outside(
+            Kill::of_main(SIGKILL)
+                .by_runner_without_intent()
+                .via_cgroup_kill(LEAF),
+        ),
+        "Killed from outside after 3 min 12 s: the main process got SIGKILL by cgroup.kill of /sandbox/runs/r1, written by sandbox. As concluded: sandbox wrote cgroup.kill and no intent of it is on record.",
+    );
+    reads(
+        Case::named("SIGTERM, nobody watching")
+            .dies_of(SIGTERM)
+            .inferred(),
+        "Killed from outside after 3 min 12 s: the main process got SIGTERM from a sender that was not seen. As concluded: who sent the signal is not known; a program seldom ends itself by it, so it is taken to be from outside.",
     );
     reads(
         outside(Kill::of_main(SIGKILL).by_kernel()),
@@ -281,7 +299,7 @@ fn somebody_else_ended_it() {
     );
     reads(
         Case::named("nobody watching").dies_of(SIGKILL).inferred(),
-        "Killed from outside after 3 min 12 s: the main process got SIGKILL from a sender that was not seen. Neither sandbox nor an OOM kill that was counted ended it.",
+        "Killed from outside after 3 min 12 s: the main process got SIGKILL from a sender that was not seen. As concluded: a SIGKILL that sandbox did not send, with no OOM kill counted, is taken to be from outside.",
     );
     reads(
         Case::named("Ctrl-C")

@@ -34,6 +34,11 @@ pub enum Finding {
         /// Its place in `kills`, from 0.
         kill: usize,
     },
+    /// The fatal signal came of a `cgroup.kill` that was not the runner's.
+    CgroupKillWritten {
+        /// Whose `cgroup.kill`: the leaf's or an enclosing cgroup's; null where it is unknown.
+        cgroup: Option<String>,
+    },
     /// The main process died of a signal of which there is no record.
     FatalSignalUnseen {
         /// Its number.
@@ -142,6 +147,11 @@ impl fmt::Display for Finding {
             Self::MainEndUnknown => write!(f, "how the main process ended was not seen"),
             Self::NeverExecuted => write!(f, "the exec of the command was never seen"),
             Self::FatalSignal { kill } => write!(f, "the fatal signal is kills[{kill}]"),
+            Self::CgroupKillWritten { cgroup } => {
+                let cgroup = cgroup.as_deref().unwrap_or("an unknown cgroup");
+                let cgroup = escape_untrusted(cgroup);
+                write!(f, "somebody wrote cgroup.kill of {cgroup}")
+            }
             Self::FatalSignalUnseen { signal } => {
                 write!(f, "no record of the fatal {}", signal_name(*signal))
             }

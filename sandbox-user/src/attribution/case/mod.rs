@@ -197,6 +197,9 @@ impl Case {
 
     pub(crate) fn counts_oom_kills(mut self, by: u64) -> Self {
         raise(&mut self.evidence.counters, "oom_kill", by);
+        if let Some(kills) = &mut self.evidence.host_oom_kills {
+            *kills += by;
+        }
         self
     }
 
