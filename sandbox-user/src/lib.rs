@@ -21,3 +21,11 @@ pub mod stdio;
 pub mod sys;
 
 pub mod evidence;
+
+pub mod attribution;
+
+pub mod record;
+
+pub mod notes;
+
+pub mod escape;
