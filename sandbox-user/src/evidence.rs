@@ -318,7 +318,7 @@ pub struct Fugitive {
 
 /// One moment on both clocks, so that kernel times can be written as dates without asking a clock
 /// again: a step of the wall clock during the run then moves nothing in its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockAnchor {
     /// CLOCK_MONOTONIC, ns.
     pub monotonic_ns: u64,
@@ -343,8 +343,8 @@ pub struct Evidence {
     pub clock: ClockAnchor,
     /// How much the kernel side saw. Lowered by whoever gathers when something was missed.
     pub confidence: Confidence,
-    /// The leaf.
-    pub leaf: CgroupRef,
+    /// The leaf; `None` where the setup failed before there was one.
+    pub leaf: Option<CgroupRef>,
     /// Its ancestors, nearest first.
     pub ancestors: Vec<CgroupRef>,
     /// What was asked for.
@@ -394,4 +394,11 @@ pub struct Evidence {
     pub cpu_usage_us: Option<u64>,
     /// What was missing or went wrong with watching, one sentence each.
     pub degraded: Vec<String>,
+}
+
+impl Evidence {
+    /// The leaf's path, where there is a leaf.
+    pub fn leaf_path(&self) -> Option<String> {
+        self.leaf.as_ref().map(|leaf| leaf.path.clone())
+    }
 }

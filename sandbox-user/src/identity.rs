@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Uid, User};
 use thiserror::Error;
 
+use crate::sys::creds::FileIdentity;
+
 /// What the decision rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -204,6 +206,16 @@ impl Identity {
             }
             env.retain(|(name, _)| name != OsStr::new(key));
             env.push((key.into(), value));
+        }
+    }
+}
+
+impl From<&Identity> for FileIdentity {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups.clone(),
         }
     }
 }

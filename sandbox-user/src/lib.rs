@@ -9,21 +9,19 @@ pub mod spec;
 pub mod limits;
 pub mod units;
 
-pub mod trace;
-
-pub mod sys;
-
 pub mod cgroup;
+pub mod trace;
 
 pub mod identity;
 pub mod spawn;
 pub mod stdio;
 pub mod sys;
 
+pub mod supervise;
+
 pub mod evidence;
 
 pub mod attribution;
-
 pub mod record;
 
 pub mod notes;

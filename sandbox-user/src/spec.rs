@@ -6,7 +6,7 @@
 //! out of it, since it is never written anywhere.
 
 mod names;
-mod os_path;
+pub(crate) mod os_path;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -9,12 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use thiserror::Error;
 
 use crate::identity::{Change, Identity};
-use crate::sys::creds::{become_file_identity, guard_memory};
+use crate::sys::creds::with_file_identity;
 
 /// An output file that could not be had. Exit status 125.
 #[derive(Debug, Error)]
@@ -84,21 +83,12 @@ fn open(path: &Path, identity: &Identity) -> Result<File, OutputError> {
             .custom_flags(libc::O_NOCTTY)
             .open(path)
     };
-    let opened =
-        if identity.change == Change::Same && nix::unistd::geteuid().as_raw() == identity.uid {
-            open()
-        } else {
-            guard_memory();
-            thread::scope(|scope| {
-                let thread = scope.spawn(|| {
-                    become_file_identity(identity.uid, identity.gid, &identity.groups)?;
-                    open()
-                });
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the opening thread panicked")))
-            })
-        };
+    let same = identity.change == Change::Same && nix::unistd::geteuid().as_raw() == identity.uid;
+    let opened = if same {
+        open()
+    } else {
+        with_file_identity(&identity.into(), open)
+    };
     failing(path, identity, opened)
 }
 

@@ -54,6 +54,9 @@ pub(super) fn pids_events_local(counters: &EventCounters) -> &Option<FlatKeyed> 
 
 /// OOM kills in the leaf as counted there, and whose memory that was.
 pub(super) fn counted_oom(evidence: &Evidence) -> CountedOom {
+    let Some(cgroup) = &evidence.leaf else {
+        return CountedOom::Unreadable;
+    };
     let leaf = &evidence.counters;
     let kills = match rise(leaf, memory_events, "oom_kill")
         .or_else(|| rise(leaf, memory_events_local, "oom_kill"))
@@ -62,20 +65,15 @@ pub(super) fn counted_oom(evidence: &Evidence) -> CountedOom {
         Some(0) => return CountedOom::NoKill,
         Some(kills) => kills,
     };
-    let mut rises = vec![rose(
-        &evidence.leaf.path,
-        "memory.events",
-        "oom_kill",
-        kills,
-    )];
+    let mut rises = vec![rose(&cgroup.path, "memory.events", "oom_kill", kills)];
 
     // A leaf has nothing below it, so for the leaf both files say the same.
     let own = rise(leaf, memory_events_local, "oom").or_else(|| rise(leaf, memory_events, "oom"));
     if let Some(by @ 1..) = own {
-        rises.push(rose(&evidence.leaf.path, "memory.events.local", "oom", by));
+        rises.push(rose(&cgroup.path, "memory.events.local", "oom", by));
         return CountedOom::Killed {
             level: Some(OomLevel::Leaf),
-            cgroup: Some(evidence.leaf.path.clone()),
+            cgroup: Some(cgroup.path.clone()),
             rises,
         };
     }

@@ -99,7 +99,9 @@ impl Judged<'_> {
     /// Path of the cgroup whose `cgroup.kill` was written, where it is the leaf or above it.
     pub(super) fn killed_cgroup(&self, evidence: &Evidence) -> Option<String> {
         let id = self.signal.cgroup_kill?;
-        std::iter::once(&evidence.leaf)
+        evidence
+            .leaf
+            .iter()
             .chain(&evidence.ancestors)
             .find(|cgroup| cgroup.id == id)
             .map(|cgroup| cgroup.path.clone())
@@ -249,8 +251,8 @@ fn is_to_itself(signal: &Signal) -> bool {
 fn bracketed_oom(context: &OomContext, evidence: &Evidence, dossier: &mut Dossier) -> Cause {
     let (level, cgroup) = match context.cgroup_id {
         None => (Some(OomLevel::Host), None),
-        Some(id) if id == evidence.leaf.id => {
-            (Some(OomLevel::Leaf), Some(evidence.leaf.path.clone()))
+        Some(id) if evidence.leaf.as_ref().is_some_and(|leaf| leaf.id == id) => {
+            (Some(OomLevel::Leaf), evidence.leaf_path())
         }
         Some(id) => match evidence.ancestors.iter().find(|above| above.id == id) {
             Some(ancestor) => (Some(OomLevel::Ancestor), Some(ancestor.path.clone())),

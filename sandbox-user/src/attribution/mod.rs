@@ -186,7 +186,7 @@ impl Dossier {
             self.note(Finding::DeniedForks {
                 level: DenyingLevel::Leaf,
                 count: denials.leaf,
-                cgroup: Some(evidence.leaf.path.clone()),
+                cgroup: evidence.leaf_path(),
                 first_at,
             });
         }

@@ -25,7 +25,7 @@ pub(super) fn memory_ancestor(record: &RunRecord) -> Vec<String> {
     let oom = oom_kill(record).and_then(|kill| kill.oom.as_ref());
     let is_known = oom.is_some_and(|oom| oom.scope == Some(OomLevel::Ancestor));
     let counted = record.termination.evidence.iter().any(|finding| {
-        matches!(finding, Finding::CounterRose { cgroup, .. } if *cgroup != record.cgroup.path)
+        matches!(finding, Finding::CounterRose { cgroup, .. } if !is_leaf(record, cgroup))
     });
     let first = if is_known || counted {
         let limit = match oom.and_then(|oom| oom.max_bytes) {
@@ -55,10 +55,17 @@ pub(super) fn memory_ancestor(record: &RunRecord) -> Vec<String> {
     ]
 }
 
+fn is_leaf(record: &RunRecord, cgroup: &str) -> bool {
+    record
+        .cgroup
+        .as_ref()
+        .is_some_and(|leaf| leaf.path == cgroup)
+}
+
 fn counted_above(record: &RunRecord) -> Option<String> {
     record.termination.evidence.iter().find_map(|finding| {
         if let Finding::CounterRose { cgroup, .. } = finding
-            && *cgroup != record.cgroup.path
+            && !is_leaf(record, cgroup)
         {
             Some(cgroup.clone())
         } else {

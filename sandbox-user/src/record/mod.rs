@@ -57,8 +57,8 @@ pub struct RunRecord {
     pub cwd: String,
     /// Whom it ran as.
     pub user: User,
-    /// Its leaf.
-    pub cgroup: CgroupRef,
+    /// Its leaf; null where the setup failed before there was one.
+    pub cgroup: Option<CgroupRef>,
     /// Where it ran.
     pub host: Host,
     /// When it was asked for.

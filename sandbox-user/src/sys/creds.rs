@@ -4,8 +4,42 @@
 //! to open a file as somebody else without the supervisor ever being that user.
 
 use std::io;
+use std::thread;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Errno, check};
+
+/// Whose rights decide what may be opened and made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Does something on files with another user's rights, in a thread that ends with it.
+///
+/// # Errors
+/// What the deed itself says; EPERM where the caller is not privileged.
+pub fn with_file_identity<T: Send>(
+    identity: &FileIdentity,
+    deed: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    guard_memory();
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            become_file_identity(identity)?;
+            deed()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that opens files panicked")))
+    })
+}
 
 /// Gives the calling thread another user's file-system identity: what it opens from now on is opened
 /// with that user's rights (setfsuid(2): CAP_DAC_OVERRIDE and its kin leave the effective set). Its uid
@@ -13,7 +47,8 @@ use super::{Errno, check};
 ///
 /// # Errors
 /// EPERM where the caller is not privileged.
-pub fn become_file_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+fn become_file_identity(identity: &FileIdentity) -> io::Result<()> {
+    let FileIdentity { uid, gid, groups } = identity;
     // SAFETY: setgroups reads the slice of the length given; the other calls take numbers.
     let result = unsafe {
         let set = check(libc::syscall(
@@ -21,8 +56,8 @@ pub fn become_file_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()
             groups.len(),
             groups.as_ptr(),
         ));
-        set.and_then(|_| set_fsid(libc::SYS_setfsgid, gid))
-            .and_then(|()| set_fsid(libc::SYS_setfsuid, uid))
+        set.and_then(|_| set_fsid(libc::SYS_setfsgid, *gid))
+            .and_then(|()| set_fsid(libc::SYS_setfsuid, *uid))
     };
     result.map_err(io::Error::from_raw_os_error)
 }

@@ -81,7 +81,7 @@ impl Case {
                     wall: "2026-03-01T12:00:00Z".parse().expect("a date"),
                 },
                 confidence: Confidence::Exact,
-                leaf: cgroup("/sandbox/runs/r1", LEAF),
+                leaf: Some(cgroup("/sandbox/runs/r1", LEAF)),
                 ancestors: vec![
                     cgroup("/sandbox/runs", PARENT),
                     cgroup("/sandbox", 80),
