@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use sandbox_ebpf as wire;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,21 @@ pub enum IntentReason {
 }
 
 impl IntentReason {
+    /// Its name in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Walltime => "walltime",
+            Self::Cputime => "cputime",
+            Self::Pids => "pids",
+            Self::PidsAncestor => "pids_ancestor",
+            Self::Escaped => "escaped",
+            Self::Cancelled => "cancelled",
+            Self::LeftOver => "left_over",
+            Self::RunnerLost => "runner_lost",
+            Self::SetupFailed => "setup_failed",
+        }
+    }
+
     /// The number that stands for it in [`wire::Intent::reason`] (0 is no intent).
     pub const fn to_wire(self) -> u32 {
         match self {
@@ -115,6 +131,9 @@ pub struct OwnAction {
     pub reason: IntentReason,
     /// When the intent was written, before the first signal.
     pub at_ns: u64,
+    /// The signal that made the runner act: the SIGINT, SIGHUP or SIGTERM that it was itself sent.
+    /// `None` where no signal did (a deadline, a request, a client that went).
+    pub signal: Option<i32>,
     /// More for people: which signal asked for the cancellation and from whom, who escaped where …
     pub detail: Option<String>,
 }
@@ -157,6 +176,8 @@ pub struct Process {
     pub tid: u32,
     /// Name of that task.
     pub comm: String,
+    /// What it had executed last (`bprm->filename`), where that was seen.
+    pub exe: Option<String>,
     /// Real uid; `None` where it was not recorded.
     pub uid: Option<u32>,
     /// Cgroup it was in.
@@ -295,13 +316,35 @@ pub struct Fugitive {
     pub killed: bool,
 }
 
+/// One moment on both clocks, so that kernel times can be written as dates without asking a clock
+/// again: a step of the wall clock during the run then moves nothing in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockAnchor {
+    /// CLOCK_MONOTONIC, ns.
+    pub monotonic_ns: u64,
+    /// CLOCK_REALTIME at that moment.
+    pub wall: Timestamp,
+}
+
+impl ClockAnchor {
+    /// The date of a CLOCK_MONOTONIC time; the anchor's own where that lies beyond all dates.
+    pub fn date(&self, at_ns: u64) -> Timestamp {
+        let nanos = i128::from(at_ns) - i128::from(self.monotonic_ns);
+        SignedDuration::try_from_nanos_i128(nanos)
+            .and_then(|offset| self.wall.checked_add(offset).ok())
+            .unwrap_or(self.wall)
+    }
+}
+
 /// Everything that a verdict may rest on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
+    /// Turns `at_ns` into dates.
+    pub clock: ClockAnchor,
     /// How much the kernel side saw. Lowered by whoever gathers when something was missed.
     pub confidence: Confidence,
-    /// The leaf.
-    pub leaf: CgroupRef,
+    /// The leaf; `None` where the setup failed before there was one.
+    pub leaf: Option<CgroupRef>,
     /// Its ancestors, nearest first.
     pub ancestors: Vec<CgroupRef>,
     /// What was asked for.
@@ -351,4 +394,11 @@ pub struct Evidence {
     pub cpu_usage_us: Option<u64>,
     /// What was missing or went wrong with watching, one sentence each.
     pub degraded: Vec<String>,
+}
+
+impl Evidence {
+    /// The leaf's path, where there is a leaf.
+    pub fn leaf_path(&self) -> Option<String> {
+        self.leaf.as_ref().map(|leaf| leaf.path.clone())
+    }
 }

@@ -1,10 +1,29 @@
 //! The engine: each analysis in a cgroup v2 leaf of its own, watched in the kernel, its ending told
 //! with evidence. Modules stand in the order of the flow.
 
-pub mod limits;
+pub mod cli;
+pub mod metadata;
+pub mod policy;
+pub mod spec;
 
+pub mod limits;
+pub mod units;
+
+pub mod cgroup;
 pub mod trace;
 
+pub mod identity;
+pub mod spawn;
+pub mod stdio;
 pub mod sys;
 
+pub mod supervise;
+
 pub mod evidence;
+
+pub mod attribution;
+pub mod record;
+
+pub mod notes;
+
+pub mod escape;

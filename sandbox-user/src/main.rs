@@ -1,2 +1,39 @@
-//! The command.
-fn main() {}
+//! The command: parse, run, map to an exit status.
+
+use std::process::ExitCode;
+
+use sandbox::{
+    cli::{self, Cli, Command, RunArgs},
+    spec::RunSpec,
+    supervise,
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::parse_arguments(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where nobody reads it there is nothing else to do.
+            let _ = error.print();
+            return cli::exit_status(&error).into();
+        }
+    };
+    let status = match cli.command {
+        Command::Run(args) => run(*args),
+        Command::Check(_) => Ok(0),
+        Command::Guardian => supervise::guardian::main().map(|()| 0).map_err(Into::into),
+    };
+    status.unwrap_or_else(|error| failed(&*error)).into()
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn run(args: RunArgs) -> Result<u8, Failure> {
+    let metadata = args.metadata()?;
+    let spec = RunSpec::from_args(args, metadata)?;
+    Ok(supervise::foreground(spec)?.status)
+}
+
+fn failed(error: &dyn std::error::Error) -> u8 {
+    cli::report(error);
+    cli::EXIT_FAILURE
+}

@@ -1,6 +1,5 @@
 //! BPF_MAP_CREATE for the two kinds of map that aya can use but not make on their own: a ring
 //! buffer, and a hash of ring buffers. See bpf(2) and `union bpf_attr` in include/uapi/linux/bpf.h.
-#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
 use std::{
     io,

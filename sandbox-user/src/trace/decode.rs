@@ -154,6 +154,7 @@ pub(super) fn process(task: &wire::Task) -> Process {
         start_time_ns: task.start_time_ns,
         tid: task.pid,
         comm: text(&task.comm),
+        exe: None,
         uid: (task.uid != u32::MAX).then_some(task.uid),
         cgroup_id: task.cgroup_id,
     }
@@ -236,7 +237,8 @@ fn page_size() -> u64 {
         .unwrap_or(4096)
 }
 
-fn text(bytes: &[u8]) -> String {
+/// A NUL-terminated name; what is no UTF-8 in it is replaced.
+pub fn text(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }

@@ -13,7 +13,7 @@ mod programs;
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
 use aya::{
@@ -26,7 +26,7 @@ use sandbox_ebpf as wire;
 
 pub use self::{
     btf::BtfError,
-    decode::{DecodeError, Event, EventKind},
+    decode::{DecodeError, Event, EventKind, text as comm},
     object::{PinDir, PinLock},
 };
 use crate::{
@@ -287,6 +287,25 @@ impl Tracer {
         }))
     }
 
+    /// The counters of a leaf; `None` where it is not watched.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn facts(&self, leaf_id: u64) -> Result<Option<wire::Facts>, TraceError> {
+        get(&self.facts, "FACTS", &leaf_id)
+    }
+
+    /// What was declared last for a leaf, and when.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn declared(&self, leaf_id: u64) -> Result<Option<(IntentReason, u64)>, TraceError> {
+        let intent = get(&self.intents, "INTENTS", &leaf_id)?;
+        Ok(intent.and_then(|intent| {
+            IntentReason::from_wire(intent.reason).map(|reason| (reason, intent.at_ns))
+        }))
+    }
+
     /// Who left this leaf, and who was born of those.
     ///
     /// # Errors
@@ -426,7 +445,6 @@ fn main_process(main: &wire::Main) -> MainProcess {
 }
 
 fn recursion_misses(fd: BorrowedFd<'_>) -> Option<u64> {
-    use std::os::fd::AsRawFd as _;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     info.lines()
         .find_map(|line| line.strip_prefix("recursion_misses:"))?

@@ -74,6 +74,11 @@ impl PinDir {
         }
     }
 
+    /// The one of that path.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0

@@ -1,0 +1,88 @@
+//! Facts that should agree, held against each other. What disagrees lowers `confidence` and is named;
+//! it never changes a verdict by itself.
+
+use super::Dossier;
+use super::counters::{memory_events, pids_events_local, rise};
+use crate::evidence::{Confidence, Evidence};
+
+pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
+    if let (Some(waited), Some(kernel)) = (evidence.status, evidence.kernel_status)
+        && waited != kernel
+    {
+        dossier.doubt(
+            Confidence::Strong,
+            "wait(2) and the kernel's exit code tell different ends of the main process",
+        );
+    }
+    // `__oom_kill_process`, mm/oom_kill.c, counts in both.
+    if evidence.host_oom_kills == Some(0)
+        && rise(&evidence.counters, memory_events, "oom_kill").is_some_and(|counted| counted > 0)
+    {
+        dossier.doubt(
+            Confidence::Strong,
+            "memory.events counted OOM kills and /proc/vmstat none",
+        );
+    }
+    let Some(facts) = evidence.facts else {
+        return;
+    };
+
+    let came = facts
+        .births
+        .saturating_add(facts.threads)
+        .saturating_add(facts.joined);
+    let went = facts.exits.saturating_add(facts.escapes);
+    if came != went {
+        dossier.doubt(
+            Confidence::Strong,
+            format!("{came} tasks were seen to come into the leaf and {went} to leave it"),
+        );
+    }
+    if facts.failed_updates > 0 {
+        let failed = facts.failed_updates;
+        dossier.doubt(
+            Confidence::Strong,
+            format!("{failed} map updates of the kernel side failed"),
+        );
+    }
+    if facts.victims_left_out > 0 {
+        let left_out = facts.victims_left_out;
+        dossier.doubt(
+            Confidence::Strong,
+            format!("{left_out} signals to members other than the main process are not in kills"),
+        );
+    }
+    if facts.escapes > 0 && evidence.fugitives.is_empty() {
+        let escapes = facts.escapes;
+        dossier.doubt(
+            Confidence::Strong,
+            format!("{escapes} tasks left the leaf and nobody knows where to"),
+        );
+    }
+    // The counter counts a group's first victim twice, so it may be higher, never lower.
+    if let Some(counted) = rise(&evidence.counters, memory_events, "oom_kill")
+        && (counted < facts.oom_kills || (counted > 0) != (facts.oom_kills > 0))
+    {
+        // Without brackets nobody can count them, and then the counter is what there is.
+        let at_most = if evidence.confidence == Confidence::Exact {
+            dossier.degraded.push(format!(
+                "the kernel side saw {} OOM kills and memory.events counted {counted}",
+                facts.oom_kills
+            ));
+            Confidence::Strong
+        } else {
+            evidence.confidence
+        };
+        dossier.lower(at_most);
+    }
+    // The fexit may miss denials, but not all of them.
+    if let Some(counted) = rise(&evidence.counters, pids_events_local, "max")
+        && (counted > 0) != (facts.denied_by_leaf > 0)
+        && facts.denied_unknown == 0
+    {
+        let seen = facts.denied_by_leaf;
+        dossier.degraded.push(format!(
+            "the kernel side saw {seen} forks denied by the leaf's limit and pids.events.local counted {counted}"
+        ));
+    }
+}

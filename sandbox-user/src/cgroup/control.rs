@@ -1,0 +1,432 @@
+//! Writing a leaf's limits, reading them back, and finding the tighter ones above it.
+//!
+//! A limit that silently does not hold is worse than none, so each is read back and a run is refused
+//! when the kernel shows another value; only rounding down to a page is allowed, and visible.
+//! cgroups-rs writes memory.max, memory.swap.max, cpu.max and pids.max; what it does not know
+//! (memory.oom.group, cgroup.max.descendants) we write ourselves.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::pid::PidController;
+
+use super::error::CgroupError;
+use super::files::{CpuMax, Dir, Max};
+use super::mount::Mount;
+use crate::limits::{EffectiveLimits, Enclosing, EnclosingLimits, Limits, OomScope};
+
+/// The kernel's default period, µs (`default_cfs_period_us`, kernel/sched/fair.c).
+const PERIOD_US: u64 = 100_000;
+/// The longest period, µs (`max_cfs_quota_period`).
+const PERIOD_MAX_US: u64 = 1_000_000;
+/// The smallest quota, µs (`min_cfs_quota_period`).
+const QUOTA_MIN_US: u64 = 1_000;
+
+/// What a swap limit is worth on a kernel whose leaf has no `memory.swap.max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoSwapFile {
+    /// Nothing is lost: no limit was asked for, or the host has no swap.
+    Harmless,
+    /// The limit would not hold.
+    Unlimited,
+}
+
+/// The `cpu.max` for a share of cores: the kernel's default period, or a longer one where the quota
+/// would fall under the kernel's minimum.
+///
+/// # Errors
+/// Under 0.001 core, and for what is no positive number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "checked to be positive, finite and below 2^53 µs"
+)]
+pub fn cpu_max_for(cpus: Option<f64>) -> Result<CpuMax, CgroupError> {
+    let Some(cores) = cpus else {
+        return Ok(CpuMax {
+            quota_us: Max::Unlimited,
+            period_us: PERIOD_US,
+        });
+    };
+    // 0.001 core is QUOTA_MIN_US in PERIOD_MAX_US. A million cores keeps the product exact.
+    if !(0.001..=1e6).contains(&cores) {
+        return Err(CgroupError::LimitOutOfRange {
+            limit: "cpus",
+            value: cores.to_string(),
+            range: "0.001 to 1000000 cores",
+        });
+    }
+    let quota_in = |period_us: u64| (cores * period_us as f64).round() as u64;
+    let period_us = if quota_in(PERIOD_US) >= QUOTA_MIN_US {
+        PERIOD_US
+    } else {
+        ((QUOTA_MIN_US as f64 / cores).ceil() as u64).min(PERIOD_MAX_US)
+    };
+    let quota_us = Max::At(quota_in(period_us).max(QUOTA_MIN_US));
+    Ok(CpuMax {
+        quota_us,
+        period_us,
+    })
+}
+
+/// Writes all limits of a leaf and reads each back. `swap_total_bytes` is the host's swap.
+///
+/// # Errors
+/// When one cannot be written or does not stick; the leaf is then not fit for use.
+pub(super) fn apply(
+    dir: &Dir,
+    limits: &Limits,
+    oom: OomScope,
+    swap_total_bytes: u64,
+) -> Result<EffectiveLimits, CgroupError> {
+    // One leaf is one cgroup: "same cgroup id" is then an exact test of membership.
+    own(dir, "cgroup.max.descendants", "0")?;
+    own(
+        dir,
+        "memory.oom.group",
+        match oom {
+            OomScope::Whole => "1",
+            OomScope::Process => "0",
+        },
+    )?;
+    let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
+    let wanted = Max::from_limit(limits.memory_bytes.value);
+    through_crate(dir, "memory.max", wanted, |value| memory.set_limit(value))?;
+    check_bytes(dir, "memory.max", wanted)?;
+
+    let wanted = Max::from_limit(limits.swap_bytes.value);
+    match (
+        dir.max("memory.swap.max")?,
+        no_swap_file(wanted, swap_total_bytes),
+    ) {
+        (Some(_), _) => {
+            through_crate(dir, "memory.swap.max", wanted, |value| {
+                memory.set_memswap_limit(value)
+            })?;
+            check_bytes(dir, "memory.swap.max", wanted)?;
+        }
+        (None, NoSwapFile::Harmless) => {}
+        (None, NoSwapFile::Unlimited) => {
+            let path = dir.file_path("memory.swap.max");
+            return Err(CgroupError::NoSwapControl {
+                path,
+                swap_total_bytes,
+            });
+        }
+    }
+
+    let pids = PidController::new(dir.path().to_owned(), PathBuf::new(), true);
+    let wanted = Max::from_limit(limits.pids.value);
+    through_crate(dir, "pids.max", wanted, |value| {
+        pids.set_pid_max(if value < 0 {
+            MaxValue::Max
+        } else {
+            MaxValue::Value(value)
+        })
+    })?;
+    let got = required(dir, "pids.max", dir.max("pids.max")?)?;
+    stuck(dir, "pids.max", wanted, got, wanted == got)?;
+
+    let wanted = cpu_max_for(limits.cpus.value)?;
+    let cpu = CpuController::new(dir.path().to_owned(), PathBuf::new(), true);
+    through_crate(dir, "cpu.max", wanted.quota_us, |value| {
+        cpu.set_cfs_quota_and_period(Some(value), Some(wanted.period_us))
+    })?;
+    let got = required(dir, "cpu.max", dir.cpu_max()?)?;
+    stuck(dir, "cpu.max", wanted, got, wanted == got)?;
+
+    effective(dir)
+}
+
+/// Reads a cgroup's limits.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub(super) fn effective(dir: &Dir) -> Result<EffectiveLimits, CgroupError> {
+    Ok(EffectiveLimits {
+        memory_bytes: dir.max("memory.max")?.and_then(Max::limit),
+        swap_bytes: dir.max("memory.swap.max")?.and_then(Max::limit),
+        cpus: dir.cpu_max()?.and_then(CpuMax::cores),
+        pids: dir.max("pids.max")?.and_then(Max::limit),
+    })
+}
+
+/// The tightest limit of each kind above a cgroup; of two equal ones the nearer.
+///
+/// # Errors
+/// When an ancestor cannot be read.
+pub(super) fn enclosing(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
+    let mut tightest = EnclosingLimits::default();
+    for cgroup in mount.ancestors(cgroup) {
+        let limits = effective(&Dir::open(mount.dir(&cgroup)?)?)?;
+        tighten(&mut tightest.memory_bytes, limits.memory_bytes, &cgroup);
+        tighten(&mut tightest.swap_bytes, limits.swap_bytes, &cgroup);
+        tighten(&mut tightest.cpus, limits.cpus, &cgroup);
+        tighten(&mut tightest.pids, limits.pids, &cgroup);
+    }
+    Ok(tightest)
+}
+
+fn tighten<T: PartialOrd>(tightest: &mut Option<Enclosing<T>>, value: Option<T>, cgroup: &str) {
+    if let Some(value) = value
+        && tightest
+            .as_ref()
+            .is_none_or(|tightest| value < tightest.value)
+    {
+        *tightest = Some(Enclosing {
+            value,
+            cgroup: cgroup.to_owned(),
+        });
+    }
+}
+
+fn no_swap_file(wanted: Max, swap_total_bytes: u64) -> NoSwapFile {
+    match (wanted, swap_total_bytes) {
+        (Max::Unlimited, _) | (Max::At(_), 0) => NoSwapFile::Harmless,
+        (Max::At(_), _) => NoSwapFile::Unlimited,
+    }
+}
+
+/// Writes a file that cgroups-rs does not know, and reads it back.
+fn own(dir: &Dir, name: &str, wanted: &str) -> Result<(), CgroupError> {
+    let before = dir.read(name)?;
+    required(dir, name, before)?;
+    dir.write(name, wanted)?;
+    let got = required(dir, name, dir.read(name)?)?;
+    let got = got.trim();
+    stuck(dir, name, wanted, got, wanted == got)
+}
+
+/// Writes through cgroups-rs, which takes -1 for `max` and never says on which path it failed.
+fn through_crate(
+    dir: &Dir,
+    name: &'static str,
+    wanted: Max,
+    write: impl FnOnce(i64) -> Result<(), cgroups_rs::fs::error::Error>,
+) -> Result<(), CgroupError> {
+    // The crate would create a file that is not there.
+    required(dir, name, dir.read(name)?)?;
+    let value = match wanted {
+        Max::Unlimited => -1,
+        Max::At(value) => i64::try_from(value).map_err(|_| CgroupError::LimitOutOfRange {
+            limit: name,
+            value: value.to_string(),
+            range: "at most 2^63 - 1",
+        })?,
+    };
+    write(value).map_err(|error| {
+        let source = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::raw_os_error)
+            .map_or_else(
+                || std::io::Error::other(error.to_string()),
+                std::io::Error::from_raw_os_error,
+            );
+        CgroupError::write(dir.file_path(name), wanted.to_string(), source)
+    })
+}
+
+/// Bytes may be rounded down to a page (`page_counter_memparse`, mm/page_counter.c).
+fn check_bytes(dir: &Dir, name: &'static str, wanted: Max) -> Result<(), CgroupError> {
+    let got = required(dir, name, dir.max(name)?)?;
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    stuck(dir, name, wanted, got, is_rounded_down(wanted, got, page))
+}
+
+fn is_rounded_down(wanted: Max, got: Max, page: u64) -> bool {
+    match (wanted, got) {
+        (Max::At(wanted), Max::At(got)) => got <= wanted && wanted - got < page,
+        (Max::Unlimited, Max::Unlimited) => true,
+        (Max::At(_), Max::Unlimited) | (Max::Unlimited, Max::At(_)) => false,
+    }
+}
+
+fn required<T>(dir: &Dir, name: &str, value: Option<T>) -> Result<T, CgroupError> {
+    value.ok_or_else(|| CgroupError::Absent {
+        path: dir.file_path(name),
+        mend: "its controller is not enabled for this cgroup, or the kernel is older than 5.14",
+    })
+}
+
+fn stuck(
+    dir: &Dir,
+    name: &str,
+    wanted: impl ToString,
+    got: impl ToString,
+    holds: bool,
+) -> Result<(), CgroupError> {
+    if holds {
+        return Ok(());
+    }
+    Err(CgroupError::LimitDidNotStick {
+        path: dir.file_path(name),
+        wanted: wanted.to_string(),
+        got: got.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::limits::{Limit, Source};
+
+    /// A directory that looks like a fresh leaf.
+    fn leaf(path: &Path) {
+        std::fs::create_dir_all(path).expect("mkdir");
+        let files = [
+            ("cgroup.max.descendants", "max\n"),
+            ("memory.oom.group", "0\n"),
+            ("memory.max", "max\n"),
+            ("memory.swap.max", "max\n"),
+            ("pids.max", "max\n"),
+            ("cpu.max", "max 100000\n"),
+        ];
+        for (name, text) in files {
+            std::fs::write(path.join(name), text).expect("write");
+        }
+    }
+
+    #[test]
+    fn a_share_of_cores_becomes_a_quota_within_the_kernel_s_bounds() {
+        let table = [
+            (Some(1.0), "100000 100000"),
+            (Some(1.5), "150000 100000"),
+            (Some(0.01), "1000 100000"),
+            (Some(0.005), "1000 200000"),
+            (Some(0.003), "1000 333334"),
+            (Some(0.001), "1000 1000000"),
+            (Some(128.0), "12800000 100000"),
+            (None, "max 100000"),
+        ];
+        for (cores, expected) in table {
+            assert_eq!(
+                cpu_max_for(cores).expect("in range").to_string(),
+                expected,
+                "{cores:?}"
+            );
+        }
+        for cores in [0.0, -1.0, 0.0009, f64::NAN, f64::INFINITY] {
+            assert!(cpu_max_for(Some(cores)).is_err(), "{cores}");
+        }
+    }
+
+    #[test]
+    fn all_limits_are_written_and_read_back() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        leaf(temp.path());
+        let dir = Dir::open(temp.path()).expect("open");
+        let effective = apply(&dir, &Limits::default(), OomScope::Whole, 0).expect("applied");
+        let expected = EffectiveLimits {
+            memory_bytes: Some(2 << 30),
+            swap_bytes: Some(0),
+            cpus: Some(1.0),
+            pids: Some(100),
+        };
+        assert_eq!(effective, expected);
+        let text = |name| std::fs::read_to_string(temp.path().join(name)).expect("read");
+        assert_eq!(
+            (text("memory.oom.group"), text("cgroup.max.descendants")),
+            ("1".into(), "0".into())
+        );
+        assert_eq!(text("cpu.max"), "100000 100000");
+    }
+
+    #[test]
+    fn a_lifted_limit_is_written_as_max() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        leaf(temp.path());
+        let dir = Dir::open(temp.path()).expect("open");
+        let lifted = Limits {
+            memory_bytes: Limit::new(None, Source::CommandLine),
+            swap_bytes: Limit::new(None, Source::CommandLine),
+            cpus: Limit::new(None, Source::CommandLine),
+            pids: Limit::new(None, Source::CommandLine),
+            ..Limits::default()
+        };
+        let effective = apply(&dir, &lifted, OomScope::Process, 1).expect("applied");
+        assert_eq!(effective, EffectiveLimits::default());
+    }
+
+    #[test]
+    fn a_missing_swap_file_matters_only_where_there_is_swap() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        leaf(temp.path());
+        std::fs::remove_file(temp.path().join("memory.swap.max")).expect("rm");
+        let dir = Dir::open(temp.path()).expect("open");
+        let effective = apply(&dir, &Limits::default(), OomScope::Whole, 0).expect("no swap");
+        assert_eq!(effective.swap_bytes, None);
+        let error = apply(&dir, &Limits::default(), OomScope::Whole, 4096).expect_err("swap");
+        assert!(matches!(
+            error,
+            CgroupError::NoSwapControl {
+                swap_total_bytes: 4096,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_missing_control_file_is_an_error_and_is_not_created() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        leaf(temp.path());
+        std::fs::remove_file(temp.path().join("pids.max")).expect("rm");
+        let dir = Dir::open(temp.path()).expect("open");
+        let error = apply(&dir, &Limits::default(), OomScope::Whole, 0).expect_err("no pids.max");
+        assert!(matches!(error, CgroupError::Absent { .. }), "{error}");
+        assert!(!temp.path().join("pids.max").exists());
+    }
+
+    #[test]
+    fn only_rounding_down_within_a_page_counts_as_stuck() {
+        let table = [
+            (Max::At(8192), Max::At(8192), true),
+            (Max::At(8191), Max::At(4096), true),
+            (Max::At(8192), Max::At(4096), false),
+            (Max::At(8192), Max::At(12288), false),
+            (Max::At(u64::MAX), Max::Unlimited, false),
+            (Max::Unlimited, Max::Unlimited, true),
+            (Max::Unlimited, Max::At(0), false),
+        ];
+        for (wanted, got, expected) in table {
+            assert_eq!(
+                is_rounded_down(wanted, got, 4096),
+                expected,
+                "{wanted} {got}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_tightest_ancestor_wins_and_of_equals_the_nearest() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        for cgroup in ["a/b/leaf", "a/b", "a"] {
+            leaf(&temp.path().join(cgroup));
+        }
+        let write = |name, text| std::fs::write(temp.path().join(name), text).expect("write");
+        write("a/memory.max", "1048576\n");
+        write("a/b/memory.max", "2097152\n");
+        write("a/cpu.max", "50000 100000\n");
+        write("a/b/cpu.max", "100000 200000\n");
+        write("a/b/leaf/pids.max", "5\n");
+        let mount = Mount {
+            root: temp.path().to_owned(),
+            subtree: "/".to_owned(),
+            options: Vec::new(),
+            controllers: Default::default(),
+        };
+        let found = enclosing(&mount, "/a/b/leaf").expect("read");
+        let memory = found.memory_bytes.expect("limited");
+        assert_eq!((memory.value, memory.cgroup.as_str()), (1_048_576, "/a"));
+        let cpus = found.cpus.expect("limited");
+        assert_eq!((cpus.value, cpus.cgroup.as_str()), (0.5, "/a/b"));
+        // The leaf's own limit does not enclose it.
+        assert_eq!(found.pids, None);
+    }
+}

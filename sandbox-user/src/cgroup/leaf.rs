@@ -1,0 +1,495 @@
+//! The leaf: the cgroup of one run, never reused.
+//!
+//! It is made by mkdir and marked with its owner before anything else, so that nobody takes it for
+//! an orphan; it is held by directory descriptor, which clone3 needs and which a rename or a
+//! namesake cannot redirect. It may hold no cgroups of its own (`cgroup.max.descendants`).
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::error::CgroupError;
+use super::files::{Dir, parse_flat_keyed};
+use super::mount::Mount;
+use super::owner::{Mark, Owner, Proc};
+use super::placement::{Place, child};
+use super::stats::{self, LeafStats, Reading};
+use super::{control, tree};
+use crate::evidence::{CgroupRef, EventCounters};
+use crate::limits::{EffectiveLimits, EnclosingLimits, Limits, OomScope};
+
+/// A run's cgroup. Dropping it removes nothing: the leaf is evidence until it was read.
+#[derive(Debug)]
+pub struct LeafCgroup {
+    mount: Mount,
+    cgroup: CgroupRef,
+    dir: Dir,
+    /// O_PATH: what CLONE_INTO_CGROUP wants.
+    handle: OwnedFd,
+}
+
+/// Whether any process, zombies not counted, is in the leaf (`populated` of cgroup.events).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// There is.
+    Populated,
+    /// There is none, or the leaf is gone.
+    Empty,
+}
+
+/// Whether the leaf is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezer {
+    /// All its processes stand still (`frozen 1` of cgroup.events).
+    Frozen,
+    /// They run, or are not all stopped yet.
+    Thawed,
+}
+
+/// The files of a leaf that report a change to poll(2) (POLLPRI) and inotify(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFile {
+    /// `cgroup.events`: populated, frozen.
+    Cgroup,
+    /// `memory.events.local`.
+    MemoryLocal,
+    /// `pids.events`.
+    Pids,
+}
+
+impl EventFile {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup.events",
+            Self::MemoryLocal => "memory.events.local",
+            Self::Pids => "pids.events",
+        }
+    }
+}
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// EBUSY: a process is in it, or its last exit is not accounted for yet (up to 1 s): try again.
+    Busy,
+}
+
+impl LeafCgroup {
+    /// Makes the leaf of a run and marks its owner.
+    ///
+    /// # Errors
+    /// [`CgroupError::LeafExists`] when there is one of that name; when it cannot be made or marked.
+    pub fn create(place: &Place, run_id: Uuid, owner: &Owner) -> Result<Self, CgroupError> {
+        let cgroup = child(&place.runs(), &run_id.to_string());
+        let path = place.mount.dir(&cgroup)?;
+        match tree::make(&path)? {
+            tree::Made::New => {}
+            tree::Made::Existed => return Err(CgroupError::LeafExists { path }),
+        }
+        let made = Self::open(&place.mount, &cgroup).and_then(|leaf| {
+            owner.mark(&leaf.dir)?;
+            Ok(leaf)
+        });
+        if made.is_err() {
+            // It is ours and empty; the error that matters is the first one.
+            let _ = rustix::fs::rmdir(&path);
+        }
+        made
+    }
+
+    /// Opens a leaf that another process made (its guardian, a later service).
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn open(mount: &Mount, cgroup: &str) -> Result<Self, CgroupError> {
+        let dir = Dir::open(mount.dir(cgroup)?)?;
+        let fail = |errno| CgroupError::read(dir.path(), std::io::Error::from(errno));
+        let id = rustix::fs::fstat(&dir).map_err(fail)?.st_ino;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let handle = dir.open_file(".", flags).map_err(fail)?;
+        let cgroup = CgroupRef {
+            path: cgroup.to_owned(),
+            id,
+        };
+        Ok(Self {
+            mount: mount.clone(),
+            cgroup,
+            dir,
+            handle,
+        })
+    }
+
+    /// Its path and id.
+    pub fn cgroup(&self) -> &CgroupRef {
+        &self.cgroup
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// An O_PATH descriptor of its directory, for clone3 with CLONE_INTO_CGROUP.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// Its ancestors, nearest first, up to the root of the mount.
+    ///
+    /// # Errors
+    /// When one cannot be looked at.
+    pub fn ancestors(&self) -> Result<Vec<CgroupRef>, CgroupError> {
+        let named = |path: String| {
+            let dir = self.mount.dir(&path)?;
+            match rustix::fs::stat(&dir) {
+                Ok(stat) => Ok(CgroupRef {
+                    path,
+                    id: stat.st_ino,
+                }),
+                Err(errno) => Err(CgroupError::read(dir, errno)),
+            }
+        };
+        self.mount
+            .ancestors(&self.cgroup.path)
+            .into_iter()
+            .map(named)
+            .collect()
+    }
+
+    /// Writes the limits and reads each back. Nothing may be born in the leaf before.
+    ///
+    /// # Errors
+    /// When one cannot be written or does not hold.
+    pub fn limit(&self, limits: &Limits, oom: OomScope) -> Result<EffectiveLimits, CgroupError> {
+        let swap_total_bytes = Proc::default().swap_total_bytes()?.unwrap_or(0);
+        control::apply(&self.dir, limits, oom, swap_total_bytes)
+    }
+
+    /// The limits as they stand now.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read.
+    pub fn effective(&self) -> Result<EffectiveLimits, CgroupError> {
+        control::effective(&self.dir)
+    }
+
+    /// The tightest limits above it.
+    ///
+    /// # Errors
+    /// When an ancestor cannot be read.
+    pub fn enclosing(&self) -> Result<EnclosingLimits, CgroupError> {
+        control::enclosing(&self.mount, &self.cgroup.path)
+    }
+
+    /// Its event counters.
+    pub fn counters(&self) -> Reading<EventCounters> {
+        stats::counters(&self.dir)
+    }
+
+    /// The event counters of its ancestors, in the order of [`Self::ancestors`].
+    pub fn ancestor_counters(&self) -> Reading<Vec<EventCounters>> {
+        let mut all = Reading {
+            value: Vec::new(),
+            failures: Vec::new(),
+        };
+        for cgroup in self.mount.ancestors(&self.cgroup.path) {
+            let opened = self.mount.dir(&cgroup).and_then(Dir::open);
+            let counters = opened
+                .map(|dir| stats::counters(&dir))
+                .unwrap_or_else(|error| Reading {
+                    value: EventCounters::default(),
+                    failures: vec![error],
+                });
+            all.value.push(counters.value);
+            all.failures.extend(counters.failures);
+        }
+        all
+    }
+
+    /// What it used.
+    pub fn stats(&self) -> Reading<LeafStats> {
+        stats::stats(&self.dir)
+    }
+
+    /// SIGKILL to all its processes (`cgroup.kill`, 5.14). It can race a fork on older kernels:
+    /// write it again until the leaf is empty.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        self.dir.write("cgroup.kill", "1")
+    }
+
+    /// Whether anybody is in it.
+    ///
+    /// # Errors
+    /// When cgroup.events cannot be read.
+    pub fn population(&self) -> Result<Population, CgroupError> {
+        population(&self.dir)
+    }
+
+    /// Stops all its processes; they stand still once [`Self::freezer`] says so.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.dir.write("cgroup.freeze", "1")
+    }
+
+    /// Lets them run again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        self.dir.write("cgroup.freeze", "0")
+    }
+
+    /// Whether it is frozen.
+    ///
+    /// # Errors
+    /// When cgroup.events cannot be read.
+    pub fn freezer(&self) -> Result<Freezer, CgroupError> {
+        let frozen = self
+            .dir
+            .flat_keyed("cgroup.events")?
+            .and_then(|events| events.get("frozen").copied());
+        Ok(if frozen == Some(1) {
+            Freezer::Frozen
+        } else {
+            Freezer::Thawed
+        })
+    }
+
+    /// Its processes, zombies not counted.
+    ///
+    /// # Errors
+    /// When cgroup.procs cannot be read.
+    pub fn procs(&self) -> Result<Vec<u32>, CgroupError> {
+        Ok(self.dir.procs()?.unwrap_or_default())
+    }
+
+    /// Opens a file that reports changes as POLLPRI; read it once before polling, and again after
+    /// each report. `None` where this kernel lacks it.
+    ///
+    /// # Errors
+    /// When it is there and cannot be opened.
+    pub fn event_file(&self, file: EventFile) -> Result<Option<File>, CgroupError> {
+        match self.dir.open_file(file.name(), OFlags::RDONLY) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(CgroupError::read(self.dir.file_path(file.name()), errno)),
+        }
+    }
+
+    /// Whose it is.
+    ///
+    /// # Errors
+    /// When the mark cannot be read.
+    pub fn owner(&self) -> Result<Mark, CgroupError> {
+        Mark::of(&self.dir)
+    }
+
+    /// Hands it to another owner (a service that adopts it after a restart).
+    ///
+    /// # Errors
+    /// When the mark cannot be written.
+    pub fn set_owner(&self, owner: &Owner) -> Result<(), CgroupError> {
+        owner.mark(&self.dir)
+    }
+
+    /// Tries once to remove it. Counters are gone with it: read them first.
+    ///
+    /// # Errors
+    /// Other than EBUSY; a leaf that is gone already counts as removed.
+    pub fn try_remove(&self) -> Result<Removal, CgroupError> {
+        try_remove(self.dir.path())
+    }
+
+    /// Removes it, trying again for so long while the kernel says EBUSY. Blocks; an event loop calls
+    /// [`Self::try_remove`] from its own timer.
+    ///
+    /// # Errors
+    /// When it cannot be removed by then.
+    pub fn remove(&self, within: Duration) -> Result<(), CgroupError> {
+        remove(self.dir.path(), within)
+    }
+}
+
+impl AsFd for LeafCgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
+/// Reads `populated` from an open cgroup.events, as after a POLLPRI.
+///
+/// # Errors
+/// When it cannot be read; ENODEV once the leaf was removed.
+pub fn read_population(events: &File) -> std::io::Result<Population> {
+    let mut text = String::new();
+    let mut from_start = events;
+    std::io::Seek::rewind(&mut from_start)?;
+    from_start.read_to_string(&mut text)?;
+    let populated = parse_flat_keyed(&text).and_then(|events| events.get("populated").copied());
+    match populated {
+        Some(0) => Ok(Population::Empty),
+        Some(_) => Ok(Population::Populated),
+        None => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("cgroup.events holds {text:?}, without populated"),
+        )),
+    }
+}
+
+pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
+    let events = dir.flat_keyed("cgroup.events");
+    match events {
+        Ok(Some(events)) => match events.get("populated") {
+            Some(0) => Ok(Population::Empty),
+            Some(_) => Ok(Population::Populated),
+            None => Err(CgroupError::Malformed {
+                path: dir.file_path("cgroup.events"),
+                text: format!("{events:?}"),
+                expected: "a list with populated",
+            }),
+        },
+        Ok(None) => Err(CgroupError::Absent {
+            path: dir.file_path("cgroup.events"),
+            mend: "only the root of the cgroup tree has none, and that is no leaf",
+        }),
+        Err(CgroupError::Read { source, .. }) if tree::is(&source, Errno::NODEV) => {
+            Ok(Population::Empty)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn try_remove(path: &Path) -> Result<Removal, CgroupError> {
+    match rustix::fs::rmdir(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(Removal::Removed),
+        Err(Errno::BUSY) => Ok(Removal::Busy),
+        Err(errno) => Err(CgroupError::Remove {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
+pub(super) fn remove(path: &Path, within: Duration) -> Result<(), CgroupError> {
+    let deadline = Instant::now() + within;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match try_remove(path)? {
+            Removal::Removed => return Ok(()),
+            Removal::Busy if Instant::now() < deadline => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Removal::Busy => {
+                let (path, source) = (path.to_owned(), Errno::BUSY.into());
+                return Err(CgroupError::Remove { path, source });
+            }
+        }
+    }
+}
+
+/// Where a leaf of that id is, should it be made in a place.
+pub fn leaf_path(place: &Place, run_id: Uuid) -> String {
+    child(&place.runs(), &run_id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::placement::Placement;
+
+    fn place(root: &Path) -> Place {
+        std::fs::create_dir_all(root.join("sandbox/runs")).expect("mkdir");
+        Place {
+            mount: Mount {
+                root: root.to_owned(),
+                subtree: "/".to_owned(),
+                options: Vec::new(),
+                controllers: Default::default(),
+            },
+            placement: Placement::Bare("/sandbox".to_owned()),
+            base: "/sandbox".to_owned(),
+            degraded: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_never_reused() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = place(temp.path());
+        let run_id = Uuid::from_u128(1);
+        std::fs::create_dir(place.mount.dir(&leaf_path(&place, run_id)).expect("inside"))
+            .expect("mkdir");
+        let owner = Owner::of(&Proc::default(), std::process::id(), None).expect("we run");
+        let error = LeafCgroup::create(&place, run_id, &owner).expect_err("it exists");
+        assert!(matches!(error, CgroupError::LeafExists { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_id_of_a_leaf_is_the_inode_of_its_directory() {
+        use std::os::unix::fs::MetadataExt;
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = place(temp.path());
+        let leaf = LeafCgroup::open(&place.mount, "/sandbox/runs").expect("it is there");
+        let inode = std::fs::metadata(temp.path().join("sandbox/runs"))
+            .expect("stat")
+            .ino();
+        assert_eq!(leaf.cgroup().id, inode);
+        let ancestors = leaf.ancestors().expect("they are there");
+        let paths: Vec<&str> = ancestors
+            .iter()
+            .map(|ancestor| ancestor.path.as_str())
+            .collect();
+        assert_eq!(paths, ["/sandbox", "/"]);
+    }
+
+    #[test]
+    fn a_leaf_that_is_gone_is_empty_and_removed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = place(temp.path());
+        let leaf = LeafCgroup::open(&place.mount, "/sandbox/runs").expect("it is there");
+        std::fs::write(
+            temp.path().join("sandbox/runs/cgroup.events"),
+            "populated 1\nfrozen 1\n",
+        )
+        .expect("write");
+        assert_eq!(leaf.population().expect("read"), Population::Populated);
+        assert_eq!(leaf.freezer().expect("read"), Freezer::Frozen);
+        let events = leaf
+            .event_file(EventFile::Cgroup)
+            .expect("opened")
+            .expect("there");
+        assert_eq!(
+            read_population(&events).expect("read"),
+            Population::Populated
+        );
+        std::fs::remove_dir_all(leaf.path()).expect("rm");
+        assert_eq!(leaf.population().expect("gone"), Population::Empty);
+        assert_eq!(leaf.try_remove().expect("gone"), Removal::Removed);
+    }
+
+    #[test]
+    fn a_leaf_without_populated_is_never_taken_for_empty() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = place(temp.path());
+        let leaf = LeafCgroup::open(&place.mount, "/sandbox/runs").expect("it is there");
+        assert!(leaf.population().is_err());
+        std::fs::write(temp.path().join("sandbox/runs/cgroup.events"), "frozen 0\n")
+            .expect("write");
+        assert!(leaf.population().is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! The only place that touches cgroupfs: where leaves go, the leaf and its limits, what is read from
+//! it, and what is left of runs that lost everybody.
+//!
+//! In the order of a run: [`prepare`] finds the mount, decides on a place and makes it;
+//! [`LeafCgroup::create`] makes the leaf and [`LeafCgroup::limit`] its limits; readers give counters
+//! and statistics; [`LeafCgroup::remove`] ends it. [`orphans`] serves the next run and
+//! `sandbox check`.
+
+mod control;
+mod error;
+mod files;
+mod leaf;
+mod mount;
+pub mod orphans;
+mod owner;
+mod placement;
+mod stats;
+mod systemd;
+mod tree;
+
+pub use control::cpu_max_for;
+pub use error::CgroupError;
+pub use files::{CpuMax, Dir, Max};
+pub use leaf::{EventFile, Freezer, LeafCgroup, Population, Removal, leaf_path, read_population};
+pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
+pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
+pub use placement::{Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, prepare};
+pub use stats::{LeafStats, Reading};
+pub use systemd::scope_name;

@@ -1,0 +1,310 @@
+//! Finding and removing leaves that nobody looks after any more.
+//!
+//! A leaf outlives its run only when supervisor and guardian both died. Its mark says who they were,
+//! wherever in the tree it is; a leaf whose owner lives, cannot be seen from here or cannot be read
+//! is never touched. Marks count only on root's directories, so that nobody who was delegated a
+//! cgroup can have somebody else's processes killed.
+
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::error::CgroupError;
+use super::files::Dir;
+use super::leaf::{self, Population};
+use super::mount::Mount;
+use super::owner::{Liveness, Mark, Owner, Proc};
+use super::{placement, tree};
+
+/// How deep the tree is searched; systemd's user units nest some eight levels.
+const MAX_DEPTH: usize = 24;
+/// How long one orphan's processes may take to die.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between mkdir and mark there is a moment; a leaf without a mark is left alone this long.
+const UNMARKED_GRACE: Duration = Duration::from_secs(60);
+
+/// A leaf without an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its cgroup.
+    pub cgroup: String,
+    /// Its id.
+    pub id: u64,
+    /// Who owned it; `None` where its supervisor died before it was marked.
+    pub owner: Option<Owner>,
+}
+
+/// What a search came upon.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Leaves to be removed.
+    pub orphans: Vec<Orphan>,
+    /// Leaves of live runs.
+    pub live: Vec<String>,
+    /// What could not be judged, and so is left alone.
+    pub failures: Vec<CgroupError>,
+}
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// Leaves that were removed.
+    pub removed: Vec<Orphan>,
+    /// What could not be judged or removed, each with its path.
+    pub failures: Vec<CgroupError>,
+}
+
+/// Searches the whole tree for leaves, changing nothing.
+pub fn survey(mount: &Mount, proc: &Proc) -> Survey {
+    let mut found = Survey::default();
+    visit(mount, proc, &mount.subtree, 0, &mut found);
+    found
+}
+
+/// Kills and removes all orphans. Takes up to 5 s for each whose processes will not die; blocks.
+pub fn sweep(mount: &Mount, proc: &Proc) -> Sweep {
+    let survey = survey(mount, proc);
+    let mut done = Sweep {
+        removed: Vec::new(),
+        failures: survey.failures,
+    };
+    for orphan in survey.orphans {
+        match remove(mount, proc, &orphan) {
+            Ok(()) => done.removed.push(orphan),
+            Err(error) => done.failures.push(error),
+        }
+    }
+    done
+}
+
+fn visit(mount: &Mount, proc: &Proc, cgroup: &str, depth: usize, found: &mut Survey) {
+    let judged = mount.dir(cgroup).and_then(|path| {
+        let verdict = judge(proc, cgroup, &path)?;
+        Ok((path, verdict))
+    });
+    let path = match judged {
+        Ok((path, Verdict::NoLeaf)) => path,
+        Ok((_, Verdict::Live)) => return found.live.push(cgroup.to_owned()),
+        Ok((_, Verdict::Orphan(orphan))) => return found.orphans.push(orphan),
+        // A cgroup that went meanwhile is nobody's orphan.
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return,
+        Err(error) => return found.failures.push(error),
+    };
+    if depth == MAX_DEPTH {
+        return;
+    }
+    match children(&path) {
+        Ok(names) => {
+            for name in names {
+                visit(
+                    mount,
+                    proc,
+                    &placement::child(cgroup, &name),
+                    depth + 1,
+                    found,
+                );
+            }
+        }
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => {}
+        Err(error) => found.failures.push(error),
+    }
+}
+
+enum Verdict {
+    NoLeaf,
+    Live,
+    Orphan(Orphan),
+}
+
+fn judge(proc: &Proc, cgroup: &str, path: &Path) -> Result<Verdict, CgroupError> {
+    let mark = Mark::at(path)?;
+    if mark == Mark::Unmarked && !is_abandoned(cgroup, SystemTime::now()) {
+        return Ok(Verdict::NoLeaf);
+    }
+    let dir = std::fs::metadata(path).map_err(|error| CgroupError::read(path, error))?;
+    if dir.uid() != effective_uid() {
+        return Ok(Verdict::NoLeaf);
+    }
+    let orphan = |owner| Orphan {
+        cgroup: cgroup.to_owned(),
+        id: dir.ino(),
+        owner,
+    };
+    match mark {
+        Mark::Owned(owner) => Ok(match owner.liveness(proc)? {
+            Liveness::Alive => Verdict::Live,
+            Liveness::Dead => Verdict::Orphan(orphan(Some(owner))),
+        }),
+        Mark::Unmarked => Ok(match leaf::population(&Dir::open(path)?)? {
+            Population::Empty => Verdict::Orphan(orphan(None)),
+            Population::Populated => Verdict::NoLeaf,
+        }),
+        Mark::Unreadable(text) => Err(CgroupError::Malformed {
+            path: path.to_owned(),
+            text,
+            expected: "an owner's mark that this version knows; remove the leaf with the version that made it",
+        }),
+    }
+}
+
+/// Whether a cgroup is named like a leaf of ours that should long have been marked: `…/runs/UUIDv7`
+/// in a base of ours, whose time (its first 48 bits) is a minute back.
+fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
+    let Some((runs, name)) = cgroup.rsplit_once('/') else {
+        return false;
+    };
+    let Some(base) = runs.strip_suffix(&format!("/{}", placement::RUNS)) else {
+        return false;
+    };
+    if !(base.ends_with(placement::BARE_BASE) || base.contains(&format!("{}/", placement::SLICE))) {
+        return false;
+    }
+    let Some(made) = Uuid::parse_str(name).ok().and_then(|id| id.get_timestamp()) else {
+        return false;
+    };
+    let (seconds, nanos) = made.to_unix();
+    let made = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    now.duration_since(made)
+        .is_ok_and(|age| age > UNMARKED_GRACE)
+}
+
+/// Names of the cgroups below one.
+fn children(path: &Path) -> Result<Vec<String>, CgroupError> {
+    let fail = |error| CgroupError::read(path, error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().map_err(fail)?.is_dir() && entry.ino() != 0 {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    Ok(names)
+}
+
+fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError> {
+    let path = mount.dir(&orphan.cgroup)?;
+    let dir = match Dir::open(&path) {
+        Ok(dir) => dir,
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // A service may have adopted it since the search.
+    if let Mark::Owned(owner) = Mark::of(&dir)?
+        && owner.liveness(proc)? == Liveness::Alive
+    {
+        return Ok(());
+    }
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    while leaf::population(&dir)? == Population::Populated {
+        if Instant::now() >= deadline {
+            return Err(CgroupError::Remove {
+                path,
+                source: Errno::BUSY.into(),
+            });
+        }
+        // Frozen processes die of it too, forks may race it: until nobody is left.
+        dir.write("cgroup.kill", "1")?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    remove_bottom_up(&path, 0)
+}
+
+fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {
+    if depth < MAX_DEPTH {
+        let names = match children(path) {
+            Ok(names) => names,
+            Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for name in names {
+            remove_bottom_up(&path.join(name), depth + 1)?;
+        }
+    }
+    leaf::remove(path, Duration::from_secs(1))
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    [Errno::NOENT, Errno::NODEV]
+        .into_iter()
+        .any(|errno| tree::is(error, errno))
+}
+
+fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::owner::tests::FakeProc;
+
+    const RUN: &str = "019aa3c2-5e00-7000-8000-000000000001";
+
+    fn mount(root: &Path) -> Mount {
+        Mount {
+            root: root.to_owned(),
+            subtree: "/".to_owned(),
+            options: Vec::new(),
+            controllers: Default::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_run_s_name_in_a_base_of_ours_and_an_old_one_counts_as_abandoned() {
+        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        let table = [
+            (format!("/sandbox/runs/{RUN}"), true),
+            (
+                format!("/sandbox.slice/sandbox-{RUN}.scope/runs/{RUN}"),
+                true,
+            ),
+            (format!("/system.slice/other.service/runs/{RUN}"), false),
+            (format!("/sandbox/{RUN}"), false),
+            ("/sandbox/runs/build".to_owned(), false),
+            // A version 4 UUID carries no time.
+            (
+                "/sandbox/runs/9f2d6e1c-3b7a-4c55-8a51-000000000001".to_owned(),
+                false,
+            ),
+        ];
+        for (cgroup, expected) in table {
+            assert_eq!(is_abandoned(&cgroup, later), expected, "{cgroup}");
+        }
+        let made = Uuid::parse_str(RUN)
+            .expect("a UUID")
+            .get_timestamp()
+            .expect("v7")
+            .to_unix()
+            .0;
+        let soon = SystemTime::UNIX_EPOCH + Duration::from_secs(made + 30);
+        assert!(!is_abandoned(&format!("/sandbox/runs/{RUN}"), soon));
+    }
+
+    #[test]
+    fn an_unmarked_leaf_is_an_orphan_only_when_it_is_empty() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let leaf = temp.path().join("sandbox/runs").join(RUN);
+        std::fs::create_dir_all(&leaf).expect("mkdir");
+        let fake = FakeProc::new();
+        let populated = |text: &str| {
+            std::fs::write(leaf.join("cgroup.events"), text).expect("write");
+            survey(&mount(temp.path()), &fake.proc())
+        };
+        assert!(populated("populated 1\n").orphans.is_empty());
+        let found = populated("populated 0\n");
+        assert_eq!(found.orphans.len(), 1, "{found:?}");
+        assert_eq!(found.orphans[0].cgroup, format!("/sandbox/runs/{RUN}"));
+    }
+
+    #[test]
+    fn a_leaf_is_removed_with_what_is_below_it_and_nothing_beside_it() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::create_dir_all(temp.path().join("runs/a/b/c")).expect("mkdir");
+        std::fs::create_dir_all(temp.path().join("runs/d")).expect("mkdir");
+        remove_bottom_up(&temp.path().join("runs/a"), 0).expect("removed");
+        assert_eq!(children(&temp.path().join("runs")).expect("read"), ["d"]);
+    }
+}

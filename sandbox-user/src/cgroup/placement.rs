@@ -1,0 +1,363 @@
+//! Where a run's leaf goes in the cgroup tree.
+//!
+//! The tree has an owner. On a systemd host that is PID 1, which may move processes that it did not
+//! delegate, so a leaf goes into a unit that is delegated to us: our own, or a transient scope asked
+//! for over D-Bus. On a bare host it goes below the root. Facts are gathered, then [`decide`] says
+//! where, then [`prepare`] does it; `sandbox` itself stays in its caller's cgroup, only the guardian
+//! is moved (<https://systemd.io/CGROUP_DELEGATION/>).
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::error::CgroupError;
+use super::files::Dir;
+use super::mount::{Controller, Mount, NsDelegate};
+use super::owner::{Mark, Proc};
+use super::{systemd, tree};
+
+/// The cgroup of a bare host that everything of ours is in.
+pub(super) const BARE_BASE: &str = "/sandbox";
+/// The slice that transient scopes are in, as its cgroup.
+pub(super) const SLICE: &str = "/sandbox.slice";
+/// The child of a base that holds the leaves.
+pub(super) const RUNS: &str = "runs";
+/// The child of a base that holds the guardian.
+pub(super) const SUPERVISOR: &str = "supervisor";
+
+/// Who owns the cgroup tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manager {
+    /// systemd is PID 1 (sd_booted(3)).
+    Systemd,
+    /// Nobody.
+    None,
+}
+
+/// Whether systemd handed a unit's cgroup over (`Delegate=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delegation {
+    /// It did: attribute `trusted.delegate` or `user.delegate` is 1.
+    Delegated,
+    /// It keeps it.
+    Kept,
+}
+
+/// The systemd unit that we run in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its cgroup.
+    pub cgroup: String,
+    /// Whether it is ours to arrange.
+    pub delegation: Delegation,
+    /// Processes in that very cgroup, not in its children (DelegateSubgroup= puts them there).
+    pub processes: usize,
+    /// What its `cgroup.controllers` offers.
+    pub controllers: BTreeSet<Controller>,
+}
+
+/// All that the decision rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementFacts {
+    /// Who owns the tree.
+    pub manager: Manager,
+    /// The unit that we run in, where there is one.
+    pub unit: Option<Unit>,
+    /// The leaf of another run that we run in, if any.
+    pub inside_leaf: Option<String>,
+}
+
+/// Where leaves are to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "cgroup")]
+pub enum Placement {
+    /// Into our own unit, which is delegated to us.
+    OwnUnit(String),
+    /// Into a transient scope of the run's own.
+    Scope,
+    /// Below the root of a host without systemd.
+    Bare(String),
+}
+
+/// A prepared place: leaves can be made in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The mount that it is on.
+    pub mount: Mount,
+    /// How it came about; for a scope, its base is the scope's cgroup.
+    pub placement: Placement,
+    /// The cgroup that holds `supervisor` and `runs`.
+    pub base: String,
+    /// What is not as it should be and does not keep the run from starting, one sentence each.
+    pub degraded: Vec<String>,
+}
+
+impl Place {
+    /// The cgroup that leaves are made in.
+    pub fn runs(&self) -> String {
+        child(&self.base, RUNS)
+    }
+
+    /// The cgroup that the guardian is in.
+    pub fn supervisor(&self) -> String {
+        child(&self.base, SUPERVISOR)
+    }
+}
+
+impl PlacementFacts {
+    /// Gathers them for this process.
+    ///
+    /// # Errors
+    /// When /proc or cgroupfs cannot be read.
+    pub fn gather(mount: &Mount) -> Result<Self, CgroupError> {
+        let own = Proc::default().cgroup("self")?;
+        let manager = match Path::new("/run/systemd/system").is_dir() {
+            true => Manager::Systemd,
+            false => Manager::None,
+        };
+        let unit = match (manager, unit_of(&own)) {
+            (Manager::Systemd, Some(cgroup)) => Some(Unit::gather(mount, cgroup)?),
+            (Manager::Systemd, None) | (Manager::None, _) => None,
+        };
+        Ok(Self {
+            manager,
+            unit,
+            inside_leaf: leaf_around(mount, &own)?,
+        })
+    }
+}
+
+impl Unit {
+    fn gather(mount: &Mount, cgroup: String) -> Result<Self, CgroupError> {
+        let path = mount.dir(&cgroup)?;
+        let dir = Dir::open(&path)?;
+        Ok(Self {
+            delegation: delegation_of(&path)?,
+            processes: dir.procs()?.map_or(0, |pids| pids.len()),
+            controllers: dir
+                .parse("cgroup.controllers", "controllers", |text| {
+                    Some(Controller::parse_list(text))
+                })?
+                .unwrap_or_default(),
+            cgroup,
+        })
+    }
+}
+
+/// Decides where leaves go. Pure.
+///
+/// # Errors
+/// [`CgroupError::InsideLeaf`]: one leaf holds one run.
+pub fn decide(facts: &PlacementFacts) -> Result<Placement, CgroupError> {
+    if let Some(cgroup) = &facts.inside_leaf {
+        return Err(CgroupError::InsideLeaf {
+            cgroup: cgroup.clone(),
+        });
+    }
+    Ok(match (facts.manager, &facts.unit) {
+        (Manager::None, _) => Placement::Bare(BARE_BASE.to_owned()),
+        (Manager::Systemd, Some(unit)) if unit.is_usable() => {
+            Placement::OwnUnit(unit.cgroup.clone())
+        }
+        (Manager::Systemd, _) => Placement::Scope,
+    })
+}
+
+impl Unit {
+    /// Delegated, and its processes leave room for controllers: where some sit in the unit's own
+    /// cgroup we would have to move them, `sandbox` and its caller among them, and after a SIGKILL
+    /// the unit could not be started again (EBUSY). A scope of the run's own has no such trouble.
+    fn is_usable(&self) -> bool {
+        self.delegation == Delegation::Delegated
+            && self.processes == 0
+            && Controller::missing_from(&self.controllers).is_empty()
+    }
+}
+
+/// Makes a place for a run's leaf and moves its guardian there.
+///
+/// # Errors
+/// When the host cannot have leaves (each error says how to mend that), when systemd refuses, when
+/// the guardian is gone. What was made so far needs no undoing: a scope goes with its guardian, and
+/// the frame of a bare host is shared by all runs.
+pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupError> {
+    let mut mount = Mount::find()?;
+    let placement = decide(&PlacementFacts::gather(&mount)?)?;
+    let mut degraded = Vec::new();
+    let base = match &placement {
+        Placement::OwnUnit(cgroup) => cgroup.clone(),
+        Placement::Scope => systemd::start_scope(guardian_pid, run_id).await?,
+        Placement::Bare(cgroup) => {
+            if let Err(error) = mount.switch_on_nsdelegate() {
+                degraded.push(format!(
+                    "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders: {error}"
+                ));
+            }
+            tree::enable_controllers(&mount.root)?;
+            tree::make(&mount.dir(cgroup)?)?;
+            cgroup.clone()
+        }
+    };
+    if mount.nsdelegate() == NsDelegate::Off && degraded.is_empty() {
+        degraded.push(
+            "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders".to_owned(),
+        );
+    }
+    let place = Place {
+        mount,
+        placement,
+        base,
+        degraded,
+    };
+    place.furnish(guardian_pid)?;
+    Ok(place)
+}
+
+impl Place {
+    /// Makes `supervisor` and `runs`, with controllers down to the leaves. The guardian leaves the
+    /// base before that, since a scope starts with it inside.
+    fn furnish(&self, guardian_pid: u32) -> Result<(), CgroupError> {
+        let supervisor = self.mount.dir(&self.supervisor())?;
+        tree::make(&supervisor)?;
+        tree::move_process(&supervisor, guardian_pid)?;
+        tree::enable_controllers(&self.mount.dir(&self.base)?)?;
+        let runs = self.mount.dir(&self.runs())?;
+        tree::make(&runs)?;
+        tree::enable_controllers(&runs)
+    }
+}
+
+/// The path of a child cgroup.
+pub(super) fn child(cgroup: &str, name: &str) -> String {
+    format!("{}/{name}", cgroup.trim_end_matches('/'))
+}
+
+/// The nearest cgroup, upwards from this one, that is a systemd unit which can be delegated. A
+/// user's manager (user@1000.service) far above is delegated to that manager, not to us.
+fn unit_of(cgroup: &str) -> Option<String> {
+    Path::new(cgroup)
+        .ancestors()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "service" || extension == "scope")
+        })
+        .map(|path| path.to_string_lossy().into_owned())
+}
+
+fn delegation_of(path: &Path) -> Result<Delegation, CgroupError> {
+    for name in ["trusted.delegate", "user.delegate"] {
+        let mut value = [0_u8; 8];
+        match rustix::fs::getxattr(path, name, &mut value) {
+            Ok(1) if value[0] == b'1' => return Ok(Delegation::Delegated),
+            Ok(_) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::RANGE) => {}
+            Err(errno) => return Err(CgroupError::read(path, errno)),
+        }
+    }
+    Ok(Delegation::Kept)
+}
+
+/// The leaf that a cgroup is or is in. Inside a cgroup namespace of the leaf's own the leaf is `/`.
+fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupError> {
+    let mut around = vec![own.to_owned()];
+    around.extend(mount.ancestors(own));
+    for cgroup in around {
+        // A cgroup outside of what is mounted cannot be looked at; the decision fails on it later.
+        let Ok(path) = mount.dir(&cgroup) else {
+            continue;
+        };
+        if path.is_dir() && Mark::at(&path)? != Mark::Unmarked {
+            return Ok(Some(cgroup));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(delegation: Delegation, processes: usize, controllers: &str) -> Option<Unit> {
+        Some(Unit {
+            cgroup: "/system.slice/sandbox.service".to_owned(),
+            delegation,
+            processes,
+            controllers: Controller::parse_list(controllers),
+        })
+    }
+
+    #[test]
+    fn the_tree_s_owner_decides_where_leaves_go() {
+        use Delegation::{Delegated, Kept};
+        let own = Placement::OwnUnit("/system.slice/sandbox.service".to_owned());
+        let bare = Placement::Bare("/sandbox".to_owned());
+        let all = "cpu io memory pids";
+        let table = [
+            (Manager::None, None, bare.clone()),
+            (Manager::None, unit(Delegated, 0, all), bare),
+            (Manager::Systemd, None, Placement::Scope),
+            (Manager::Systemd, unit(Kept, 0, all), Placement::Scope),
+            (Manager::Systemd, unit(Delegated, 0, all), own),
+            // No DelegateSubgroup=: its processes are in the way.
+            (Manager::Systemd, unit(Delegated, 2, all), Placement::Scope),
+            // Delegate=pids only.
+            (
+                Manager::Systemd,
+                unit(Delegated, 0, "pids"),
+                Placement::Scope,
+            ),
+        ];
+        for (manager, unit, expected) in table {
+            let facts = PlacementFacts {
+                manager,
+                unit,
+                inside_leaf: None,
+            };
+            assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_inside_a_leaf_is_refused() {
+        let facts = PlacementFacts {
+            manager: Manager::None,
+            unit: None,
+            inside_leaf: Some("/sandbox/runs/x".to_owned()),
+        };
+        let error = decide(&facts).expect_err("refused").to_string();
+        assert!(error.contains("/sandbox/runs/x"), "{error}");
+    }
+
+    #[test]
+    fn the_unit_is_the_nearest_service_or_scope_and_never_a_slice() {
+        let table = [
+            (
+                "/system.slice/a.service/supervisor",
+                Some("/system.slice/a.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/session-3.scope",
+                Some("/user.slice/user-1000.slice/session-3.scope"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/vte.scope",
+                Some("/user.slice/user-1000.slice/user@1000.service/app.slice/vte.scope"),
+            ),
+            ("/system.slice", None),
+            ("/", None),
+        ];
+        for (cgroup, expected) in table {
+            assert_eq!(unit_of(cgroup).as_deref(), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn children_of_the_root_have_one_slash() {
+        assert_eq!(child("/", RUNS), "/runs");
+        assert_eq!(child(BARE_BASE, RUNS), "/sandbox/runs");
+    }
+}

@@ -1,0 +1,235 @@
+//! Asking systemd for a transient scope, and waiting until it is really there.
+//!
+//! StartTransientUnit returns when the job is queued, before the process is moved: limits and
+//! `supervisor/` would go to the wrong cgroup. So the signal JobRemoved is subscribed to before the
+//! call, its result is awaited with a bound, and the process's own /proc says where it landed.
+//! Interface: org.freedesktop.systemd1(5), systemd.scope(5).
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use uuid::Uuid;
+use zbus::zvariant::{OwnedObjectPath, Value};
+use zbus::{Connection, MatchRule, Message, MessageStream, connection, message};
+
+use super::error::CgroupError;
+use super::owner::Proc;
+
+/// How long the scope's job may take. PID 1 answers within milliseconds, unless it is reloading or
+/// the machine is emulated.
+const JOB_TIMEOUT: Duration = Duration::from_secs(30);
+/// The socket that systemctl uses where no message bus runs; root only.
+const PRIVATE_SOCKET: &str = "unix:path=/run/systemd/private";
+const DESTINATION: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// `a(sv)` and `a(sa(sv))` of StartTransientUnit.
+type Properties<'a> = Vec<(&'a str, Value<'a>)>;
+type Auxiliary<'a> = Vec<(&'a str, Properties<'a>)>;
+
+/// Whether the scope's OOMPolicy= is said. Scopes have it from systemd 253 on; before, a scope is
+/// left alone at an OOM kill, which is what `continue` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OomPolicy {
+    Continue,
+    Unsaid,
+}
+
+/// The scope of a run.
+pub fn scope_name(run_id: Uuid) -> String {
+    format!("sandbox-{run_id}.scope")
+}
+
+/// Starts the run's scope around a process and returns its cgroup, once the process is in it.
+/// The scope ends when its last process does, and its cgroup with it.
+///
+/// # Errors
+/// When systemd cannot be reached, refuses, or does not finish in 30 s.
+pub(super) async fn start_scope(pid: u32, run_id: Uuid) -> Result<String, CgroupError> {
+    let unit = scope_name(run_id);
+    let timed_out = || CgroupError::ScopeTimedOut {
+        unit: unit.clone(),
+        seconds: JOB_TIMEOUT.as_secs(),
+    };
+    tokio::time::timeout(JOB_TIMEOUT, start_and_wait(&unit, pid))
+        .await
+        .map_err(|_| timed_out())??;
+    let cgroup = match Proc::default().cgroup(&pid.to_string()) {
+        Err(CgroupError::Read { .. }) => return Err(CgroupError::ProcessGone { pid }),
+        cgroup => cgroup?,
+    };
+    if cgroup.ends_with(&format!("/{unit}")) {
+        Ok(cgroup)
+    } else {
+        Err(CgroupError::NotInScope { unit, pid, cgroup })
+    }
+}
+
+async fn start_and_wait(unit: &str, pid: u32) -> Result<(), CgroupError> {
+    let refused = |reason: String| CgroupError::ScopeRefused {
+        unit: unit.to_owned(),
+        reason,
+    };
+    let failed = |error: zbus::Error| refused(error.to_string());
+    let bus = Bus::connect().await?;
+    let mut removed = bus.jobs_removed().await.map_err(failed)?;
+    let job = match bus.start(unit, pid, OomPolicy::Continue).await {
+        Err(error) if names_oom_policy(&error) => bus.start(unit, pid, OomPolicy::Unsaid).await,
+        result => result,
+    }
+    .map_err(failed)?;
+    while let Some(message) = removed.next().await {
+        match JobRemoved::decode(&message.map_err(failed)?) {
+            Some(done) if done.job == job => {
+                return match done.result.as_str() {
+                    "done" => Ok(()),
+                    result => Err(refused(format!("its job ended with {result:?}"))),
+                };
+            }
+            Some(_) | None => {}
+        }
+    }
+    Err(refused(
+        "the connection was closed before the job was done".to_owned(),
+    ))
+}
+
+/// A connection to systemd's manager.
+struct Bus {
+    connection: Connection,
+    /// On the message bus a peer is addressed by name; on the private socket there is only one.
+    destination: Option<&'static str>,
+}
+
+impl Bus {
+    async fn connect() -> Result<Self, CgroupError> {
+        let system = match Connection::system().await {
+            Ok(connection) => {
+                return Ok(Self {
+                    connection,
+                    destination: Some(DESTINATION),
+                });
+            }
+            Err(error) => error,
+        };
+        let private = async {
+            connection::Builder::address(PRIVATE_SOCKET)?
+                .p2p()
+                .build()
+                .await
+        };
+        match private.await {
+            Ok(connection) => Ok(Self {
+                connection,
+                destination: None,
+            }),
+            Err(private) => Err(CgroupError::SystemdUnreachable {
+                system: system.to_string(),
+                private: private.to_string(),
+            }),
+        }
+    }
+
+    /// Signals JobRemoved from now on.
+    async fn jobs_removed(&self) -> zbus::Result<MessageStream> {
+        let rule = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .path(MANAGER_PATH)?
+            .interface(MANAGER)?
+            .member("JobRemoved")?
+            .build();
+        let stream = MessageStream::for_match_rule(rule, &self.connection, Some(64)).await?;
+        self.call("Subscribe", &()).await?;
+        Ok(stream)
+    }
+
+    /// Queues the start of the scope; the job's object path.
+    async fn start(&self, unit: &str, pid: u32, oom: OomPolicy) -> zbus::Result<OwnedObjectPath> {
+        let mut properties: Properties<'_> = vec![
+            ("Description", Value::from("Analysis run by sandbox")),
+            ("Slice", Value::from("sandbox.slice")),
+            ("PIDs", Value::from(vec![pid])),
+            ("Delegate", Value::from(true)),
+            // The default, some 4700 tasks, would be a limit that nobody asked for.
+            ("TasksMax", Value::from(u64::MAX)),
+            // A scope that failed would stay, and hold its name.
+            ("CollectMode", Value::from("inactive-or-failed")),
+        ];
+        match oom {
+            // The default elsewhere ends the guardian with the leaf.
+            OomPolicy::Continue => properties.push(("OOMPolicy", Value::from("continue"))),
+            OomPolicy::Unsaid => {}
+        }
+        let body = (unit, "fail", properties, Auxiliary::new());
+        self.call("StartTransientUnit", &body)
+            .await?
+            .body()
+            .deserialize()
+    }
+
+    async fn call<B>(&self, method: &str, body: &B) -> zbus::Result<Message>
+    where
+        B: serde::Serialize + zbus::zvariant::DynamicType,
+    {
+        let interface = Some(MANAGER);
+        self.connection
+            .call_method(self.destination, MANAGER_PATH, interface, method, body)
+            .await
+    }
+}
+
+/// A finished job.
+struct JobRemoved {
+    job: OwnedObjectPath,
+    result: String,
+}
+
+impl JobRemoved {
+    /// `u id, o job, s unit, s result`; `None` for another message (the private socket sends all).
+    fn decode(message: &Message) -> Option<Self> {
+        if message
+            .header()
+            .member()
+            .is_none_or(|member| member.as_str() != "JobRemoved")
+        {
+            return None;
+        }
+        let (_, job, _, result): (u32, OwnedObjectPath, String, String) =
+            message.body().deserialize().ok()?;
+        Some(Self { job, result })
+    }
+}
+
+/// "Cannot set property OOMPolicy, or unknown property."
+fn names_oom_policy(error: &zbus::Error) -> bool {
+    error.to_string().contains("OOMPolicy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_named_after_its_run() {
+        let run_id = Uuid::from_u128(7);
+        assert_eq!(
+            scope_name(run_id),
+            "sandbox-00000000-0000-0000-0000-000000000007.scope"
+        );
+    }
+
+    #[test]
+    fn job_removed_carries_the_job_and_its_result() {
+        let job = OwnedObjectPath::try_from("/org/freedesktop/systemd1/job/5").expect("a path");
+        let signal = |member| {
+            Message::signal(MANAGER_PATH, MANAGER, member)
+                .expect("header")
+                .build(&(5_u32, &job, "a.scope", "done"))
+                .expect("body")
+        };
+        let done = JobRemoved::decode(&signal("JobRemoved")).expect("decoded");
+        assert_eq!((done.job, done.result.as_str()), (job.clone(), "done"));
+        assert!(JobRemoved::decode(&signal("JobNew")).is_none());
+    }
+}

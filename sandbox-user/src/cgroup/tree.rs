@@ -1,0 +1,151 @@
+//! Changing the tree around a leaf: directories, enabled controllers, moved processes.
+//!
+//! The kernel's rule behind most failures here is "no internal processes": a cgroup other than the
+//! root has either processes or controllers enabled for its children
+//! (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
+
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::error::CgroupError;
+use super::files::Dir;
+use super::mount::{Controller, join};
+
+/// What became of a mkdir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// It is ours.
+    New,
+    /// Somebody made it before.
+    Existed,
+}
+
+/// Makes one directory; its parent must be there.
+pub(super) fn make(path: &Path) -> Result<Made, CgroupError> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Ok(Made::New),
+        Err(Errno::EXIST) => Ok(Made::Existed),
+        Err(errno) => Err(CgroupError::write(path, "mkdir", errno)),
+    }
+}
+
+/// Enables, for the children of a cgroup, the required controllers and those optional ones that it
+/// has. Does nothing where they are enabled already; reads back what it wrote.
+pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
+    let dir = Dir::open(path)?;
+    let list = |name| {
+        dir.parse(name, "controllers", |text| {
+            Some(Controller::parse_list(text))
+        })
+    };
+    let offered = list("cgroup.controllers")?.unwrap_or_default();
+    let missing = Controller::missing_from(&offered);
+    if !missing.is_empty() {
+        return Err(CgroupError::ControllersMissing {
+            path: dir.file_path("cgroup.controllers"),
+            missing: join(&missing),
+        });
+    }
+    let enabled = list("cgroup.subtree_control")?.unwrap_or_default();
+    for controller in Controller::missing_from(&enabled) {
+        enable(&dir, controller)?;
+    }
+    for controller in Controller::OPTIONAL {
+        if offered.contains(&controller) && !enabled.contains(&controller) {
+            // Only statistics depend on it, and those are null without it.
+            let _ = enable(&dir, controller);
+        }
+    }
+    let enabled = list("cgroup.subtree_control")?.unwrap_or_default();
+    match Controller::missing_from(&enabled).first() {
+        Some(controller) => Err(CgroupError::ControllerRefused {
+            path: path.to_owned(),
+            controller: controller.name(),
+            reason: "it was written to cgroup.subtree_control and is not there".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn enable(dir: &Dir, controller: Controller) -> Result<(), CgroupError> {
+    match dir.write("cgroup.subtree_control", &format!("+{controller}")) {
+        Ok(()) => Ok(()),
+        Err(CgroupError::Write { source, .. }) if is(&source, Errno::BUSY) => {
+            let pids = dir.procs()?.unwrap_or_default();
+            let shown: Vec<String> = pids.iter().take(8).map(u32::to_string).collect();
+            let more = if pids.len() > shown.len() { " …" } else { "" };
+            Err(CgroupError::InternalProcesses {
+                path: dir.path().to_owned(),
+                controllers: controller.to_string(),
+                pids: format!("{}{more}", shown.join(" ")),
+            })
+        }
+        Err(CgroupError::Write { source, .. }) => Err(CgroupError::ControllerRefused {
+            path: dir.path().to_owned(),
+            controller: controller.name(),
+            reason: source.to_string(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves a process, with all its threads, into a cgroup.
+pub(super) fn move_process(path: &Path, pid: u32) -> Result<(), CgroupError> {
+    match Dir::open(path)?.write("cgroup.procs", &pid.to_string()) {
+        Err(CgroupError::Write { source, .. }) if is(&source, Errno::SRCH) => {
+            Err(CgroupError::ProcessGone { pid })
+        }
+        result => result,
+    }
+}
+
+/// Whether an I/O error is that errno.
+pub(super) fn is(error: &std::io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_that_are_enabled_already_are_left_alone() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(
+            temp.path().join("cgroup.controllers"),
+            "cpu io memory pids\n",
+        )
+        .expect("write");
+        let control = temp.path().join("cgroup.subtree_control");
+        std::fs::write(&control, "cpu io memory pids\n").expect("write");
+        enable_controllers(temp.path()).expect("nothing to do");
+        assert_eq!(
+            std::fs::read_to_string(control).expect("read"),
+            "cpu io memory pids\n"
+        );
+    }
+
+    #[test]
+    fn a_cgroup_that_was_not_given_a_controller_is_named() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(temp.path().join("cgroup.controllers"), "cpu pids\n").expect("write");
+        let error = enable_controllers(temp.path())
+            .expect_err("no memory")
+            .to_string();
+        assert!(error.contains("lacks memory"), "{error}");
+    }
+
+    #[test]
+    fn a_controller_that_is_written_and_not_there_is_an_error() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(temp.path().join("cgroup.controllers"), "cpu memory pids\n").expect("write");
+        std::fs::write(temp.path().join("cgroup.subtree_control"), "").expect("write");
+        let error = enable_controllers(temp.path()).expect_err("a plain file enables nothing");
+        assert!(
+            matches!(error, CgroupError::ControllerRefused { .. }),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! The command line: what can be typed, what `--help` says of it, and the exit status of a mistake.
+//!
+//! Only what the tool really does is offered. Parsing ends in values that are in range (see
+//! `policy::values`); [`RunArgs`] become a [`crate::spec::RunSpec`]. A usage error is 125 like any
+//! other failure of `sandbox` itself, so that it cannot be taken for the analysis's own status.
+
+mod check;
+mod run;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Parser, Subcommand};
+
+use crate::units::{Printable, is_unprintable};
+
+pub use check::{CheckArgs, CheckOutput, Cleaning};
+pub use run::{RunArgs, UsageError};
+
+/// Exit status where `sandbox` itself failed, usage errors included.
+pub const EXIT_FAILURE: u8 = 125;
+
+/// Runs each analysis in a cgroup of its own, under hard limits, and says what ended it
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sandbox", bin_name = "sandbox", version, max_term_width = 100)]
+pub struct Cli {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run an analysis under limits, and say what ended it
+    Run(Box<RunArgs>),
+    /// Say what this host offers, what is missing and how to mend it
+    Check(CheckArgs),
+    /// Watch over a foreground run from outside its leaf; started by `run`, not by people.
+    #[command(hide = true)]
+    Guardian,
+}
+
+impl Cli {
+    /// Reads a command line, program name first.
+    ///
+    /// # Errors
+    /// clap's error, which also stands for `--help` and `--version`: print it and exit with
+    /// [`exit_status`].
+    pub fn parse_arguments(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(escaped)
+    }
+}
+
+/// What to exit with after an error of [`Cli::parse_arguments`]: 0 for help and version, else
+/// [`EXIT_FAILURE`].
+pub fn exit_status(error: &clap::Error) -> u8 {
+    if error.use_stderr() { EXIT_FAILURE } else { 0 }
+}
+
+/// The same error, with what was typed made fit for a terminal: clap shows it as it is.
+fn escaped(mut error: clap::Error) -> clap::Error {
+    let unprintable: Vec<(ContextKind, String)> = error
+        .context()
+        .filter_map(|(kind, value)| {
+            let ContextValue::String(text) = value else {
+                return None;
+            };
+            text.contains(is_unprintable)
+                .then(|| (kind, Printable(text).to_string()))
+        })
+        .collect();
+    for (kind, text) in unprintable {
+        error.insert(kind, ContextValue::String(text));
+        // Hints repeat it.
+        error.remove(ContextKind::Suggested);
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests;
+
+/// Says on stderr why `sandbox` failed.
+pub fn report(error: &dyn std::error::Error) {
+    let text = crate::escape::escape_untrusted(&error.to_string());
+    // Where stderr is closed there is nobody to tell.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {text}\n"));
+}

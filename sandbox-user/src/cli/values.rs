@@ -1,0 +1,169 @@
+//! Values of options that are no limits: labels, variables, files, run ids.
+//!
+//! Every parser takes what the system handed over, UTF-8 or not, so that clap names the option in
+//! every error.
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use uuid::{Uuid, Version};
+
+use crate::spec::{
+    NameError, NotesPolicy, RecordDestination, RunId, check_id, check_label, check_user,
+};
+
+/// A value that an option does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ArgumentError {
+    #[error("a label is written NAME=VALUE")]
+    NotALabel,
+    #[error("a variable is written NAME=VALUE")]
+    NotAVariable,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("it is empty, a path is expected")]
+    EmptyPath,
+    #[error("`-` is no file here: {0}; a file of that name is written `./-`")]
+    Dash(&'static str),
+    #[error("a descriptor is written fd:N, with the number of one that is open, such as fd:3")]
+    NotADescriptor,
+    #[error("descriptor 0 is stdin, which belongs to the analysis")]
+    Stdin,
+    #[error("attempts are counted from 1")]
+    NotAnAttempt,
+    #[error("it is not the id of a run: that is a UUID, the `run_id` of its record")]
+    NotARunId,
+    #[error("use always, failure or never")]
+    NotANotesPolicy,
+}
+
+/// Text that is not UTF-8, an option in a value's place, or what `E` says of the text.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum TextError<E: Error> {
+    #[error("it is not UTF-8 text")]
+    NotUtf8,
+    #[error("it is an option, where a value is expected")]
+    Option,
+    #[error(transparent)]
+    Value(E),
+}
+
+/// A value parser from a function on text.
+pub(super) fn text<T, E>(parse: fn(&str) -> Result<T, E>) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Error + Send + Sync + 'static,
+{
+    OsStringValueParser::new().try_map(move |value| match value.to_str() {
+        None => Err(TextError::NotUtf8),
+        Some(text) if text.starts_with("--") => Err(TextError::Option),
+        Some(text) => parse(text).map_err(TextError::Value),
+    })
+}
+
+/// A value parser from a function on whatever the system handed over.
+pub(super) fn os<T>(
+    parse: fn(&OsStr) -> Result<T, ArgumentError>,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    OsStringValueParser::new().try_map(move |value| parse(&value))
+}
+
+pub(super) fn id(text: &str) -> Result<String, ArgumentError> {
+    check_id(text)?;
+    Ok(text.to_owned())
+}
+
+pub(super) fn user(text: &str) -> Result<String, ArgumentError> {
+    check_user(text)?;
+    Ok(text.to_owned())
+}
+
+pub(super) fn label(text: &str) -> Result<(String, String), ArgumentError> {
+    let (name, value) = text.split_once('=').ok_or(ArgumentError::NotALabel)?;
+    check_label(name, value)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(super) fn variable(text: &OsStr) -> Result<(OsString, OsString), ArgumentError> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        None | Some(0) => Err(ArgumentError::NotAVariable),
+        Some(end) => Ok((
+            OsString::from_vec(bytes[..end].to_vec()),
+            OsString::from_vec(bytes[end + 1..].to_vec()),
+        )),
+    }
+}
+
+pub(super) fn directory(path: &OsStr) -> Result<PathBuf, ArgumentError> {
+    if path.is_empty() {
+        Err(ArgumentError::EmptyPath)
+    } else {
+        Ok(path.into())
+    }
+}
+
+pub(super) fn output_file(path: &OsStr) -> Result<PathBuf, ArgumentError> {
+    if path == "-" {
+        return Err(ArgumentError::Dash(
+            "without this option, output goes where sandbox's own goes",
+        ));
+    }
+    directory(path)
+}
+
+pub(super) fn metadata_file(path: &OsStr) -> Result<PathBuf, ArgumentError> {
+    if path == "-" {
+        return Err(ArgumentError::Dash("stdin belongs to the analysis"));
+    }
+    directory(path)
+}
+
+/// `FILE`, `fd:N` or `-`; `fd:1` is `-`.
+pub(super) fn record(text: &OsStr) -> Result<RecordDestination, ArgumentError> {
+    if text == "-" {
+        return Ok(RecordDestination::Stdout);
+    }
+    let Some(number) = text.as_bytes().strip_prefix(b"fd:") else {
+        return directory(text).map(RecordDestination::File);
+    };
+    let digits = std::str::from_utf8(number)
+        .ok()
+        .filter(|text| !text.starts_with('+'));
+    match digits.and_then(|text| text.parse().ok()) {
+        Some(0) => Err(ArgumentError::Stdin),
+        Some(1) => Ok(RecordDestination::Stdout),
+        Some(number @ 2..) => Ok(RecordDestination::Fd(number)),
+        Some(_) | None => Err(ArgumentError::NotADescriptor),
+    }
+}
+
+pub(super) fn attempt(text: &str) -> Result<u32, ArgumentError> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(ArgumentError::NotAnAttempt),
+        Ok(attempt) => Ok(attempt),
+    }
+}
+
+pub(super) fn run_id(text: &str) -> Result<RunId, ArgumentError> {
+    let id = Uuid::try_parse(text).map_err(|_| ArgumentError::NotARunId)?;
+    match id.get_version() {
+        Some(Version::SortRand) => Ok(id),
+        _ => Err(ArgumentError::NotARunId),
+    }
+}
+
+pub(super) fn notes(text: &str) -> Result<NotesPolicy, ArgumentError> {
+    match text {
+        "always" => Ok(NotesPolicy::Always),
+        "failure" => Ok(NotesPolicy::Failure),
+        "never" => Ok(NotesPolicy::Never),
+        _ => Err(ArgumentError::NotANotesPolicy),
+    }
+}

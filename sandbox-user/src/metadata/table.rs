@@ -1,0 +1,293 @@
+//! The `id` and the `sandbox` table, once a document is read: kinds, units, ranges, duplicates.
+//!
+//! Every value goes through the parser that the command line uses, so that a limit means the same
+//! wherever it is written; an alias brings its own unit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::document::{Entry, ID, SANDBOX, Spot, Value};
+use super::keys::{self, Form, Target};
+use super::{Metadata, Problem};
+use crate::limits::Source;
+use crate::policy::values::{self, ValueError};
+use crate::policy::{ActionOverrides, Layer, LimitOverrides, Setting};
+use crate::spec::{MAX_LABELS, ThreadEnv, check_id, check_label};
+use crate::units::{self, UnitError};
+
+/// A problem with a key, and the byte at which that begins.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) offset: usize,
+    pub(super) key: String,
+    pub(super) problem: Box<Problem>,
+}
+
+/// What the document says, given its top-level `id` and `sandbox`.
+pub(super) fn interpret(entries: &[Entry], text: &str, path: &Path) -> Result<Metadata, Fault> {
+    let mut metadata = Metadata {
+        path: path.to_owned(),
+        id: None,
+        layer: Layer {
+            source: Source::Metadata,
+            limits: LimitOverrides::default(),
+            actions: ActionOverrides::default(),
+        },
+        labels: BTreeMap::new(),
+        thread_env: None,
+    };
+    let mut seen = Seen::new(text);
+    for entry in entries {
+        let fault = |problem| Fault {
+            offset: entry.offset,
+            key: entry.key.clone(),
+            problem: Box::new(problem),
+        };
+        seen.claim(entry.key.as_str(), entry).map_err(fault)?;
+        match (entry.key.as_str(), &entry.value) {
+            (ID, Value::Null) => {}
+            (ID, value) => metadata.id = Some(id(value).map_err(fault)?),
+            (SANDBOX, Value::Table(table)) => sandbox(&mut metadata, table, text)?,
+            (_, value) => return Err(fault(wrong_kind("a table", value))),
+        }
+    }
+    Ok(metadata)
+}
+
+/// Things already set, each with the entry that did.
+struct Seen<'a, K> {
+    text: &'a str,
+    entries: BTreeMap<K, &'a Entry>,
+}
+
+impl<'a, K: Ord> Seen<'a, K> {
+    const fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that `entry` sets `thing`; an error where another one did already.
+    fn claim(&mut self, thing: K, entry: &'a Entry) -> Result<(), Problem> {
+        let Some(first) = self.entries.insert(thing, entry) else {
+            return Ok(());
+        };
+        let first_line = Spot::at(self.text, first.offset).line;
+        Err(if first.key == entry.key {
+            Problem::Duplicate { first_line }
+        } else {
+            Problem::TwoNames {
+                other: first.key.clone(),
+                first_line,
+            }
+        })
+    }
+}
+
+fn sandbox(metadata: &mut Metadata, table: &[Entry], text: &str) -> Result<(), Fault> {
+    let mut seen = Seen::new(text);
+    for entry in table {
+        let fault = |problem| Fault {
+            offset: entry.offset,
+            key: format!("{SANDBOX}.{}", entry.key),
+            problem: Box::new(problem),
+        };
+        let (target, form) = keys::find(&entry.key).map_err(fault)?;
+        seen.claim(target, entry).map_err(fault)?;
+        if target == Target::Labels {
+            metadata.labels = labels(entry, text)?;
+        } else {
+            set(metadata, target, form, &entry.value).map_err(fault)?;
+        }
+    }
+    Ok(())
+}
+
+fn set(metadata: &mut Metadata, target: Target, form: Form, value: &Value) -> Result<(), Problem> {
+    let Layer {
+        limits, actions, ..
+    } = &mut metadata.layer;
+    match target {
+        Target::Memory => limits.memory_bytes = Some(memory(form, value)?),
+        Target::Swap => limits.swap_bytes = Some(read(value, A_SIZE, values::swap)?),
+        Target::Cpus => limits.cpus = Some(cpus(form, value)?),
+        Target::Pids => limits.pids = Some(read(value, "a whole number", values::pids)?),
+        Target::Timeout => limits.walltime = Some(timeout(form, value)?),
+        Target::CpuTime => limits.cputime = Some(read(value, A_TIME, values::budget)?),
+        Target::Grace => actions.grace = Some(read(value, A_TIME, values::grace)?),
+        Target::Warn => {
+            actions.warn = Some(read(value, "text such as \"USR1@2m\"", values::warn)?);
+        }
+        Target::OnPidsLimit => {
+            let expected = "\"kill\" or \"deny\"";
+            actions.on_pids_limit = Some(read(value, expected, values::on_pids_limit)?);
+        }
+        Target::Oom => {
+            actions.oom = Some(read(value, "\"whole\" or \"process\"", values::oom)?);
+        }
+        Target::ThreadEnv => {
+            metadata.thread_env = Some(match value {
+                Value::Boolean(true) => ThreadEnv::Set,
+                Value::Boolean(false) => ThreadEnv::Leave,
+                Value::Text(_)
+                | Value::Number(_)
+                | Value::Null
+                | Value::Table(_)
+                | Value::List
+                | Value::Date => return Err(wrong_kind("true or false", value)),
+            });
+        }
+        // Has places of its own inside, and so is read by `labels`.
+        Target::Labels => {}
+    }
+    Ok(())
+}
+
+const A_SIZE: &str = "a size such as \"4GiB\"";
+const A_TIME: &str = "a time such as \"1h30m\"";
+
+fn memory(form: Form, value: &Value) -> Result<Setting<u64>, Problem> {
+    let Form::Bytes(bytes_per_unit, unit) = form else {
+        return read(value, A_SIZE, values::memory);
+    };
+    fixed_unit(value, unit, "memory", |text| {
+        values::check_memory(units::parse_bytes_in(text, bytes_per_unit)?)
+    })
+}
+
+fn cpus(form: Form, value: &Value) -> Result<Setting<f64>, Problem> {
+    if form != Form::Percent {
+        return read(value, "a number of cores", values::cpus);
+    }
+    read(value, "a percentage such as \"150%\"", |text| {
+        Ok(Setting::Value(values::check_cpus(units::parse_percent(
+            text,
+        )?)?))
+    })
+}
+
+fn timeout(form: Form, value: &Value) -> Result<Setting<std::time::Duration>, Problem> {
+    match form {
+        Form::Seconds(seconds_per_unit, unit) => fixed_unit(value, unit, "timeout", |text| {
+            values::check_budget(units::parse_time_in(text, seconds_per_unit)?)
+        }),
+        Form::TimeWithUnits => read(value, "a time with its unit, such as \"2 h\"", |text| {
+            Ok(Setting::Value(values::check_budget(
+                units::parse_time_with_units(text)?,
+            )?))
+        }),
+        Form::Plain | Form::Bytes(..) | Form::Percent => read(value, A_TIME, values::budget),
+    }
+}
+
+/// Reads a value that is text or a number.
+fn read<T>(
+    value: &Value,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
+) -> Result<T, Problem> {
+    let text = text_of(value, expected)?;
+    parse(text).map_err(|error| Problem::Value {
+        text: text.to_owned(),
+        error,
+    })
+}
+
+/// Reads the value of an alias whose unit is fixed.
+fn fixed_unit<T>(
+    value: &Value,
+    unit: &'static str,
+    instead: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
+) -> Result<Setting<T>, Problem> {
+    let text = text_of(value, "a number")?;
+    match parse(text) {
+        Ok(value) => Ok(Setting::Value(value)),
+        Err(ValueError::Unit(UnitError::UnknownUnit { .. } | UnitError::NotANumber { .. })) => {
+            Err(Problem::FixedUnit {
+                text: text.to_owned(),
+                unit,
+                instead,
+            })
+        }
+        Err(error) => Err(Problem::Value {
+            text: text.to_owned(),
+            error,
+        }),
+    }
+}
+
+fn text_of<'a>(value: &'a Value, expected: &'static str) -> Result<&'a str, Problem> {
+    match value {
+        Value::Text(text) | Value::Number(text) => Ok(text),
+        Value::Boolean(_) | Value::Null | Value::Table(_) | Value::List | Value::Date => {
+            Err(wrong_kind(expected, value))
+        }
+    }
+}
+
+fn id(value: &Value) -> Result<String, Problem> {
+    let id = name(value, "text or a whole number")?;
+    check_id(&id)?;
+    Ok(id)
+}
+
+/// Text, or a whole number in its only decimal spelling: any other number is told to be quoted, so
+/// that it is not called one thing here and another by the next reader.
+fn name(value: &Value, expected: &'static str) -> Result<String, Problem> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Number(number) => {
+            let digits = number.strip_prefix('-').unwrap_or(number);
+            if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                Ok(number.clone())
+            } else {
+                let found =
+                    "a fraction or a number in another base (quote it where it is meant as text)";
+                Err(Problem::WrongKind { expected, found })
+            }
+        }
+        Value::Boolean(_) | Value::Null | Value::Table(_) | Value::List | Value::Date => {
+            Err(wrong_kind(expected, value))
+        }
+    }
+}
+
+fn labels(labels: &Entry, text: &str) -> Result<BTreeMap<String, String>, Fault> {
+    let here = |problem| Fault {
+        offset: labels.offset,
+        key: format!("{SANDBOX}.{}", labels.key),
+        problem: Box::new(problem),
+    };
+    let Value::Table(table) = &labels.value else {
+        return Err(here(wrong_kind(
+            "a table of names and values",
+            &labels.value,
+        )));
+    };
+    if table.len() > MAX_LABELS {
+        return Err(here(Problem::TooManyLabels(table.len())));
+    }
+    let mut seen = Seen::new(text);
+    let mut content = BTreeMap::new();
+    for entry in table {
+        let fault = |problem| Fault {
+            offset: entry.offset,
+            key: format!("{SANDBOX}.{}.{}", labels.key, entry.key),
+            problem: Box::new(problem),
+        };
+        seen.claim(entry.key.as_str(), entry).map_err(fault)?;
+        let value = name(&entry.value, "text or a whole number").map_err(fault)?;
+        check_label(&entry.key, &value).map_err(|error| fault(error.into()))?;
+        content.insert(entry.key.clone(), value);
+    }
+    Ok(content)
+}
+
+fn wrong_kind(expected: &'static str, value: &Value) -> Problem {
+    Problem::WrongKind {
+        expected,
+        found: value.kind(),
+    }
+}

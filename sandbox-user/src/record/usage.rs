@@ -1,0 +1,59 @@
+//! What a run used. Null = not measured.
+
+use serde::{Deserialize, Serialize};
+
+/// What a run used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub cpu_user_us: Option<u64>,
+    /// CPU time in the kernel.
+    pub cpu_system_us: Option<u64>,
+    /// Highest memory, page cache included (`memory.peak`, 5.19 and later).
+    pub memory_peak_bytes: Option<u64>,
+    /// Highest memory that could not be reclaimed.
+    pub memory_needed_bytes: Option<MemoryNeeded>,
+    /// Highest swap.
+    pub swap_peak_bytes: Option<u64>,
+    /// Most tasks at a time.
+    pub pids_peak: Option<u64>,
+    /// Time that tasks were held back by `cpu.max`.
+    pub throttled_us: Option<u64>,
+    /// Read from block devices.
+    pub io_read_bytes: Option<u64>,
+    /// Written to block devices.
+    pub io_write_bytes: Option<u64>,
+    /// Time lost waiting for resources.
+    pub pressure: Pressure,
+}
+
+/// The highest seen of anon + shmem + kernel − slab_reclaimable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryNeeded {
+    /// The figure.
+    pub value: u64,
+    /// It may have needed more: samples lie apart, or memory ended the run.
+    pub lower_bound: bool,
+    /// Where the figure is from: `samples` …
+    pub source: String,
+}
+
+/// `*.pressure` of the leaf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// `cpu.pressure`.
+    pub cpu: Option<PressureTotals>,
+    /// `memory.pressure`.
+    pub memory: Option<PressureTotals>,
+    /// `io.pressure`.
+    pub io: Option<PressureTotals>,
+}
+
+/// The `total=` of a pressure file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureTotals {
+    /// While at least one task waited.
+    pub some_us: u64,
+    /// While all did; null where the kernel does not tell.
+    pub full_us: Option<u64>,
+}

@@ -1,0 +1,255 @@
+//! The last steps of a run, the same for supervisor and guardian: empty the leaf, read everything,
+//! judge, record durably, remove the leaf, forget it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    clock,
+    docket::Docket,
+    event_loop::take_events,
+    gather::{Ended, Gathered, add_declared, gather},
+    reaper,
+    record_file::{RecordError, RecordFile},
+};
+use crate::{
+    attribution,
+    cgroup::{CgroupError, LeafCgroup, LeafStats, Population, Removal},
+    evidence::IntentReason,
+    record::{
+        Cleanup, CleanupMethod, MemoryNeeded, Pressure, PressureTotals, ProcessesPart, RunParts,
+        RunRecord, TracingPart, Usage,
+    },
+    spec::Timings,
+    trace::{Ring, Tracer},
+};
+
+/// How long rmdir may say EBUSY; the last exit's accounting was seen to take up to 1 s.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long those who left the leaf may take to die.
+const FUGITIVES_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(5);
+
+/// What a run is concluded with.
+pub(super) struct Ending<'a> {
+    /// What was asked for and set up.
+    pub(super) docket: &'a Docket,
+    /// The leaf, where there is one.
+    pub(super) leaf: Option<&'a LeafCgroup>,
+    /// The kernel side, where there is one.
+    pub(super) tracer: Option<&'a mut Tracer>,
+    /// The events that were not read yet.
+    pub(super) ring: Option<Ring>,
+    /// How it ended.
+    pub(super) ended: Ended,
+    /// Where the record goes.
+    pub(super) record_file: Option<RecordFile>,
+    /// How long each step took, ns.
+    pub(super) timings: BTreeMap<String, u64>,
+}
+
+/// Ends what is left, judges, records and removes.
+///
+/// # Errors
+/// Where the record could not be written; it comes back all the same, and the leaf is removed.
+pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), RecordError>) {
+    let began = Instant::now();
+    let method = ending.close_leaf().await;
+    ending.end_fugitives().await;
+    if let Some(mut ring) = ending.ring.take() {
+        while take_events(&mut ring, &mut ending.ended) {}
+    }
+    ending.lap("empty", began);
+
+    let reading = Instant::now();
+    let gathered = gather(
+        ending.docket,
+        ending.leaf,
+        ending.tracer.as_deref(),
+        &mut ending.ended,
+    );
+    ending.lap("read", reading);
+    let mut record = ending.judge(gathered, method);
+
+    let mut record_file = ending.record_file.take();
+    let recording = Instant::now();
+    let mut recorded = record_file
+        .as_mut()
+        .map_or(Ok(()), |file| file.draft(&record));
+    ending.lap("record", recording);
+
+    let removing = Instant::now();
+    if let Some(leaf) = ending.leaf {
+        match remove(leaf).await {
+            Ok(()) => record.cleanup.removed = true,
+            Err(error) => record.tracing.degraded.push(error.to_string()),
+        }
+    }
+    ending.lap("remove", removing);
+    record.cleanup.wall_ms = u64::try_from(began.elapsed().as_millis()).ok();
+    if ending.docket.spec.timings == Timings::Include {
+        record.timings = Some(ending.timings);
+    }
+    if let Some(file) = record_file {
+        match recorded {
+            Ok(()) => recorded = file.finish(&record),
+            Err(_) => file.discard(),
+        }
+    }
+    if let (Some(tracer), Some(leaf)) = (ending.tracer, &ending.docket.leaf)
+        && let Err(error) = tracer.forget(leaf.id)
+    {
+        record.tracing.degraded.push(error.to_string());
+    }
+    (record, recorded)
+}
+
+impl Ending<'_> {
+    fn lap(&mut self, step: &str, since: Instant) {
+        let ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.timings.insert(step.to_owned(), ns);
+    }
+
+    /// Kills what main left behind. Returns how the leaf became empty; `None` without one.
+    async fn close_leaf(&mut self) -> Option<CleanupMethod> {
+        let leaf = self.leaf?;
+        add_declared(
+            self.docket,
+            self.tracer.as_deref(),
+            &mut self.ended.own_actions,
+        );
+        let emptied = async {
+            if leaf.population()? == Population::Empty {
+                self.ended.left_over = Some(0);
+                return Ok((CleanupMethod::AlreadyEmpty, Population::Empty));
+            }
+            self.ended.left_over = u64::try_from(leaf.procs()?.len()).ok();
+            if let Some(tracer) = self.tracer.as_deref_mut()
+                && let Err(error) =
+                    tracer.declare(leaf.cgroup().id, IntentReason::LeftOver, clock::now_ns())
+            {
+                self.ended.degraded.push(error.to_string());
+            }
+            Ok::<_, CgroupError>((CleanupMethod::CgroupKill, reaper::empty(leaf).await?))
+        };
+        match emptied.await {
+            Ok((method, Population::Empty)) => Some(method),
+            Ok((method, Population::Populated)) => {
+                self.ended
+                    .degraded
+                    .push("processes in the leaf do not die: they hang in the kernel".to_owned());
+                Some(method)
+            }
+            Err(error) => {
+                self.ended.degraded.push(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Kills those who left the leaf, and whom they started, until none is left.
+    async fn end_fugitives(&mut self) {
+        let (Some(tracer), Some(leaf)) = (self.tracer.as_deref(), &self.docket.leaf) else {
+            return;
+        };
+        let until = Instant::now() + FUGITIVES_WITHIN;
+        loop {
+            let known = match tracer.fugitives_of(leaf.id) {
+                Ok(known) => known,
+                Err(error) => {
+                    self.ended.degraded.push(error.to_string());
+                    return;
+                }
+            };
+            self.ended.at_large = known
+                .iter()
+                .filter(|(key, _)| !reaper::kill_fugitive(key))
+                .map(|(key, _)| (key.tgid, key.start_time_ns))
+                .collect();
+            if self.ended.at_large.is_empty() || Instant::now() > until {
+                return;
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+    }
+
+    fn judge(&mut self, gathered: Gathered, method: Option<CleanupMethod>) -> RunRecord {
+        let attribution = attribution::attribute(&gathered.evidence);
+        let needed = self.ended.memory_needed_bytes;
+        let parts = RunParts {
+            usage: gathered
+                .stats
+                .as_ref()
+                .map(|stats| usage(stats, needed))
+                .unwrap_or_default(),
+            throttled_periods: gathered
+                .stats
+                .as_ref()
+                .and_then(|stats| stats.cpu_throttled_periods),
+            processes: ProcessesPart {
+                left_over: self.ended.left_over,
+                tree: self.ended.processes.tree(),
+            },
+            cleanup: Cleanup {
+                method,
+                wall_ms: None,
+                removed: false,
+            },
+            timings: None,
+            tracing: TracingPart {
+                mode: self.docket.trace.mode,
+                programs: self.docket.trace.programs.clone(),
+                missed: gathered.missed,
+            },
+        };
+        RunRecord::assemble(
+            self.docket.context(Timestamp::now()),
+            &gathered.evidence,
+            attribution,
+            parts,
+        )
+    }
+}
+
+async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
+    let until = Instant::now() + REMOVE_WITHIN;
+    while leaf.try_remove()? == Removal::Busy && Instant::now() < until {
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+    // Says why, where it is still busy.
+    leaf.remove(Duration::ZERO)
+}
+
+fn usage(stats: &LeafStats, needed: Option<u64>) -> Usage {
+    let pressure = |some: Option<u64>| {
+        some.map(|some_us| PressureTotals {
+            some_us,
+            full_us: None,
+        })
+    };
+    Usage {
+        cpu_user_us: stats.cpu_user_us,
+        cpu_system_us: stats.cpu_system_us,
+        memory_peak_bytes: stats.memory_peak_bytes,
+        memory_needed_bytes: needed.map(|value| MemoryNeeded {
+            value,
+            lower_bound: true,
+            source: "samples".to_owned(),
+        }),
+        swap_peak_bytes: stats.swap_peak_bytes,
+        pids_peak: stats.pids_peak,
+        throttled_us: stats.cpu_throttled_us,
+        io_read_bytes: stats.io_read_bytes,
+        io_write_bytes: stats.io_write_bytes,
+        pressure: Pressure {
+            cpu: pressure(stats.pressure_cpu_us),
+            memory: pressure(stats.pressure_memory_us),
+            io: pressure(stats.pressure_io_us),
+        },
+    }
+}

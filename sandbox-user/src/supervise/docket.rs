@@ -1,0 +1,95 @@
+//! What supervisor and guardian both know of a run once its leaf stands: enough for either to end
+//! it and to write its record. The supervisor hands it to the guardian as one line of JSON.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
+    limits::{EffectiveLimits, EnclosingLimits},
+    record::{Host, RunContext, User},
+    spec::RunSpec,
+};
+
+/// A run that is about to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Docket {
+    /// What was asked for.
+    pub(super) spec: RunSpec,
+    /// Whom it runs as.
+    pub(super) user: User,
+    /// Where.
+    pub(super) host: Host,
+    /// When it was asked for.
+    pub(super) accepted_at: Timestamp,
+    /// Both clocks at one moment.
+    pub(super) clock: ClockAnchor,
+    /// The leaf; `None` where it came to none.
+    pub(super) leaf: Option<CgroupRef>,
+    /// Its ancestors, nearest first.
+    pub(super) ancestors: Vec<CgroupRef>,
+    /// The limits that the leaf has.
+    pub(super) effective: EffectiveLimits,
+    /// The limits that its ancestors have.
+    pub(super) enclosing: EnclosingLimits,
+    /// The leaf's counters before anything ran in it.
+    pub(super) before: EventCounters,
+    /// The ancestors' counters then.
+    pub(super) ancestors_before: Vec<EventCounters>,
+    /// `oom_kill` of /proc/vmstat then.
+    pub(super) host_oom_kills_before: Option<u64>,
+    /// RLIMIT_CPU that main starts with, soft and hard, seconds.
+    pub(super) rlimit_cpu_seconds: (Option<u64>, Option<u64>),
+    /// How it is watched.
+    pub(super) trace: TraceDocket,
+    /// The guardian's pid and the supervisor's.
+    pub(super) runner_pids: Vec<u32>,
+    /// What was missing from the start, one sentence each.
+    pub(super) degraded: Vec<String>,
+}
+
+/// How a run is watched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TraceDocket {
+    /// What the programs see.
+    pub(super) mode: Confidence,
+    /// Where they are pinned; `None` without a kernel side.
+    pub(super) pins: Option<PathBuf>,
+    /// Their names.
+    pub(super) programs: Vec<String>,
+    /// Runs that the kernel had skipped before, by program.
+    pub(super) misses_before: BTreeMap<String, u64>,
+}
+
+impl TraceDocket {
+    /// Without a kernel side.
+    pub(super) const fn none() -> Self {
+        Self {
+            mode: Confidence::Inferred,
+            pins: None,
+            programs: Vec::new(),
+            misses_before: BTreeMap::new(),
+        }
+    }
+}
+
+impl Docket {
+    /// What the record says of a run apart from how it went.
+    pub(super) fn context(&self, ended_at: Timestamp) -> RunContext {
+        RunContext {
+            run_id: self.spec.run_id,
+            analysis_id: self.spec.analysis_id.clone(),
+            labels: self.spec.labels.clone(),
+            attempt: self.spec.attempt,
+            retry_of: self.spec.retry_of,
+            command: self.spec.command.clone(),
+            cwd: self.spec.cwd.clone(),
+            user: self.user.clone(),
+            host: self.host.clone(),
+            accepted_at: self.accepted_at,
+            ended_at,
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The event loop of a running analysis: its main process, signals, deadlines, the kernel's events.
+//!
+//! Main's end is looked at first, so that an exit before the deadline wins. What has to be ended is
+//! declared before the first signal is sent; then SIGTERM to every member and, after the grace,
+//! `cgroup.kill`; a denied fork and an escape have no grace.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use nix::libc;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    alarm::Alarm,
+    clock,
+    docket::Docket,
+    gather::Ended,
+    reaper,
+    signals::{Meaning, Origin, Received, Signals},
+};
+use crate::{
+    cgroup::{EventFile, LeafCgroup},
+    evidence::{IntentReason, OwnAction, WaitStatus},
+    limits::OnPidsLimit,
+    spawn::{Spawned, Terminal},
+    sys::{
+        pidfd::{self, Patience, Reap},
+        readiness,
+    },
+    trace::{EventKind, Ring, Tracer},
+};
+
+/// Events taken at a time, so that timers and signals are served in between.
+const AT_A_TIME: usize = 256;
+/// Between two looks at what the leaf uses.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// `cgroup.kill` is written again this often until main is gone.
+const KILL_EVERY: Duration = Duration::from_millis(100);
+/// The CPU time is looked at no more often than this.
+const BUDGET_AT_LEAST: Duration = Duration::from_millis(10);
+
+/// A run that has started.
+pub(super) struct Running<'a> {
+    docket: &'a Docket,
+    leaf: &'a LeafCgroup,
+    tracer: Option<&'a mut Tracer>,
+    ring: Option<Ring>,
+    events: Option<AsyncFd<OwnedFd>>,
+    main: AsyncFd<OwnedFd>,
+    terminal: Terminal,
+    signals: &'a Signals,
+    pids_events: Option<CounterFile>,
+    alarms: Alarms,
+    stage: Stage,
+    ended: Ended,
+}
+
+/// How far the ending has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody ends it.
+    Running,
+    /// Its members were asked to end.
+    Grace,
+    /// It is being killed.
+    Killing,
+}
+
+struct Alarms {
+    deadline: Alarm,
+    warning: Alarm,
+    grace: Alarm,
+    budget: Alarm,
+    kill_again: Alarm,
+    sample: Alarm,
+}
+
+impl Alarms {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            deadline: Alarm::new()?,
+            warning: Alarm::new()?,
+            grace: Alarm::new()?,
+            budget: Alarm::new()?,
+            kill_again: Alarm::new()?,
+            sample: Alarm::new()?,
+        })
+    }
+}
+
+/// Passes on some events; returns whether more may be waiting.
+pub(super) fn take_events(ring: &mut Ring, ended: &mut Ended) -> bool {
+    ring.drain(AT_A_TIME, |event| match event {
+        Ok(event) => ended.processes.take(&event),
+        Err(error) => ended.degraded.push(error.to_string()),
+    })
+}
+
+impl<'a> Running<'a> {
+    /// Takes over what was just spawned and arms its deadlines.
+    ///
+    /// # Errors
+    /// Where a descriptor cannot be made or polled.
+    pub(super) fn new(
+        docket: &'a Docket,
+        leaf: &'a LeafCgroup,
+        tracer: Option<&'a mut Tracer>,
+        ring: Option<Ring>,
+        spawned: Spawned,
+        terminal: Terminal,
+        signals: &'a Signals,
+    ) -> io::Result<Self> {
+        let alarms = Alarms::new()?;
+        let spec = &docket.spec;
+        if let Some(walltime) = spec.limits.walltime.value {
+            alarms.deadline.set(walltime)?;
+            if let Some(warn) = &spec.warn {
+                alarms.warning.set(walltime.saturating_sub(warn.before))?;
+            }
+        }
+        if spec.limits.cputime.value.is_some() {
+            alarms.budget.set(BUDGET_AT_LEAST)?;
+        }
+        alarms.sample.set(SAMPLE_EVERY)?;
+        let pids_events = match spec.on_pids_limit {
+            OnPidsLimit::Kill => leaf
+                .event_file(EventFile::Pids)
+                .map_err(io::Error::other)?
+                .map(CounterFile::watch)
+                .transpose()?,
+            OnPidsLimit::Deny => None,
+        };
+        Ok(Self {
+            ended: Ended {
+                main_pid: u32::try_from(spawned.pid).ok(),
+                started_at_ns: Some(clock::now_ns()),
+                ..Ended::default()
+            },
+            docket,
+            leaf,
+            tracer,
+            events: ring
+                .as_ref()
+                .map(|ring| readiness::watch(ring, Interest::READABLE))
+                .transpose()?,
+            ring,
+            main: readiness::watch(&spawned.pidfd, Interest::READABLE)?,
+            terminal,
+            signals,
+            pids_events,
+            alarms,
+            stage: Stage::Running,
+        })
+    }
+
+    /// Waits until main has ended, ending it where its time has come.
+    ///
+    /// # Errors
+    /// Where a descriptor fails; the run is then still there to be killed.
+    pub(super) async fn until_main_ends(&mut self) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                status = main_end(&self.main) => {
+                    self.ended.status = Some(status?);
+                    self.ended.ended_at_ns = Some(clock::now_ns());
+                    self.take_pending_signals()?;
+                    return Ok(());
+                }
+                received = self.signals.next() => self.on_signal(&received?)?,
+                rung = self.alarms.deadline.rings() => {
+                    rung?;
+                    self.end(IntentReason::Walltime, libc::SIGTERM, None, None)?;
+                }
+                rung = self.alarms.grace.rings() => {
+                    rung?;
+                    self.kill()?;
+                }
+                rung = self.alarms.kill_again.rings() => {
+                    rung?;
+                    self.kill()?;
+                }
+                rung = self.alarms.warning.rings() => {
+                    rung?;
+                    self.warn();
+                }
+                rung = self.alarms.budget.rings() => {
+                    rung?;
+                    self.check_budget()?;
+                }
+                ready = event_waits(self.events.as_ref()) => {
+                    ready?;
+                    self.on_events()?;
+                }
+                denied = counter_changed(self.pids_events.as_ref()) => {
+                    denied?;
+                    self.check_denials()?;
+                }
+                rung = self.alarms.sample.rings() => {
+                    rung?;
+                    self.sample();
+                    self.alarms.sample.set(SAMPLE_EVERY)?;
+                }
+            }
+        }
+    }
+
+    /// Hands back what was gathered.
+    pub(super) fn finish(self) -> (Ended, Option<Ring>) {
+        (self.ended, self.ring)
+    }
+
+    fn on_signal(&mut self, received: &Received) -> io::Result<()> {
+        match received.meaning {
+            Meaning::PassOn => {
+                // Main may have ended just now, which the next turn sees.
+                let _ = pidfd::send_signal(self.main.as_fd(), received.signal);
+                Ok(())
+            }
+            Meaning::Cancel if self.stage == Stage::Running => {
+                let detail = match received.origin {
+                    Origin::Kernel => "from the terminal".to_owned(),
+                    Origin::Process(pid) => format!("from pid {pid}"),
+                };
+                // The terminal has told the whole foreground process group already.
+                let told = received.origin == Origin::Kernel && self.terminal == Terminal::Shared;
+                let forward = if told { 0 } else { received.signal };
+                self.end(
+                    IntentReason::Cancelled,
+                    forward,
+                    Some(received.signal),
+                    Some(detail),
+                )
+            }
+            // Whoever asks twice does not want to wait.
+            Meaning::Cancel => self.kill(),
+        }
+    }
+
+    /// A signal that came with main's end, such as the terminal's Ctrl-C to both, is its cause.
+    fn take_pending_signals(&mut self) -> io::Result<()> {
+        while let Some(received) = self.signals.try_next()? {
+            if received.meaning == Meaning::Cancel && self.stage == Stage::Running {
+                self.stage = Stage::Killing;
+                self.declare(IntentReason::Cancelled, Some(received.signal), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares why, asks every member to end with `signal` (0 = they know already) and starts the
+    /// grace; without a grace, kills.
+    fn end(
+        &mut self,
+        reason: IntentReason,
+        signal: i32,
+        asked_by: Option<i32>,
+        detail: Option<String>,
+    ) -> io::Result<()> {
+        if self.stage != Stage::Running {
+            return Ok(());
+        }
+        self.declare(reason, asked_by, detail);
+        let grace = self.docket.spec.grace;
+        let immediate = match reason {
+            IntentReason::Walltime | IntentReason::Cputime | IntentReason::Cancelled => {
+                grace.is_zero()
+            }
+            IntentReason::Pids
+            | IntentReason::PidsAncestor
+            | IntentReason::Escaped
+            | IntentReason::LeftOver
+            | IntentReason::RunnerLost
+            | IntentReason::SetupFailed => true,
+        };
+        if immediate {
+            return self.kill();
+        }
+        self.stage = Stage::Grace;
+        self.alarms.grace.set(grace)?;
+        if signal != 0 {
+            self.tell_members(signal);
+        }
+        // A stopped process can take the signal only once it goes on.
+        self.tell_members(libc::SIGCONT);
+        Ok(())
+    }
+
+    fn declare(&mut self, reason: IntentReason, signal: Option<i32>, detail: Option<String>) {
+        let at_ns = clock::now_ns();
+        if let Some(tracer) = self.tracer.as_deref_mut()
+            && let Err(error) = tracer.declare(self.leaf.cgroup().id, reason, at_ns)
+        {
+            self.ended.degraded.push(error.to_string());
+        }
+        self.ended.own_actions.push(OwnAction {
+            reason,
+            at_ns,
+            signal,
+            detail,
+        });
+    }
+
+    fn tell_members(&mut self, signal: i32) {
+        if let Err(error) = reaper::signal_members(self.leaf, signal) {
+            self.ended.degraded.push(error.to_string());
+        }
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.stage = Stage::Killing;
+        self.alarms.grace.unset()?;
+        if let Err(error) = self.leaf.kill() {
+            self.ended.degraded.push(error.to_string());
+        }
+        self.alarms.kill_again.set(KILL_EVERY)
+    }
+
+    fn warn(&self) {
+        if let Some(warn) = &self.docket.spec.warn {
+            // Main may have ended just now, which the next turn sees.
+            let _ = pidfd::send_signal(self.main.as_fd(), warn.signal);
+        }
+    }
+
+    /// Ends the run when its CPU time is used up, else looks again when it could be at the soonest.
+    fn check_budget(&mut self) -> io::Result<()> {
+        let Some(budget) = self.docket.spec.limits.cputime.value else {
+            return Ok(());
+        };
+        let used = self
+            .leaf
+            .stats()
+            .value
+            .cpu_usage_us
+            .map(Duration::from_micros);
+        let left = used.map_or(budget, |used| budget.saturating_sub(used));
+        if left.is_zero() {
+            return self.end(IntentReason::Cputime, libc::SIGTERM, None, None);
+        }
+        let cores = self.docket.effective.cpus.unwrap_or(1024.0).max(1.0);
+        self.alarms
+            .budget
+            .set(left.div_f64(cores).max(BUDGET_AT_LEAST))
+    }
+
+    fn on_events(&mut self) -> io::Result<()> {
+        let Some(ring) = &mut self.ring else {
+            return Ok(());
+        };
+        let mut denied = false;
+        let mut escaped = None;
+        let ended = &mut self.ended;
+        ring.drain(AT_A_TIME, |event| match event {
+            Ok(event) => {
+                match &event.kind {
+                    EventKind::ForkDenied { .. } => denied = true,
+                    EventKind::Escape { process } => escaped = Some(process.clone()),
+                    EventKind::Birth { .. }
+                    | EventKind::Exec { .. }
+                    | EventKind::Exit { .. }
+                    | EventKind::Signal(_) => {}
+                }
+                ended.processes.take(&event);
+            }
+            Err(error) => ended.degraded.push(error.to_string()),
+        });
+        if let Some(tracer) = self.tracer.as_deref_mut() {
+            tracer.flush_log();
+        }
+        if let Some(process) = escaped {
+            let detail = format!("pid {} went to cgroup {}", process.pid, process.cgroup_id);
+            self.end(IntentReason::Escaped, 0, None, Some(detail))?;
+        }
+        if denied {
+            self.check_denials()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run where a fork was denied and that is to end it.
+    fn check_denials(&mut self) -> io::Result<()> {
+        if self.docket.spec.on_pids_limit == OnPidsLimit::Deny {
+            return Ok(());
+        }
+        let facts = self
+            .tracer
+            .as_deref()
+            .and_then(|tracer| tracer.facts(self.leaf.cgroup().id).ok().flatten());
+        let counted = self.leaf.counters().value;
+        let own = counted
+            .pids_events_local
+            .as_ref()
+            .or(counted.pids_events.as_ref())
+            .and_then(|events| events.get("max").copied())
+            .unwrap_or_default();
+        let reason = match facts {
+            Some(facts) if facts.denied_by_leaf > 0 => Some(IntentReason::Pids),
+            Some(facts) if facts.denied_by_ancestor > 0 => Some(IntentReason::PidsAncestor),
+            Some(_) | None if own > 0 => Some(IntentReason::Pids),
+            Some(facts) if facts.denied_unknown > 0 => Some(IntentReason::PidsAncestor),
+            Some(_) | None => None,
+        };
+        match reason {
+            Some(reason) => self.end(reason, 0, None, None),
+            None => Ok(()),
+        }
+    }
+
+    fn sample(&mut self) {
+        let needed = self.leaf.stats().value.memory_needed_bytes();
+        self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
+    }
+}
+
+async fn main_end(main: &AsyncFd<OwnedFd>) -> io::Result<WaitStatus> {
+    loop {
+        let mut ready = main.readable().await?;
+        match pidfd::wait(main.as_fd(), Reap::Take, Patience::Poll)? {
+            Some(status) => return Ok(status),
+            None => ready.clear_ready(),
+        }
+    }
+}
+
+/// Waits until the ring has something; for ever without one.
+async fn event_waits(events: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    match events {
+        Some(events) => {
+            // Cleared first: what comes while it is drained makes it ready again.
+            events.readable().await?.clear_ready();
+            Ok(())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A counter file of a cgroup, which reports a change as POLLPRI.
+struct CounterFile {
+    file: File,
+    changes: AsyncFd<OwnedFd>,
+}
+
+impl CounterFile {
+    fn watch(file: File) -> io::Result<Self> {
+        Ok(Self {
+            changes: readiness::watch(&file, Interest::PRIORITY)?,
+            file,
+        })
+    }
+}
+
+/// Waits until a counter file changes; for ever without one.
+async fn counter_changed(counter: Option<&CounterFile>) -> io::Result<()> {
+    match counter {
+        Some(counter) => {
+            let mut ready = counter.changes.ready(Interest::PRIORITY).await?;
+            ready.clear_ready();
+            // Reading takes the change in: kernfs reports the next one only then.
+            let mut file = &counter.file;
+            file.rewind()?;
+            file.read_to_string(&mut String::new())?;
+            Ok(())
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,371 @@
+//! `sandbox run` in the foreground: every step from the request to the record, in order.
+
+use std::{collections::BTreeMap, io::Write as _, os::fd::AsFd as _, time::Instant};
+
+use jiff::Timestamp;
+
+use super::{
+    clock,
+    conclude::{Ending, conclude},
+    docket::{Docket, TraceDocket},
+    event_loop::Running,
+    gather::{Ended, misses_by_program},
+    guardian::Guardian,
+    prepare::{self, Preparation, RunError},
+    signals::Signals,
+};
+use crate::{
+    cgroup::{self, LeafCgroup, Owner, Proc, orphans},
+    escape::escape_untrusted,
+    evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
+    limits::{EffectiveLimits, EnclosingLimits},
+    record::{self, Reason, RunRecord, User},
+    spawn::{self, Launch, SpawnSpec, Terminal},
+    spec::{NotesPolicy, RunSpec},
+    trace::{Ring, Tracer},
+};
+
+/// `oom_score_adj` of an analysis: it goes before the host's services.
+const OOM_SCORE_ADJ: i16 = 500;
+
+/// How `sandbox run` is over.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The record, which was also written where it was asked for.
+    pub record: RunRecord,
+    /// The exit status of `sandbox`.
+    pub status: u8,
+}
+
+/// Runs an analysis to its end.
+///
+/// # Errors
+/// Where the request cannot be carried out on this host at all, so that no record was begun. Later
+/// failures are in the record, as `setup_failed`.
+pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
+    let accepted_at = Timestamp::now();
+    let preparation = prepare::prepare(&spec)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::system("starting the event loop"))?;
+    runtime.block_on(run(spec, preparation, accepted_at))
+}
+
+/// What a run has made so far, so that a failure at any step can be concluded.
+struct Made {
+    docket: Docket,
+    leaf: Option<LeafCgroup>,
+    tracer: Option<Tracer>,
+    ring: Option<Ring>,
+    guardian: Option<Guardian>,
+    timings: BTreeMap<String, u64>,
+    lap: Instant,
+}
+
+impl Made {
+    fn lap(&mut self, step: &str) {
+        let ns = u64::try_from(self.lap.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.timings.insert(step.to_owned(), ns);
+        self.lap = Instant::now();
+    }
+}
+
+async fn run(
+    spec: RunSpec,
+    preparation: Preparation,
+    accepted_at: Timestamp,
+) -> Result<Outcome, RunError> {
+    let Preparation {
+        identity,
+        mut record_file,
+        outputs,
+    } = preparation;
+    let degraded: Vec<String> = identity.degraded().into_iter().collect();
+    for warning in &degraded {
+        say(warning);
+    }
+    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
+    let mut made = Made {
+        docket: Docket {
+            user: User {
+                uid: identity.uid,
+                gid: identity.gid,
+                name: identity.name.clone(),
+            },
+            host: prepare::host(),
+            accepted_at,
+            clock: clock::anchor(),
+            leaf: None,
+            ancestors: Vec::new(),
+            effective: EffectiveLimits::default(),
+            enclosing: EnclosingLimits::default(),
+            before: Default::default(),
+            ancestors_before: Vec::new(),
+            host_oom_kills_before: prepare::host_oom_kills(),
+            rlimit_cpu_seconds: prepare::rlimit_cpu_seconds(),
+            trace: TraceDocket::none(),
+            runner_pids: vec![std::process::id()],
+            degraded,
+            spec,
+        },
+        leaf: None,
+        tracer: None,
+        ring: None,
+        guardian: None,
+        timings: BTreeMap::new(),
+        lap: Instant::now(),
+    };
+
+    let ended = match set_up(&mut made, record_file.as_ref()).await {
+        Err(error) => {
+            say(&error);
+            Ended {
+                setup_failure: Some(SetupFailure {
+                    step: error.to_string(),
+                    errno: 0,
+                    kind: SetupFailureKind::Other,
+                }),
+                ..Ended::default()
+            }
+        }
+        Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await?,
+    };
+
+    let (record, recorded) = conclude(Ending {
+        docket: &made.docket,
+        leaf: made.leaf.as_ref(),
+        tracer: made.tracer.as_mut(),
+        ring: made.ring.take(),
+        ended,
+        record_file: record_file.take(),
+        timings: made.timings,
+    })
+    .await;
+    if let Some(guardian) = made.guardian.take() {
+        guardian.dismiss();
+    }
+    say_notes(&made.docket.spec, &record);
+    let status = match recorded {
+        Ok(()) => record::exit_status(&record),
+        Err(error) => {
+            say(&error);
+            crate::cli::EXIT_FAILURE
+        }
+    };
+    Ok(Outcome { record, status })
+}
+
+/// Makes guardian, place, leaf, limits and watch.
+async fn set_up(
+    made: &mut Made,
+    record_file: Option<&super::record_file::RecordFile>,
+) -> Result<(), RunError> {
+    let run_id = made.docket.spec.run_id;
+    remove_orphans(made)?;
+    made.lap("orphans");
+
+    let guardian =
+        Guardian::start(record_file).map_err(RunError::system("starting the guardian"))?;
+    let guardian_pid = guardian.pid();
+    made.guardian = Some(guardian);
+    made.docket.runner_pids.push(guardian_pid);
+    made.lap("guardian");
+
+    let place = cgroup::prepare(guardian_pid, run_id).await?;
+    made.docket.degraded.extend(place.degraded.iter().cloned());
+    let owner = Owner::of(&Proc::default(), std::process::id(), Some(guardian_pid))?;
+    let leaf = made
+        .leaf
+        .insert(LeafCgroup::create(&place, run_id, &owner)?);
+    made.docket.leaf = Some(leaf.cgroup().clone());
+    made.docket.effective = leaf.limit(&made.docket.spec.limits, made.docket.spec.oom)?;
+    made.docket.enclosing = leaf.enclosing()?;
+    made.docket.ancestors = leaf.ancestors()?;
+    let before = leaf.counters();
+    let ancestors_before = leaf.ancestor_counters();
+    made.docket.degraded.extend(
+        before
+            .failures
+            .iter()
+            .chain(&ancestors_before.failures)
+            .map(ToString::to_string),
+    );
+    made.docket.before = before.value;
+    made.docket.ancestors_before = ancestors_before.value;
+    let leaf_id = leaf.cgroup().id;
+    made.lap("cgroup");
+
+    watch(made, leaf_id);
+    made.lap("load");
+    if let Some(guardian) = &mut made.guardian {
+        guardian
+            .entrust(&made.docket)
+            .map_err(RunError::system("telling the guardian of the run"))?;
+    }
+    Ok(())
+}
+
+/// Leaves of runs whose supervisor and guardian both died.
+fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
+    let mount = cgroup::Mount::find()?;
+    let sweep = orphans::sweep(&mount, &Proc::default());
+    made.docket
+        .degraded
+        .extend(sweep.failures.iter().map(ToString::to_string));
+    for orphan in &sweep.removed {
+        say(&format!(
+            "removed {}, left behind by a run whose `sandbox` was killed",
+            orphan.cgroup
+        ));
+    }
+    Ok(())
+}
+
+/// Begins to watch; a host that does not allow it is degraded, not refused.
+fn watch(made: &mut Made, leaf_id: u64) {
+    let watched = Tracer::open().and_then(|mut tracer| {
+        let ring = tracer.watch(leaf_id)?;
+        Ok((tracer, ring))
+    });
+    match watched {
+        Ok((tracer, ring)) => {
+            made.docket.trace = TraceDocket {
+                mode: tracer.mode(),
+                pins: Some(tracer.dir().path().to_owned()),
+                programs: tracer
+                    .programs()
+                    .into_iter()
+                    .map(ToOwned::to_owned)
+                    .collect(),
+                misses_before: misses_by_program(&tracer),
+            };
+            if tracer.mode() < crate::evidence::Confidence::Exact {
+                made.docket.degraded.push(
+                    "the kernel refuses fentry programs: OOM kills and cgroup.kill are told apart by counters"
+                        .to_owned(),
+                );
+            }
+            made.tracer = Some(tracer);
+            made.ring = Some(ring);
+        }
+        Err(error) => made.docket.degraded.push(format!(
+            "no kernel side, so the verdict rests on counters and the wait status, and an escape would go unseen: {error}"
+        )),
+    }
+}
+
+/// Starts the analysis and waits for its end.
+async fn start_and_wait(
+    made: &mut Made,
+    identity: &crate::identity::Identity,
+    outputs: &crate::stdio::Outputs,
+    signals: &Signals,
+) -> Result<Ended, RunError> {
+    let Some(leaf) = &made.leaf else {
+        return Ok(Ended::default());
+    };
+    let docket = &made.docket;
+    let spec = &docket.spec;
+    let terminal = Terminal::detect();
+    let stdio = prepare::stdio(spec, outputs)
+        .map_err(RunError::system("duplicating stdin, stdout and stderr"))?;
+    if let Some(received) = signals
+        .try_next()
+        .map_err(RunError::system("reading the signalfd"))?
+    {
+        return Ok(cancelled_before_start(&received));
+    }
+    let spawned = spawn::spawn(&SpawnSpec {
+        argv: spec.command.clone(),
+        env: prepare::environment(spec, identity),
+        cwd: prepare::working_directory(spec),
+        identity,
+        stdin: stdio.stdin.as_fd(),
+        stdout: stdio.stdout.as_fd(),
+        stderr: stdio.stderr.as_fd(),
+        leaf: leaf.fd(),
+        launch: Launch::Direct,
+        oom_score_adj: OOM_SCORE_ADJ,
+        terminal,
+        ignored_signals: prepare::ignored_signals(),
+    });
+    drop(stdio);
+    let spawned = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            say(&error);
+            return Ok(Ended {
+                setup_failure: Some(error.into_failure()),
+                ..Ended::default()
+            });
+        }
+    };
+    let spawn_ns = u64::try_from(made.lap.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    made.timings.insert("spawn".to_owned(), spawn_ns);
+    let running_since = Instant::now();
+    if let Some(guardian) = &mut made.guardian
+        && let Some(walltime) = spec.limits.walltime.value
+    {
+        guardian.expect_end_within(walltime.saturating_add(spec.grace));
+    }
+    let ring = made.ring.take();
+    let mut running = Running::new(
+        docket,
+        leaf,
+        made.tracer.as_mut(),
+        ring,
+        spawned,
+        terminal,
+        signals,
+    )
+    .map_err(RunError::system("watching the analysis"))?;
+    let waited = running.until_main_ends().await;
+    let (mut ended, ring) = running.finish();
+    made.ring = ring;
+    if let Err(error) = waited {
+        // What is still running is killed with the leaf; the verdict says that it was us.
+        ended.own_actions.push(OwnAction {
+            reason: IntentReason::RunnerLost,
+            at_ns: clock::now_ns(),
+            signal: None,
+            detail: Some(format!("the event loop failed: {error}")),
+        });
+    }
+    let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    made.timings.insert("run".to_owned(), run_ns);
+    Ok(ended)
+}
+
+fn cancelled_before_start(received: &super::signals::Received) -> Ended {
+    Ended {
+        own_actions: vec![OwnAction {
+            reason: IntentReason::Cancelled,
+            at_ns: clock::now_ns(),
+            signal: Some(received.signal),
+            detail: Some("before the analysis was started".to_owned()),
+        }],
+        ..Ended::default()
+    }
+}
+
+fn say_notes(spec: &RunSpec, record: &RunRecord) {
+    let wanted = match spec.notes {
+        NotesPolicy::Always => true,
+        // Why a start failed has been said, in full.
+        NotesPolicy::Failure => !matches!(
+            record.termination.reason,
+            Reason::Completed | Reason::SetupFailed
+        ),
+        NotesPolicy::Never => false,
+    };
+    if wanted {
+        say(&record.completion_notes);
+    }
+}
+
+/// One line to stderr; where that is closed, there is nobody to tell.
+fn say(line: &dyn std::fmt::Display) {
+    let line = escape_untrusted(&line.to_string());
+    let _ = writeln!(std::io::stderr(), "sandbox: {line}");
+}

@@ -1,0 +1,281 @@
+//! Gathering the evidence once the leaf is empty: facts, counters, and what the runner did.
+
+use std::collections::BTreeMap;
+
+use super::{docket::Docket, processes::ProcessTable};
+use crate::{
+    cgroup::{LeafCgroup, LeafStats},
+    evidence::{
+        CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
+        OwnAction, Process, SetupFailure, WaitStatus,
+    },
+    trace::{Snapshot, Tracer},
+};
+
+/// How the run ended, as its supervisor (or guardian) saw it.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// The start came to nothing.
+    pub(super) setup_failure: Option<SetupFailure>,
+    /// Main's pid; all that is known of it without a kernel side.
+    pub(super) main_pid: Option<u32>,
+    /// When the spawn returned.
+    pub(super) started_at_ns: Option<u64>,
+    /// What wait(2) said.
+    pub(super) status: Option<WaitStatus>,
+    /// When it said so.
+    pub(super) ended_at_ns: Option<u64>,
+    /// What the runner did.
+    pub(super) own_actions: Vec<OwnAction>,
+    /// Processes that were still there when main had ended.
+    pub(super) left_over: Option<u64>,
+    /// The highest seen of what cannot be reclaimed, bytes.
+    pub(super) memory_needed_bytes: Option<u64>,
+    /// Who was in the run.
+    pub(super) processes: ProcessTable,
+    /// Who had left the leaf and was not seen dead in the end, by pid and start time.
+    pub(super) at_large: Vec<(u32, u64)>,
+    /// What went wrong on the way, one sentence each.
+    pub(super) degraded: Vec<String>,
+}
+
+/// What was read in the end.
+pub(super) struct Gathered {
+    /// For the verdict.
+    pub(super) evidence: Evidence,
+    /// For the usage; `None` without a leaf.
+    pub(super) stats: Option<LeafStats>,
+    /// Runs of programs that the kernel skipped meanwhile.
+    pub(super) missed: Option<u64>,
+}
+
+/// Reads everything; what cannot be read is said in `degraded`.
+pub(super) fn gather(
+    docket: &Docket,
+    leaf: Option<&LeafCgroup>,
+    tracer: Option<&Tracer>,
+    ended: &mut Ended,
+) -> Gathered {
+    let mut degraded = docket.degraded.clone();
+    degraded.append(&mut ended.degraded);
+    let mut confidence = docket.trace.mode;
+
+    let snapshot = match (tracer, &docket.leaf) {
+        (Some(tracer), Some(leaf)) => match tracer.snapshot(leaf.id) {
+            Ok(Some(snapshot)) => Some(snapshot),
+            Ok(None) => {
+                degraded.push("the kernel side has no facts of this leaf".to_owned());
+                None
+            }
+            Err(error) => {
+                degraded.push(error.to_string());
+                None
+            }
+        },
+        (None, _) | (_, None) => None,
+    };
+    if snapshot.is_none() {
+        confidence = Confidence::Inferred;
+    }
+    let missed = tracer.map(|tracer| missed(docket, tracer, &mut confidence, &mut degraded));
+
+    let (after, ancestors_after, stats) = match leaf {
+        Some(leaf) => {
+            let after = leaf.counters();
+            let ancestors = leaf.ancestor_counters();
+            let stats = leaf.stats();
+            let failures = after
+                .failures
+                .iter()
+                .chain(&ancestors.failures)
+                .chain(&stats.failures);
+            degraded.extend(failures.map(ToString::to_string));
+            (after.value, ancestors.value, Some(stats.value))
+        }
+        None => (EventCounters::default(), Vec::new(), None),
+    };
+
+    let mut signals = snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.signals.clone())
+        .unwrap_or_default();
+    ended.processes.name(&mut signals);
+    let main = snapshot
+        .as_ref()
+        .and_then(|snapshot| snapshot.main.as_ref());
+
+    let ancestors_before = docket
+        .ancestors_before
+        .iter()
+        .cloned()
+        .chain(std::iter::repeat(EventCounters::default()));
+    let evidence = Evidence {
+        clock: docket.clock,
+        confidence,
+        leaf: docket.leaf.clone(),
+        ancestors: docket.ancestors.clone(),
+        limits: docket.spec.limits.clone(),
+        effective: docket.effective.clone(),
+        enclosing: docket.enclosing.clone(),
+        on_pids_limit: docket.spec.on_pids_limit,
+        oom_scope: docket.spec.oom,
+        setup_failure: ended.setup_failure.clone(),
+        main: main
+            .map(|main| main.process.clone())
+            .or_else(|| ended.main_pid.map(|pid| only_pid(docket, pid))),
+        exec_at_ns: if ended.setup_failure.is_some() {
+            None
+        } else {
+            main.and_then(|main| main.exec_at_ns)
+                .or(ended.started_at_ns)
+        },
+        status: ended.status,
+        exit_at_ns: main.and_then(|main| main.exit_at_ns).or(ended.ended_at_ns),
+        kernel_status: main.and_then(|main| main.status),
+        runner_pids: docket.runner_pids.clone(),
+        own_actions: ended.own_actions.clone(),
+        signals,
+        facts: snapshot.as_ref().map(|snapshot| snapshot.facts),
+        counters: CounterSpan {
+            before: docket.before.clone(),
+            after,
+        },
+        ancestor_counters: ancestors_before
+            .zip(ancestors_after)
+            .map(|(before, after)| CounterSpan { before, after })
+            .collect(),
+        host_oom_kills: docket
+            .host_oom_kills_before
+            .zip(super::prepare::host_oom_kills())
+            .map(|(before, after)| after.saturating_sub(before)),
+        denied_forks: snapshot
+            .as_ref()
+            .map(|snapshot| denied_forks(docket, snapshot))
+            .unwrap_or_default(),
+        fugitives: snapshot
+            .as_ref()
+            .map(|snapshot| fugitives(snapshot, ended))
+            .unwrap_or_default(),
+        rlimit_cpu_seconds: docket.rlimit_cpu_seconds,
+        cpu_usage_us: stats.as_ref().and_then(|stats| stats.cpu_usage_us),
+        degraded,
+    };
+    Gathered {
+        evidence,
+        stats,
+        missed,
+    }
+}
+
+/// Runs of programs that the kernel skipped since the run began. A verdict that rests on one of them
+/// is not exact any more.
+fn missed(
+    docket: &Docket,
+    tracer: &Tracer,
+    confidence: &mut Confidence,
+    degraded: &mut Vec<String>,
+) -> u64 {
+    let mut total = 0;
+    for misses in tracer.misses() {
+        let before = docket
+            .trace
+            .misses_before
+            .get(misses.program)
+            .copied()
+            .unwrap_or_default();
+        let during = misses.count.saturating_sub(before);
+        total += during;
+        if during > 0 && misses.verdict {
+            *confidence = (*confidence).min(Confidence::Strong);
+            degraded.push(format!(
+                "the kernel skipped {during} runs of {} meanwhile, in this run or in others",
+                misses.program
+            ));
+        }
+    }
+    total
+}
+
+/// An intent that another process of the runner declared (the guardian, while the supervisor was
+/// stopped) is an action of ours too. To be asked before the next declaration takes its place.
+pub(super) fn add_declared(docket: &Docket, tracer: Option<&Tracer>, actions: &mut Vec<OwnAction>) {
+    let declared = tracer
+        .zip(docket.leaf.as_ref())
+        .and_then(|(tracer, leaf)| tracer.declared(leaf.id).ok().flatten());
+    if let Some((reason, at_ns)) = declared
+        && !actions
+            .iter()
+            .any(|action| action.reason == reason && action.at_ns <= at_ns)
+    {
+        actions.push(OwnAction {
+            reason,
+            at_ns,
+            signal: None,
+            detail: None,
+        });
+        actions.sort_by_key(|action| action.at_ns);
+    }
+}
+
+fn denied_forks(docket: &Docket, snapshot: &Snapshot) -> DeniedForks {
+    let facts = &snapshot.facts;
+    let ancestor = (facts.denying_cgroup_id != 0).then(|| {
+        docket
+            .ancestors
+            .iter()
+            .find(|cgroup| cgroup.id == facts.denying_cgroup_id)
+            .cloned()
+            .unwrap_or(CgroupRef {
+                path: format!("(cgroup {})", facts.denying_cgroup_id),
+                id: facts.denying_cgroup_id,
+            })
+    });
+    DeniedForks {
+        by_leaf: facts.denied_by_leaf,
+        by_ancestor: facts.denied_by_ancestor,
+        unknown: facts.denied_unknown,
+        ancestor,
+        first_at_ns: (facts.first_denied_ns != 0).then_some(facts.first_denied_ns),
+    }
+}
+
+fn fugitives(snapshot: &Snapshot, ended: &Ended) -> Vec<Fugitive> {
+    snapshot
+        .fugitives
+        .iter()
+        .map(|(key, fugitive)| Fugitive {
+            pid: key.tgid,
+            start_time_ns: key.start_time_ns,
+            comm: crate::trace::comm(&fugitive.comm),
+            cgroup: format!("(cgroup {})", fugitive.cgroup_id),
+            at_ns: fugitive.at_ns,
+            killed: !ended.at_large.contains(&(key.tgid, key.start_time_ns)),
+        })
+        .collect()
+}
+
+fn only_pid(docket: &Docket, pid: u32) -> Process {
+    Process {
+        pid,
+        start_time_ns: 0,
+        tid: pid,
+        comm: docket
+            .spec
+            .command
+            .first()
+            .map(|program| crate::record::lossless(program))
+            .unwrap_or_default(),
+        exe: None,
+        uid: Some(docket.user.uid),
+        cgroup_id: docket.leaf.as_ref().map_or(0, |leaf| leaf.id),
+    }
+}
+
+/// The misses of a tracer by program, to compare with later.
+pub(super) fn misses_by_program(tracer: &Tracer) -> BTreeMap<String, u64> {
+    tracer
+        .misses()
+        .into_iter()
+        .map(|misses| (misses.program.to_owned(), misses.count))
+        .collect()
+}

@@ -1,0 +1,24 @@
+//! One run from its leaf to its record.
+//!
+//! [`foreground`] is `sandbox run`: it prepares, spawns, waits in one event loop, ends what has to be
+//! ended, and concludes. Nothing is decided while the run goes on: what happens is gathered, and
+//! judged once the leaf is empty. [`guardian`] is the small process that takes the same last steps
+//! where the supervisor is gone.
+
+mod alarm;
+mod clock;
+mod conclude;
+mod docket;
+mod event_loop;
+mod foreground;
+mod gather;
+pub mod guardian;
+mod prepare;
+mod processes;
+mod reaper;
+mod record_file;
+mod signals;
+
+pub use foreground::{Outcome, foreground};
+pub use prepare::RunError;
+pub use record_file::RecordError;

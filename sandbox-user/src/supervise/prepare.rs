@@ -1,0 +1,248 @@
+//! What has to be in place before an analysis is started, each step with its own error.
+//!
+//! First what can be refused without having made anything (rights, identity, paths), then the
+//! guardian, the place in the cgroup tree, the leaf with its limits, the watch.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::{
+    record_file::{RecordError, RecordFile},
+    signals,
+};
+use crate::{
+    cgroup::CgroupError,
+    identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
+    spawn::WorkingDirectory,
+    spec::{EnvironmentBase, Output, RunAs, RunSpec},
+    stdio::{OutputError, Outputs, open_outputs},
+    sys::creds::FileIdentity,
+};
+
+/// Why `sandbox` could not do its part; exit status 125.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Cgroups and eBPF are root's.
+    #[error(
+        "`sandbox run` needs root, to make cgroups and to load eBPF programs; run it with sudo: the analysis itself runs as you"
+    )]
+    NotRoot,
+    /// Nobody to run as.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The record has nowhere to go.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An output has nowhere to go.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// No leaf, or no limits.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A system call of the engine's own failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// A system call that failed while doing `what`.
+    pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// What was settled and opened before anything was made.
+pub(super) struct Preparation {
+    pub(super) identity: Identity,
+    pub(super) record_file: Option<RecordFile>,
+    pub(super) outputs: Outputs,
+}
+
+/// Checks rights and identity and opens the files.
+///
+/// # Errors
+/// What is wrong with the request on this host; nothing is left behind.
+pub(super) fn prepare(spec: &RunSpec) -> Result<Preparation, RunError> {
+    signals::block().map_err(RunError::system("blocking signals"))?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let caller = Caller::current()?;
+    let asked = match &spec.run_as {
+        RunAs::Caller => None,
+        RunAs::User(name) => Some(name.clone()),
+    };
+    let choice = identity::choose(&identity::Facts::gather(asked, None))?;
+    let identity = identity::resolve(&choice, &caller, &SystemAccounts)?;
+    let record_file = spec
+        .record
+        .as_ref()
+        .map(|destination| {
+            RecordFile::open(destination, spec.run_id, &recorder(&caller, &identity))
+        })
+        .transpose()?;
+    match open_outputs(path_of(&spec.stdout), path_of(&spec.stderr), &identity) {
+        Ok(outputs) => Ok(Preparation {
+            identity,
+            record_file,
+            outputs,
+        }),
+        Err(error) => {
+            if let Some(file) = record_file {
+                file.discard();
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// With whose rights the record is written: the user's who called sudo, else the caller's own.
+fn recorder(caller: &Caller, identity: &Identity) -> FileIdentity {
+    match identity::choose(&identity::Facts::gather(None, None)) {
+        Ok(choice @ Choice::Sudo { .. }) => identity::resolve(&choice, caller, &SystemAccounts)
+            .map_or_else(|_| identity.into(), |sudoer| (&sudoer).into()),
+        Ok(Choice::Caller { .. } | Choice::Named { .. }) | Err(_) => FileIdentity {
+            uid: caller.euid,
+            gid: caller.gid,
+            groups: caller.groups.clone(),
+        },
+    }
+}
+
+/// The machine, as the record names it.
+pub(super) fn host() -> crate::record::Host {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
+    crate::record::Host {
+        hostname: read("/proc/sys/kernel/hostname").unwrap_or_default(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        kernel: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        cpu_model: None,
+        cpus: None,
+        memory_bytes: None,
+        swap_bytes: None,
+        runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn path_of(output: &Output) -> Option<&Path> {
+    match output {
+        Output::File(path) => Some(path),
+        Output::Inherit | Output::Stderr => None,
+    }
+}
+
+/// The three standard descriptors of the analysis.
+pub(super) struct Stdio {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Duplicates what the analysis gets, close-on-exec here.
+///
+/// # Errors
+/// EBADF where `sandbox` itself was started without one of them.
+pub(super) fn stdio(spec: &RunSpec, outputs: &Outputs) -> io::Result<Stdio> {
+    let own = |file: &Option<File>| file.as_ref().map(|file| file.as_fd().try_clone_to_owned());
+    let stderr =
+        own(&outputs.stderr).unwrap_or_else(|| io::stderr().as_fd().try_clone_to_owned())?;
+    let stdout = match (own(&outputs.stdout), &spec.stdout) {
+        (Some(file), _) => file?,
+        (None, Output::Stderr) => stderr.try_clone()?,
+        (None, Output::Inherit | Output::File(_)) => io::stdout().as_fd().try_clone_to_owned()?,
+    };
+    Ok(Stdio {
+        stdin: io::stdin().as_fd().try_clone_to_owned()?,
+        stdout,
+        stderr,
+    })
+}
+
+/// The whole environment of the analysis.
+pub(super) fn environment(spec: &RunSpec, identity: &Identity) -> Vec<(OsString, OsString)> {
+    let changes = &spec.environment;
+    let mut env: Vec<(OsString, OsString)> = match changes.base {
+        EnvironmentBase::Inherited => std::env::vars_os().collect(),
+        EnvironmentBase::Empty => Vec::new(),
+    };
+    let explicit: Vec<OsString> = changes.set.keys().cloned().collect();
+    identity.apply_to_env(&mut env, &explicit);
+    env.retain(|(name, _)| !changes.set.contains_key(name));
+    env.extend(
+        changes
+            .set
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    for (name, value) in spec.thread_variables() {
+        if !env.iter().any(|(known, _)| known == name) {
+            env.push((name.into(), value.into()));
+        }
+    }
+    env
+}
+
+/// Where the analysis starts: where `sandbox` stands, unless `--chdir` said otherwise.
+pub(super) fn working_directory(spec: &RunSpec) -> WorkingDirectory {
+    match std::env::current_dir() {
+        Ok(current) if current == spec.cwd => WorkingDirectory::Inherited,
+        Ok(_) | Err(_) => WorkingDirectory::Path(spec.cwd.clone()),
+    }
+}
+
+/// Signals that whoever called `sandbox` had ignored (nohup's SIGHUP), of those that a shell leaves
+/// ignored for a reason; SIGPIPE is ignored by every Rust program and is not one of them.
+pub(super) fn ignored_signals() -> Vec<i32> {
+    const SIGPIPE: i32 = 13;
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let mask = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigIgn:"))?
+                .trim()
+                .to_owned();
+            u64::from_str_radix(&mask, 16).ok()
+        })
+        .map(|mask| {
+            (1..=64)
+                .filter(|signal| mask >> (signal - 1) & 1 == 1 && *signal != SIGPIPE)
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+/// RLIMIT_CPU, soft and hard, seconds; `None` = infinity.
+pub(super) fn rlimit_cpu_seconds() -> (Option<u64>, Option<u64>) {
+    let finite = |value| (value != nix::libc::RLIM_INFINITY).then_some(value);
+    getrlimit(Resource::RLIMIT_CPU)
+        .map(|(soft, hard)| (finite(soft), finite(hard)))
+        .unwrap_or((None, None))
+}
+
+/// `oom_kill` of /proc/vmstat: OOM kills of the whole host since boot.
+pub(super) fn host_oom_kills() -> Option<u64> {
+    std::fs::read_to_string("/proc/vmstat")
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?
+        .trim()
+        .parse()
+        .ok()
+}

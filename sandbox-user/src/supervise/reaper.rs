@@ -1,0 +1,98 @@
+//! Ending processes: the members of a leaf, and those that left it.
+//!
+//! A signal goes to a process by its pidfd, after a second look that it is still who it was. The
+//! leaf is emptied by `cgroup.kill`, written again until nobody is left, since a fork may race it
+//! on older kernels.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::libc;
+use sandbox_ebpf as wire;
+
+use crate::{
+    cgroup::{CgroupError, LeafCgroup, Population},
+    sys::pidfd::{self, Stat},
+};
+
+/// How long a leaf may take to become empty; what is left then hangs in the kernel.
+const EMPTY_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks; the first ones come sooner.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Sends a signal to each member of the leaf; returns how many got it.
+///
+/// # Errors
+/// Where the leaf cannot be read.
+pub(super) fn signal_members(leaf: &LeafCgroup, signal: i32) -> Result<usize, CgroupError> {
+    let members: Vec<(u32, OwnedFd)> = leaf
+        .procs()?
+        .into_iter()
+        .filter_map(|pid| {
+            let fd = pidfd::open(i32::try_from(pid).ok()?).ok()?;
+            Some((pid, fd))
+        })
+        .collect();
+    // A pid that is still listed belongs to the process that its descriptor names.
+    let still = leaf.procs()?;
+    Ok(members
+        .into_iter()
+        .filter(|(pid, _)| still.contains(pid))
+        .filter(|(_, fd)| pidfd::send_signal(fd.as_fd(), signal).is_ok())
+        .count())
+}
+
+/// Kills everything in the leaf until it is empty. Returns whether it became so.
+///
+/// # Errors
+/// Where the leaf cannot be written or read.
+pub(super) async fn empty(leaf: &LeafCgroup) -> Result<Population, CgroupError> {
+    let until = Instant::now() + EMPTY_WITHIN;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if leaf.population()? == Population::Empty {
+            return Ok(Population::Empty);
+        }
+        if Instant::now() > until {
+            return Ok(Population::Populated);
+        }
+        leaf.kill()?;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_EVERY);
+    }
+}
+
+/// Kills a process that left the leaf, if it is still who it was. Returns whether it is gone.
+pub(super) fn kill_fugitive(key: &wire::ProcessKey) -> bool {
+    let Ok(pid) = i32::try_from(key.tgid) else {
+        return true;
+    };
+    let Ok(fd) = pidfd::open(pid) else {
+        return true;
+    };
+    match Stat::of(pid) {
+        Ok(stat) if stat.start_time_ticks == ticks(key.start_time_ns) => {
+            // An error is that it has just gone; the next look will tell.
+            let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
+            has_ended(pid)
+        }
+        Ok(_) | Err(_) => true,
+    }
+}
+
+/// Whether a process is a zombie or gone.
+fn has_ended(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(|byte| *byte == b')')
+            .next()
+            .and_then(|rest| rest.get(1).copied())
+            .is_none_or(|state| matches!(state, b'Z' | b'X'))
+    })
+}
+
+/// ns since boot as /proc/PID/stat has them: clock ticks of USER_HZ, 100 a second on all Linux ABIs.
+fn ticks(ns: u64) -> u64 {
+    ns / 10_000_000
+}

@@ -1,0 +1,129 @@
+//! Signals that `sandbox` itself gets, as a descriptor: signalfd(2).
+//!
+//! They are blocked from the first moment on, so that none ends `sandbox` before its record is
+//! written, and they come with their sender, which the record names.
+
+use std::{io, os::fd::OwnedFd};
+
+use nix::{
+    libc,
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::sys::readiness;
+
+/// What cancels a run.
+const CANCEL: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
+/// What is passed on to the main process.
+const PASS_ON: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// A signal that `sandbox` got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Received {
+    /// Its number.
+    pub(super) signal: i32,
+    /// What to do about it.
+    pub(super) meaning: Meaning,
+    /// Who sent it.
+    pub(super) origin: Origin,
+}
+
+/// What a signal to `sandbox` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// End the run.
+    Cancel,
+    /// Tell the main process.
+    PassOn,
+}
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The kernel: the terminal's Ctrl-C or hangup, which goes to the whole foreground process
+    /// group.
+    Kernel,
+    /// This process.
+    Process(u32),
+}
+
+/// The signals of this process, blocked and queued.
+pub(super) struct Signals {
+    queue: SignalFd,
+    waiting: AsyncFd<OwnedFd>,
+}
+
+fn mask() -> SigSet {
+    CANCEL.into_iter().chain(PASS_ON).collect()
+}
+
+/// Blocks the signals for this thread and all that it starts later. To be called first of all.
+///
+/// # Errors
+/// None that sigprocmask(2) knows for a valid set.
+pub(super) fn block() -> io::Result<()> {
+    Ok(mask().thread_block()?)
+}
+
+impl Signals {
+    /// Opens the queue of what [`block`] has blocked.
+    ///
+    /// # Errors
+    /// EMFILE and the like.
+    pub(super) fn open() -> io::Result<Self> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let queue = SignalFd::with_flags(&mask(), flags)?;
+        Ok(Self {
+            waiting: readiness::watch(&queue, Interest::READABLE)?,
+            queue,
+        })
+    }
+
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// Where the descriptor cannot be read.
+    pub(super) async fn next(&self) -> io::Result<Received> {
+        loop {
+            let mut ready = self.waiting.readable().await?;
+            match self.try_next()? {
+                Some(received) => return Ok(received),
+                None => ready.clear_ready(),
+            }
+        }
+    }
+
+    /// The next one, if there is any.
+    ///
+    /// # Errors
+    /// Where the descriptor cannot be read.
+    pub(super) fn try_next(&self) -> io::Result<Option<Received>> {
+        let Some(info) = self.queue.read_signal()? else {
+            return Ok(None);
+        };
+        let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
+        let cancels = CANCEL.iter().any(|known| *known as i32 == signal);
+        Ok(Some(Received {
+            signal,
+            meaning: if cancels {
+                Meaning::Cancel
+            } else {
+                Meaning::PassOn
+            },
+            origin: if info.ssi_code == libc::SI_KERNEL {
+                Origin::Kernel
+            } else {
+                Origin::Process(info.ssi_pid)
+            },
+        }))
+    }
+}
