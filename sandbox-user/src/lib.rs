@@ -3,6 +3,8 @@
 
 pub mod limits;
 
+pub mod host;
+
 pub mod cgroup;
 
 pub mod evidence;
