@@ -3,7 +3,9 @@
 //! Colour only repeats what the first word of a line says, and control characters of anything that
 //! was read from the host never reach the terminal.
 
+use std::error::Error;
 use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
@@ -11,7 +13,9 @@ use super::HostInfo;
 use super::assess::{Finding, Status, assess, will_run};
 use super::facts::HostFacts;
 use crate::cgroup::{Hierarchy, Mount, Proc, orphans};
+use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
+use crate::trace::{self, Tracer};
 
 /// Whether text may carry colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,44 @@ impl Colour {
             Self::Off
         }
     }
+}
+
+/// `sandbox check`: looks, removes what nobody looks after, prints to stdout. Returns the exit status.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
+    let mut report = CheckReport::gather(|| match Tracer::open() {
+        Ok(tracer) => Ok(tracer.mode()),
+        Err(error) => Err(error.to_string()),
+    });
+    report.remove_orphans();
+    if args.cleaning() == Cleaning::Remove {
+        report.clean(remove_pins);
+    }
+    let text = match args.output() {
+        CheckOutput::Text => report.text(Colour::for_stdout()),
+        CheckOutput::Json => report.json()? + "\n",
+    };
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(report.exit_status())
+}
+
+/// Removes pinned programs that watch no live run; says which.
+fn remove_pins() -> Result<Vec<String>, String> {
+    let mount = Hierarchy::survey()
+        .and_then(Hierarchy::into_mount)
+        .map_err(|error| error.to_string())?;
+    let live: Vec<u64> = orphans::survey(&mount, &Proc::default())
+        .live
+        .iter()
+        .filter_map(|leaf| Some(std::fs::metadata(mount.dir(leaf).ok()?).ok()?.ino()))
+        .collect();
+    let removed = trace::clean(&live).map_err(|error| error.to_string())?;
+    Ok(removed
+        .into_iter()
+        .map(|path| format!("unused eBPF programs {path}"))
+        .collect())
 }
 
 /// The result of `sandbox check`.
@@ -94,9 +136,9 @@ impl CheckReport {
         }
     }
 
-    /// Exit status of `sandbox check`: 0 when `run` will work, else 1.
+    /// Exit status of `sandbox check`: 0 when `run` will work, else 125.
     pub fn exit_status(&self) -> u8 {
-        u8::from(!self.ok)
+        if self.ok { 0 } else { EXIT_FAILURE }
     }
 
     /// For people.

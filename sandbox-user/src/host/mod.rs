@@ -10,7 +10,7 @@ mod facts;
 use serde::{Deserialize, Serialize};
 
 pub use assess::{Finding, Status, assess, will_run};
-pub use check::{CheckReport, Colour};
+pub use check::{CheckReport, Colour, check};
 pub use facts::{Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, Support};
 
 /// What the record says of the host; `None` = could not be read.

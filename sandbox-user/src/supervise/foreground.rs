@@ -15,12 +15,13 @@ use super::{
     signals::Signals,
 };
 use crate::{
-    cgroup::{self, LeafCgroup, Owner, Proc, orphans},
+    cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging, orphans},
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
+    host::HostInfo,
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, Reason, RunRecord, User},
-    spawn::{self, Launch, SpawnSpec, Terminal},
+    spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::{NotesPolicy, RunSpec},
     trace::{Ring, Tracer},
 };
@@ -59,6 +60,8 @@ struct Made {
     tracer: Option<Tracer>,
     ring: Option<Ring>,
     guardian: Option<Guardian>,
+    place: Option<Place>,
+    orphans: Vec<u64>,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -93,7 +96,7 @@ async fn run(
                 gid: identity.gid,
                 name: identity.name.clone(),
             },
-            host: prepare::host(),
+            host: HostInfo::gather(&Proc::default()),
             accepted_at,
             clock: clock::anchor(),
             leaf: None,
@@ -113,6 +116,8 @@ async fn run(
         tracer: None,
         ring: None,
         guardian: None,
+        place: None,
+        orphans: Vec::new(),
         timings: BTreeMap::new(),
         lap: Instant::now(),
     };
@@ -194,6 +199,7 @@ async fn set_up(
     made.docket.before = before.value;
     made.docket.ancestors_before = ancestors_before.value;
     let leaf_id = leaf.cgroup().id;
+    made.place = Some(place);
     made.lap("cgroup");
 
     watch(made, leaf_id);
@@ -214,6 +220,7 @@ fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
         .degraded
         .extend(sweep.failures.iter().map(ToString::to_string));
     for orphan in &sweep.removed {
+        made.orphans.push(orphan.id);
         say(&format!(
             "removed {}, left behind by a run whose `sandbox` was killed",
             orphan.cgroup
@@ -225,6 +232,9 @@ fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
 /// Begins to watch; a host that does not allow it is degraded, not refused.
 fn watch(made: &mut Made, leaf_id: u64) {
     let watched = Tracer::open().and_then(|mut tracer| {
+        for orphan in &made.orphans {
+            tracer.forget(*orphan)?;
+        }
         let ring = tracer.watch(leaf_id)?;
         Ok((tracer, ring))
     });
@@ -276,7 +286,7 @@ async fn start_and_wait(
     {
         return Ok(cancelled_before_start(&received));
     }
-    let spawned = spawn::spawn(&SpawnSpec {
+    let mut start = SpawnSpec {
         argv: spec.command.clone(),
         env: prepare::environment(spec, identity),
         cwd: prepare::working_directory(spec),
@@ -289,7 +299,21 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: prepare::ignored_signals(),
-    });
+    };
+    let mut spawned = spawn::spawn(&start);
+    if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {
+        // cgroup.kill was once written in our own cgroup: clone from another one. The child that was
+        // killed must not pass for the main process.
+        let staging = Staging::create(place, spec.run_id)?;
+        if let Some(tracer) = &mut made.tracer {
+            tracer.forget(leaf.cgroup().id)?;
+            made.ring = Some(tracer.watch(leaf.cgroup().id)?);
+        }
+        start.launch = Launch::Staged {
+            procs: staging.procs(),
+        };
+        spawned = spawn::spawn(&start);
+    }
     drop(stdio);
     let spawned = match spawned {
         Ok(spawned) => spawned,

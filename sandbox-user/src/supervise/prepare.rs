@@ -24,6 +24,7 @@ use crate::{
     spec::{EnvironmentBase, Output, RunAs, RunSpec},
     stdio::{OutputError, Outputs, open_outputs},
     sys::creds::FileIdentity,
+    trace::TraceError,
 };
 
 /// Why `sandbox` could not do its part; exit status 125.
@@ -46,6 +47,9 @@ pub enum RunError {
     /// No leaf, or no limits.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The kernel side failed where it had worked before.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A system call of the engine's own failed.
     #[error("{what}: {source}")]
     System {
@@ -118,25 +122,6 @@ fn recorder(caller: &Caller, identity: &Identity) -> FileIdentity {
             gid: caller.gid,
             groups: caller.groups.clone(),
         },
-    }
-}
-
-/// The machine, as the record names it.
-pub(super) fn host() -> crate::record::Host {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .ok()
-            .map(|text| text.trim().to_owned())
-    };
-    crate::record::Host {
-        hostname: read("/proc/sys/kernel/hostname").unwrap_or_default(),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
-        kernel: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
-        cpu_model: None,
-        cpus: None,
-        memory_bytes: None,
-        swap_bytes: None,
-        runner_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 

@@ -40,7 +40,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 const PINS: &str = "/sys/fs/bpf/sandbox";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCK: &str = "/run/sandbox/bpf.lock";
-const RINGS: &str = "RINGS";
+/// The map of ring buffers.
+pub(super) const RINGS: &str = "RINGS";
 const LINK_PREFIX: &str = "link_";
 /// Bytes of a supervisor's ring; detail beyond it is dropped and counted.
 pub(super) const RING_BYTES: u32 = 512 * 1024;
@@ -82,6 +83,18 @@ impl PinDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The pid of who makes it, or keeps it for itself; `None` for what is in its place.
+    fn maker(&self) -> Option<&str> {
+        let name = self.0.file_name()?.to_str()?;
+        Some(name.split_once('-')?.1)
+    }
+
+    /// Whether it is a live process's own.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.maker()
+            .is_some_and(|pid| Path::new("/proc").join(pid).exists())
     }
 
     /// Opens a pinned map.
@@ -233,13 +246,7 @@ fn prepare_pins() -> Result<(), TraceError> {
     let pins = Path::new(PINS);
     fs::create_dir_all(pins).map_err(|source| failed(pins, source))?;
     for dir in PinDir::all().map_err(|source| failed(pins, source))? {
-        let left_behind = dir
-            .path()
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.split_once('-'))
-            .is_some_and(|(_, pid)| !Path::new("/proc").join(pid).exists());
-        if left_behind {
+        if dir.maker().is_some() && !dir.is_being_made() {
             dir.remove().map_err(|source| failed(dir.path(), source))?;
         }
     }

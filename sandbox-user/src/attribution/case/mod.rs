@@ -21,8 +21,8 @@ use crate::limits::{
     EffectiveLimits, Enclosing, EnclosingLimits, Limit, Limits, OnPidsLimit, OomScope, Source,
 };
 use crate::record::{
-    Cleanup, CleanupMethod, Host, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext,
-    RunParts, RunRecord, TracingPart, Usage, User,
+    Cleanup, CleanupMethod, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext, RunParts,
+    RunRecord, TracingPart, Usage, User,
 };
 
 pub(crate) const LEAF: u64 = 100;
@@ -414,10 +414,10 @@ impl Case {
                 gid: 1000,
                 name: Some("ada".to_owned()),
             },
-            host: Host {
-                hostname: "node1".to_owned(),
+            host: crate::host::HostInfo {
+                hostname: Some("node1".to_owned()),
                 boot_id: None,
-                kernel: "6.12.117".to_owned(),
+                kernel: Some("6.12.117".to_owned()),
                 cpu_model: None,
                 cpus: Some(8),
                 memory_bytes: Some(16 << 30),
