@@ -117,7 +117,7 @@ fn cgroups(facts: &HostFacts) -> Vec<Finding> {
     findings.push(nsdelegate(&mount, facts.manager));
     findings.extend(local_events(&mount));
     findings.extend(facts.placement.as_ref().map(|placement| match placement {
-        Ok(placement) => place(decide(placement)),
+        Ok(placement) => place(decide(placement), facts.system_bus),
         Err(error) => Finding::new("placement", Status::Missing, error, None),
     }));
     findings
@@ -174,13 +174,20 @@ fn local_events(mount: &Mount) -> Option<Finding> {
     ))
 }
 
-fn place(decided: Result<Placement, CgroupError>) -> Finding {
+fn place(decided: Result<Placement, CgroupError>, system_bus: Support) -> Finding {
     let name = "placement";
     match decided {
         Ok(Placement::OwnUnit(cgroup)) => {
             Finding::ok(name, format!("in {cgroup}, which systemd delegated"))
         }
-        Ok(Placement::Scope) => Finding::ok(name, "in a transient scope of systemd's, one a run"),
+        Ok(Placement::Scope) => match system_bus {
+            Support::Present => Finding::ok(name, "in a transient scope of systemd's, one a run"),
+            Support::Absent => {
+                let found = "systemd cannot be asked for a scope: nobody answers on /run/dbus/system_bus_socket";
+                let mend = "install and start the system bus (`systemctl start dbus.socket`)";
+                Finding::new(name, Status::Missing, found, Some(mend))
+            }
+        },
         Ok(Placement::Bare(cgroup)) => Finding::ok(name, format!("in {cgroup} (no systemd)")),
         Err(error) => Finding::new(name, Status::Missing, error.to_string(), None),
     }
@@ -354,6 +361,7 @@ mod tests {
                 inside_leaf: None,
             })),
             manager: Manager::Systemd,
+            system_bus: Support::Present,
             cgroup_kill: Some(Support::Present),
             memory_peak: Some(Support::Present),
             swap_max: Some(Support::Present),
@@ -381,7 +389,13 @@ mod tests {
     #[test]
     fn each_lack_is_one_finding_that_says_how_to_mend_it() {
         type Change = fn(&mut HostFacts);
-        let table: [(Change, &str, Status, &str); 12] = [
+        let table: [(Change, &str, Status, &str); 13] = [
+            (
+                |f| f.system_bus = Support::Absent,
+                "placement",
+                Status::Missing,
+                "dbus.socket",
+            ),
             (|f| f.euid = 1000, "privileges", Status::Missing, "sudo"),
             (
                 |f| f.capabilities = Some(Capabilities(!(1 << 7))),

@@ -74,13 +74,13 @@ pub enum Lockdown {
     Confidentiality,
 }
 
-/// Whether cgroups below the root have a file.
+/// Whether something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Support {
-    /// They have it.
+    /// It is.
     Present,
-    /// They lack it.
+    /// It is not.
     Absent,
 }
 
@@ -99,6 +99,8 @@ pub struct HostFacts {
     pub placement: Option<Result<PlacementFacts, String>>,
     /// Who owns the cgroup tree.
     pub manager: Manager,
+    /// Whether the system bus takes connections, over which systemd is asked for a scope.
+    pub system_bus: Support,
     /// `cgroup.kill` (5.14); `None` where no cgroup is there to look at.
     pub cgroup_kill: Option<Support>,
     /// `memory.peak` (5.19).
@@ -137,6 +139,7 @@ impl HostFacts {
             placement: mount
                 .map(|mount| PlacementFacts::gather(mount).map_err(|error| error.to_string())),
             manager: Manager::of_host(),
+            system_bus: listening(Path::new("/run/dbus/system_bus_socket")),
             cgroup_kill: support(&samples, "cgroup.procs", "cgroup.kill"),
             memory_peak: support(&samples, "memory.max", "memory.peak"),
             swap_max: support(&samples, "memory.max", "memory.swap.max"),
@@ -170,6 +173,14 @@ fn support(samples: &[std::path::PathBuf], beside: &str, name: &str) -> Option<S
     } else {
         Support::Absent
     })
+}
+
+/// Whether somebody listens on a socket: its file outlives who made it.
+fn listening(path: &Path) -> Support {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Support::Present,
+        Err(_) => Support::Absent,
+    }
 }
 
 fn btf(path: &Path) -> Btf {
@@ -300,6 +311,16 @@ mod tests {
         assert!(has_bpffs(&line("/sys/fs/bpf", "bpf")));
         assert!(!has_bpffs(&line("/mnt/bpf", "bpf")));
         assert!(!has_bpffs(&line("/sys/fs/bpf", "tmpfs")));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_absent() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        assert_eq!(listening(&path), Support::Present);
+        drop(listener);
+        assert_eq!(listening(&path), Support::Absent);
     }
 
     #[test]
