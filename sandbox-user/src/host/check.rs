@@ -256,7 +256,7 @@ removed   orphaned leaf /sandbox/runs/x
 
     #[test]
     fn only_what_is_missing_fails_the_check() {
-        assert_eq!(report(Status::Missing).exit_status(), 1);
+        assert_eq!(report(Status::Missing).exit_status(), EXIT_FAILURE);
         assert_eq!(report(Status::Degraded).exit_status(), 0);
     }
 
