@@ -20,7 +20,7 @@ use sandbox_ebpf::{
 
 use crate::{
     kernel::{self, Ptr, load},
-    maps::{self, FUGITIVES, MAINS, count},
+    maps::{self, FUGITIVES, MAINS, count, count_from},
     offsets::offset,
     stream,
 };
@@ -89,7 +89,7 @@ fn exec(ctx: BtfTracePointContext) -> i32 {
     let Some(facts) = maps::facts(cgroup_id) else {
         return 0;
     };
-    count(unsafe { &raw mut (*facts).execs }, 1);
+    count(unsafe { &raw mut (*facts).execs });
     let mut event = ExecEvent {
         header: stream::header::<ExecEvent>(facts, cgroup_id, EventKind::Exec),
         task: kernel::describe(task, cgroup_id),
@@ -132,7 +132,7 @@ fn born(task: Ptr, cgroup_id: u64) {
         parent: kernel::describe_current(),
     };
     if event.child.pid == event.child.tgid {
-        if count(unsafe { &raw mut (*facts).births }, 1) == 0 {
+        if count_from(unsafe { &raw mut (*facts).births }) == 0 {
             let main = Main {
                 task: event.child,
                 exec_at_ns: 0,
@@ -147,7 +147,7 @@ fn born(task: Ptr, cgroup_id: u64) {
             maps::check(facts, MAINS.insert(cgroup_id, main, BPF_NOEXIST.into()));
         }
     } else {
-        count(unsafe { &raw mut (*facts).threads }, 1);
+        count(unsafe { &raw mut (*facts).threads });
     }
     stream::send(facts, cgroup_id, &mut event);
 }
@@ -157,7 +157,7 @@ fn exited(task: Ptr, cgroup_id: u64) {
     let Some(facts) = maps::facts(cgroup_id) else {
         return;
     };
-    count(unsafe { &raw mut (*facts).exits }, 1);
+    count(unsafe { &raw mut (*facts).exits });
     let signal: Ptr = load(task, offset!(task_struct_signal));
     let mut event = ExitEvent {
         header: stream::header::<ExitEvent>(facts, cgroup_id, EventKind::Exit),
@@ -189,12 +189,12 @@ fn exited(task: Ptr, cgroup_id: u64) {
 #[inline(always)]
 fn moved(task: Ptr, left: u64, entered: u64) {
     if let Some(facts) = maps::facts(entered) {
-        count(unsafe { &raw mut (*facts).joined }, 1);
+        count(unsafe { &raw mut (*facts).joined });
     }
     let Some(facts) = maps::facts(left) else {
         return;
     };
-    count(unsafe { &raw mut (*facts).escapes }, 1);
+    count(unsafe { &raw mut (*facts).escapes });
     let mut event = EscapeEvent {
         header: stream::header::<EscapeEvent>(facts, left, EventKind::Escape),
         task: kernel::describe(task, entered),

@@ -79,10 +79,17 @@ impl Rings {
     }
 }
 
-/// Adds to a counter that several CPUs count in; returns what it was before.
+/// Counts one more in a counter that several CPUs count in.
 #[inline(always)]
-pub(crate) fn count(counter: *mut u64, by: u64) -> u64 {
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, by) }
+pub(crate) fn count(counter: *mut u64) {
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}
+
+/// The same, and says what the counter was before. Sequentially consistent, since for a relaxed one
+/// LLVM 22 emits an addition that fetches nothing, and its "result" is the 1 that was added.
+#[inline(always)]
+pub(crate) fn count_from(counter: *mut u64) -> u64 {
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, 1) }
 }
 
 /// The counters of a leaf, if it is watched.
@@ -95,6 +102,6 @@ pub(crate) fn facts(cgroup_id: u64) -> Option<*mut Facts> {
 #[inline(always)]
 pub(crate) fn check(facts: *mut Facts, updated: Result<(), i32>) {
     if updated.is_err() {
-        count(unsafe { &raw mut (*facts).failed_updates }, 1);
+        count(unsafe { &raw mut (*facts).failed_updates });
     }
 }

@@ -47,7 +47,7 @@ fn fork_denied(ctx: FExitContext) -> i32 {
             &raw mut (*facts).denied_by_ancestor
         }
     };
-    count(counter, 1);
+    count(counter);
     unsafe {
         if (*facts).first_denied_ns == 0 {
             (*facts).first_denied_ns = event.header.at_ns;

@@ -19,7 +19,9 @@ use sandbox_ebpf::{
 
 use crate::{
     kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
-    maps::{self, CGROUP_KILLS, FIRST_KILL, INTENTS, LAST_KILL, MAINS, OOMS, VICTIMS, count},
+    maps::{
+        self, CGROUP_KILLS, FIRST_KILL, INTENTS, LAST_KILL, MAINS, OOMS, VICTIMS, count, count_from,
+    },
     offsets::offset,
     stream,
 };
@@ -140,7 +142,7 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
                 &raw mut (*facts).other_kills
             }
         };
-        count(counter, 1);
+        count(counter);
         if unsafe { FIRST_KILL.get(cgroup_id) }.is_none() {
             // Two CPUs may both find it empty; the first insert stands.
             let _ = FIRST_KILL.insert(cgroup_id, kill, BPF_NOEXIST.into());
@@ -156,10 +158,10 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
     if unsafe { VICTIMS.get(key) }.is_some() {
         maps::check(facts, VICTIMS.insert(key, kill, BPF_EXIST.into()));
     } else if kill.flags & KILL_OF_MAIN != 0
-        || count(unsafe { &raw mut (*facts).victims }, 1) < VICTIMS_PER_LEAF
+        || count_from(unsafe { &raw mut (*facts).victims }) < VICTIMS_PER_LEAF
     {
         maps::check(facts, VICTIMS.insert(key, kill, BPF_ANY.into()));
     } else {
-        count(unsafe { &raw mut (*facts).victims_left_out }, 1);
+        count(unsafe { &raw mut (*facts).victims_left_out });
     }
 }

@@ -9,13 +9,13 @@ use aya_ebpf::helpers::{
 };
 use sandbox_ebpf::{EventKind, Facts, Header};
 
-use crate::maps::{RINGS, count};
+use crate::maps::{RINGS, count, count_from};
 
 /// The head of the next event of this leaf.
 #[inline(always)]
 pub(crate) fn header<E>(facts: *mut Facts, cgroup_id: u64, kind: EventKind) -> Header {
     Header {
-        seq: count(unsafe { &raw mut (*facts).last_seq }, 1) + 1,
+        seq: count_from(unsafe { &raw mut (*facts).last_seq }) + 1,
         at_ns: unsafe { bpf_ktime_get_ns() },
         cgroup_id,
         kind: kind as u32,
@@ -32,6 +32,6 @@ pub(crate) fn send<E>(facts: *mut Facts, cgroup_id: u64, event: &mut E) {
         && unsafe { bpf_ringbuf_output(ring, (&raw mut *event).cast(), size_of::<E>() as u64, 0) }
             == 0;
     if !sent {
-        count(unsafe { &raw mut (*facts).dropped }, 1);
+        count(unsafe { &raw mut (*facts).dropped });
     }
 }

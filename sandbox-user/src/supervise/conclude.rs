@@ -20,6 +20,7 @@ use crate::{
     attribution,
     cgroup::{CgroupError, LeafCgroup, LeafStats, Population, Removal},
     evidence::IntentReason,
+    notes,
     record::{
         Cleanup, CleanupMethod, MemoryNeeded, Pressure, PressureTotals, ProcessesPart, RunParts,
         RunRecord, TracingPart, Usage,
@@ -95,6 +96,7 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
     if ending.docket.spec.timings == Timings::Include {
         record.timings = Some(ending.timings);
     }
+    record.completion_notes = notes::render(&record);
     if let Some(file) = record_file {
         match recorded {
             Ok(()) => recorded = file.finish(&record),

@@ -352,14 +352,11 @@ fn cancelled_before_start(received: &super::signals::Received) -> Ended {
 fn say_notes(spec: &RunSpec, record: &RunRecord) {
     let wanted = match spec.notes {
         NotesPolicy::Always => true,
-        // Why a start failed has been said, in full.
-        NotesPolicy::Failure => !matches!(
-            record.termination.reason,
-            Reason::Completed | Reason::SetupFailed
-        ),
+        NotesPolicy::Failure => record.termination.reason != Reason::Completed,
         NotesPolicy::Never => false,
     };
-    if wanted {
+    // Why a start failed has been said, in full.
+    if wanted && record.termination.reason != Reason::SetupFailed {
         say(&record.completion_notes);
     }
 }
