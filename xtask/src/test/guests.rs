@@ -251,6 +251,10 @@ fn judge(status: u64, time: Duration, mut output: String) -> TestResult {
             "\nThe test did not end within {} s and was killed.\n",
             time.as_secs()
         )),
+        129..=255 => output.push_str(&format!(
+            "\nThe test's process died of signal {}.\n",
+            status - 128
+        )),
         _ => {}
     }
     TestResult {
