@@ -23,6 +23,7 @@ pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};
 pub use leaf::{EventFile, Freezer, LeafCgroup, Population, Removal, leaf_path, read_population};
 pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
+pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
 pub use placement::{Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, prepare};
 pub use stats::{LeafStats, Reading};

@@ -161,6 +161,13 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<Confidence, TraceError> {
         return Ok(mode);
     }
     prepare_pins()?;
+    if dir.path().exists() {
+        // Some of its links were taken away: what is left sees only half.
+        dir.remove().map_err(|source| TraceError::Io {
+            path: dir.path().display().to_string(),
+            source,
+        })?;
+    }
     let own = PinDir(Path::new(PINS).join(format!("loading-{}", std::process::id())));
     let loaded = load_into(&own, None).and_then(|(mode, _)| {
         fs::rename(own.path(), dir.path()).map_err(|source| TraceError::Io {
@@ -284,7 +291,11 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
                 .map_err(|error| load_failed("a map")(&error))?;
         }
     }
-    let exact = attach_all(&mut object, dir, Confidence::Exact, &btf);
+    let exact = if functions_can_be_traced() {
+        attach_all(&mut object, dir, Confidence::Exact, &btf)
+    } else {
+        Err("kernel.ftrace_enabled is 0".to_owned())
+    };
     match exact {
         Ok(()) => Ok((Confidence::Exact, object)),
         Err(refused) => {
@@ -306,6 +317,11 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
             Ok((Confidence::Strong, object))
         }
     }
+}
+
+/// With `kernel.ftrace_enabled` at 0 fentry programs attach and never run.
+fn functions_can_be_traced() -> bool {
+    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").map_or(true, |text| text.trim() != "0")
 }
 
 fn attach_all(
