@@ -9,9 +9,11 @@ mod guest;
 mod leftovers;
 mod record;
 mod run;
+mod scene;
 pub mod wait;
 
 pub use guest::{Guest, Mode};
 pub use leftovers::Leftovers;
 pub use record::Record;
 pub use run::{Outcome, Running, Sandbox, victim};
+pub use scene::{Scene, Spoken};

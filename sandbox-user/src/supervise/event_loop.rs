@@ -203,6 +203,7 @@ impl<'a> Running<'a> {
                 rung = self.alarms.sample.rings() => {
                     rung?;
                     self.sample();
+                    self.check_escapes()?;
                     self.alarms.sample.set(SAMPLE_EVERY)?;
                 }
             }
@@ -317,7 +318,23 @@ impl<'a> Running<'a> {
         if let Err(error) = self.leaf.kill() {
             self.ended.degraded.push(error.to_string());
         }
+        self.kill_fugitives();
         self.alarms.kill_again.set(KILL_EVERY)
+    }
+
+    /// Who left the leaf is beyond `cgroup.kill`; main itself may be among them.
+    fn kill_fugitives(&mut self) {
+        let Some(tracer) = self.tracer.as_deref() else {
+            return;
+        };
+        match tracer.fugitives_of(self.leaf.cgroup().id) {
+            Ok(known) => {
+                for (key, _) in &known {
+                    reaper::kill_fugitive(key);
+                }
+            }
+            Err(error) => self.ended.degraded.push(error.to_string()),
+        }
     }
 
     fn warn(&self) {
@@ -408,6 +425,18 @@ impl<'a> Running<'a> {
         match reason {
             Some(reason) => self.end(reason, 0, None, None),
             None => Ok(()),
+        }
+    }
+
+    /// Ends the run where a task has left the leaf and the ring had no room to say so.
+    fn check_escapes(&mut self) -> io::Result<()> {
+        let facts = self
+            .tracer
+            .as_deref()
+            .and_then(|tracer| tracer.facts(self.leaf.cgroup().id).ok().flatten());
+        match facts {
+            Some(facts) if facts.escapes > 0 => self.end(IntentReason::Escaped, 0, None, None),
+            Some(_) | None => Ok(()),
         }
     }
 

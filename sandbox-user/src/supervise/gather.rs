@@ -1,10 +1,10 @@
 //! Gathering the evidence once the leaf is empty: facts, counters, and what the runner did.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::{docket::Docket, processes::ProcessTable};
 use crate::{
-    cgroup::{LeafCgroup, LeafStats},
+    cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
         OwnAction, Process, SetupFailure, WaitStatus,
@@ -256,6 +256,15 @@ fn denied_forks(docket: &Docket, snapshot: &Snapshot) -> DeniedForks {
 }
 
 fn fugitives(snapshot: &Snapshot, ended: &Ended) -> Vec<Fugitive> {
+    let root = match snapshot.fugitives.is_empty() {
+        true => None,
+        false => Mount::find().ok().map(|mount| mount.root),
+    };
+    let path_of = |id| {
+        root.as_deref()
+            .and_then(|root| cgroup_path(root, Path::new("/"), id))
+            .unwrap_or_else(|| format!("(cgroup {id})"))
+    };
     snapshot
         .fugitives
         .iter()
@@ -263,11 +272,25 @@ fn fugitives(snapshot: &Snapshot, ended: &Ended) -> Vec<Fugitive> {
             pid: key.tgid,
             start_time_ns: key.start_time_ns,
             comm: crate::trace::comm(&fugitive.comm),
-            cgroup: format!("(cgroup {})", fugitive.cgroup_id),
+            cgroup: path_of(fugitive.cgroup_id),
             at_ns: fugitive.at_ns,
             killed: !ended.at_large.contains(&(key.tgid, key.start_time_ns)),
         })
         .collect()
+}
+
+/// The path of a cgroup, whose id is the inode number of its directory (kernfs_id_ino); `None` = it
+/// is gone by now.
+fn cgroup_path(mount: &Path, cgroup: &Path, id: u64) -> Option<String> {
+    let dir = mount.join(cgroup.strip_prefix("/").ok()?);
+    if std::fs::metadata(&dir).ok()?.ino() == id {
+        return Some(cgroup.to_string_lossy().into_owned());
+    }
+    std::fs::read_dir(&dir)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .find_map(|entry| cgroup_path(mount, &cgroup.join(entry.file_name()), id))
 }
 
 fn only_pid(docket: &Docket, pid: u32) -> Process {
