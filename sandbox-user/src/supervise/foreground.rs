@@ -11,18 +11,21 @@ use super::{
     event_loop::Running,
     gather::{Ended, misses_by_program},
     guardian::Guardian,
-    prepare::{self, Preparation, RunError},
-    signals::Signals,
+    prepare::{self, RunError},
+    record_file::RecordFile,
+    signals::{self, Signals},
 };
 use crate::{
     cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging, orphans},
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
     host::HostInfo,
+    identity::{Caller, Identity},
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, Reason, RunRecord, User},
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::{NotesPolicy, RunSpec},
+    stdio::Outputs,
     trace::{Ring, Tracer},
 };
 
@@ -45,12 +48,12 @@ pub struct Outcome {
 /// failures are in the record, as `setup_failed`.
 pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
-    let preparation = prepare::prepare(&spec)?;
+    signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, preparation, accepted_at))
+    runtime.block_on(run(spec, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -74,28 +77,28 @@ impl Made {
     }
 }
 
-async fn run(
-    spec: RunSpec,
-    preparation: Preparation,
-    accepted_at: Timestamp,
-) -> Result<Outcome, RunError> {
-    let Preparation {
-        identity,
-        mut record_file,
-        outputs,
-    } = preparation;
-    let degraded: Vec<String> = identity.degraded().into_iter().collect();
-    for warning in &degraded {
+async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError> {
+    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
+    let caller = Caller::current()?;
+    let mut record_file = prepare::open_record(&spec, &caller)?;
+    let identified = prepare::identify(&spec, &caller);
+    let (user, degraded) = match &identified {
+        Ok((identity, _)) => (user_of(identity), identity.degraded()),
+        Err(_) => (
+            User {
+                uid: caller.uid,
+                gid: caller.gid,
+                name: None,
+            },
+            None,
+        ),
+    };
+    if let Some(warning) = &degraded {
         say(warning);
     }
-    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
     let mut made = Made {
         docket: Docket {
-            user: User {
-                uid: identity.uid,
-                gid: identity.gid,
-                name: identity.name.clone(),
-            },
+            user,
             host: HostInfo::gather(&Proc::default()),
             accepted_at,
             clock: clock::anchor(),
@@ -109,7 +112,7 @@ async fn run(
             rlimit_cpu_seconds: prepare::rlimit_cpu_seconds(),
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
-            degraded,
+            degraded: degraded.into_iter().collect(),
             spec,
         },
         leaf: None,
@@ -122,20 +125,24 @@ async fn run(
         lap: Instant::now(),
     };
 
-    let ended = match set_up(&mut made, record_file.as_ref()).await {
-        Err(error) => {
-            say(&error);
-            Ended {
-                setup_failure: Some(SetupFailure {
-                    step: error.to_string(),
-                    errno: 0,
-                    kind: SetupFailureKind::Other,
-                }),
-                ..Ended::default()
-            }
-        }
-        Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await?,
+    let started = match identified {
+        Err(error) => Err(error),
+        Ok((identity, outputs)) => match set_up(&mut made, record_file.as_ref()).await {
+            Err(error) => Err(error),
+            Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
+        },
     };
+    let ended = started.unwrap_or_else(|error| {
+        say(&error);
+        Ended {
+            setup_failure: Some(SetupFailure {
+                step: error.to_string(),
+                errno: None,
+                kind: SetupFailureKind::Other,
+            }),
+            ..Ended::default()
+        }
+    });
 
     let (record, recorded) = conclude(Ending {
         docket: &made.docket,
@@ -161,11 +168,16 @@ async fn run(
     Ok(Outcome { record, status })
 }
 
+fn user_of(identity: &Identity) -> User {
+    User {
+        uid: identity.uid,
+        gid: identity.gid,
+        name: identity.name.clone(),
+    }
+}
+
 /// Makes guardian, place, leaf, limits and watch.
-async fn set_up(
-    made: &mut Made,
-    record_file: Option<&super::record_file::RecordFile>,
-) -> Result<(), RunError> {
+async fn set_up(made: &mut Made, record_file: Option<&RecordFile>) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
     remove_orphans(made)?;
     made.lap("orphans");
@@ -268,8 +280,8 @@ fn watch(made: &mut Made, leaf_id: u64) {
 /// Starts the analysis and waits for its end.
 async fn start_and_wait(
     made: &mut Made,
-    identity: &crate::identity::Identity,
-    outputs: &crate::stdio::Outputs,
+    identity: &Identity,
+    outputs: &Outputs,
     signals: &Signals,
 ) -> Result<Ended, RunError> {
     let Some(leaf) = &made.leaf else {
@@ -319,9 +331,18 @@ async fn start_and_wait(
         Ok(spawned) => spawned,
         Err(error) => {
             say(&error);
-            return Ok(Ended {
-                setup_failure: Some(error.into_failure()),
-                ..Ended::default()
+            return Ok(match error {
+                // By the OOM killer or by somebody, on its way to exec: the kernel side knows.
+                SpawnError::Killed { status, .. } if made.tracer.is_some() => Ended {
+                    status: Some(status),
+                    ..Ended::default()
+                },
+                error @ (SpawnError::Setup(_)
+                | SpawnError::KilledAtBirth
+                | SpawnError::Killed { .. }) => Ended {
+                    setup_failure: Some(error.into_failure()),
+                    ..Ended::default()
+                },
             });
         }
     };

@@ -308,7 +308,7 @@ impl Case {
         self = self.never_executes();
         self.evidence.setup_failure = Some(SetupFailure {
             step: step.to_owned(),
-            errno,
+            errno: Some(errno),
             kind,
         });
         self
