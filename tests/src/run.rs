@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::record::Record;
+use crate::sound::assert_sound;
 use crate::wait;
 
 /// The user that analyses run as unless a test says otherwise (uid 1000 in every guest).
@@ -263,7 +264,7 @@ impl Outcome {
         self.record.is_some()
     }
 
-    /// The record.
+    /// The record, with what holds for every record checked.
     ///
     /// # Panics
     ///
@@ -272,7 +273,11 @@ impl Outcome {
     #[track_caller]
     pub fn record(&self) -> Record {
         match &self.record {
-            Some(text) => Record::parse(text),
+            Some(text) => {
+                let record = Record::parse(text);
+                assert_sound(&record);
+                record
+            }
             None => panic!(
                 "`sandbox run` wrote no record ({}):\n{}",
                 self.status, self.stderr
