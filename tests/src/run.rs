@@ -75,6 +75,17 @@ impl Sandbox {
         self
     }
 
+    /// Starts `sandbox` itself under an RLIMIT_CPU, in seconds.
+    #[must_use]
+    pub fn rlimit_cpu(mut self, soft: u64, hard: u64) -> Self {
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg(format!("--cpu={soft}:{hard}"))
+            .arg(self.command.get_program());
+        self.command = limited;
+        self
+    }
+
     /// Runs `victim` with these arguments to its end.
     #[must_use]
     #[track_caller]
