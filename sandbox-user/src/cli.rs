@@ -88,5 +88,5 @@ mod tests;
 pub fn report(error: &dyn std::error::Error) {
     let text = crate::escape::escape_untrusted(&error.to_string());
     // Where stderr is closed there is nobody to tell.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {text}\n"));
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("sandbox: {text}\n"));
 }

@@ -143,8 +143,8 @@ pub struct OwnAction {
 pub struct SetupFailure {
     /// What was being done, for people: `execve /usr/bin/foo`, `mount tmpfs on /dev/shm` …
     pub step: String,
-    /// `errno` of that step.
-    pub errno: i32,
+    /// `errno` of that step; `None` where it failed in another way, which `step` then says.
+    pub errno: Option<i32>,
     /// What the failure means for the exit status: 126, 127 or 125.
     pub kind: SetupFailureKind,
 }

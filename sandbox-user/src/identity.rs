@@ -77,7 +77,7 @@ pub enum IdentityError {
     /// Plain root, and nobody named.
     #[error(
         "root has to say whom the analysis runs as, since a root analysis can leave its cgroup: \
-         use --user NAME (for example --user nobody), set `user` in /etc/sandbox/config.toml, or, \
+         use --user NAME (for example --user nobody), or, \
          if it must be root, --user root"
     )]
     RootMustSay,

@@ -9,6 +9,8 @@ pub mod spec;
 pub mod limits;
 pub mod units;
 
+pub mod host;
+
 pub mod cgroup;
 pub mod trace;
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
+    host,
     spec::RunSpec,
     supervise,
 };
@@ -19,21 +20,19 @@ fn main() -> ExitCode {
     };
     let status = match cli.command {
         Command::Run(args) => run(*args),
-        Command::Check(_) => Ok(0),
+        Command::Check(args) => host::check(&args),
         Command::Guardian => supervise::guardian::main().map(|()| 0).map_err(Into::into),
     };
-    status.unwrap_or_else(|error| failed(&*error)).into()
+    status
+        .unwrap_or_else(|error| {
+            cli::report(&*error);
+            cli::EXIT_FAILURE
+        })
+        .into()
 }
 
-type Failure = Box<dyn std::error::Error>;
-
-fn run(args: RunArgs) -> Result<u8, Failure> {
+fn run(args: RunArgs) -> Result<u8, Box<dyn std::error::Error>> {
     let metadata = args.metadata()?;
     let spec = RunSpec::from_args(args, metadata)?;
     Ok(supervise::foreground(spec)?.status)
-}
-
-fn failed(error: &dyn std::error::Error) -> u8 {
-    cli::report(error);
-    cli::EXIT_FAILURE
 }

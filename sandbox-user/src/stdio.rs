@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::identity::{Change, Identity};
+use crate::identity::Identity;
 use crate::sys::creds::with_file_identity;
 
 /// An output file that could not be had. Exit status 125.
@@ -83,12 +83,7 @@ fn open(path: &Path, identity: &Identity) -> Result<File, OutputError> {
             .custom_flags(libc::O_NOCTTY)
             .open(path)
     };
-    let same = identity.change == Change::Same && nix::unistd::geteuid().as_raw() == identity.uid;
-    let opened = if same {
-        open()
-    } else {
-        with_file_identity(&identity.into(), open)
-    };
+    let opened = with_file_identity(&identity.into(), open);
     failing(path, identity, opened)
 }
 
@@ -113,6 +108,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::identity::Change;
 
     /// A directory of its own, removed when the test ends.
     struct Scratch(PathBuf);

@@ -128,8 +128,7 @@ fn is_shared(pin: &Path) -> bool {
 /// Processes that could be ours. On a systemd guest the manager starts some of its own at any time,
 /// so there only those count that run our programs or sit in our cgroups.
 fn processes() -> BTreeSet<Process> {
-    let systemd =
-        Path::new("/run/systemd/system").exists() && Path::new("/run/systemd/private").exists();
+    let systemd = Path::new("/run/systemd/system").exists();
     let own_cgroup = cgroup_of(getpid().as_raw()).unwrap_or_default();
     entries(Path::new("/proc"))
         .iter()

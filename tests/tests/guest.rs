@@ -48,6 +48,14 @@ fn cgroup2_is_delegated_by_namespace_under_systemd_and_not_on_a_bare_host() {
 }
 
 #[test]
+fn only_a_systemd_guest_looks_like_one() {
+    let guest = Guest::enter();
+    // sd_booted(3) looks for this folder.
+    let looks = Path::new("/run/systemd/system").is_dir();
+    assert_eq!(looks, guest.mode == Mode::Systemd);
+}
+
+#[test]
 fn the_kernel_describes_its_types_and_lets_root_pin() {
     let _guest = Guest::enter();
     let header = fs::read("/sys/kernel/btf/vmlinux").expect("the kernel has BTF");

@@ -5,6 +5,7 @@
 
 mod command;
 mod debian;
+mod demo;
 mod ebpf;
 mod files;
 mod test;
@@ -26,6 +27,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run a memory-hungry Python analysis under a limit, and show its notes and its record.
+    Demo(demo::Demo),
     /// Build the eBPF object that is committed under `sandbox-ebpf/prebuilt`.
     Ebpf(ebpf::Ebpf),
     /// Run the unit tests on this machine, then the guest tests on every supported kernel.
@@ -39,6 +42,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Demo(demo) => demo.run(),
         Task::Ebpf(ebpf) => ebpf.run(),
         Task::Test(test) => test.run(),
         Task::Tidy => tidy::run(),

@@ -124,7 +124,7 @@ fn setup_failure() -> impl Strategy<Value = SetupFailure> {
         SetupFailureKind::OutOfPids,
         SetupFailureKind::Other,
     ]);
-    (".{0,300}", any::<i32>(), kind).prop_map(|(step, errno, kind)| SetupFailure {
+    (".{0,300}", any::<Option<i32>>(), kind).prop_map(|(step, errno, kind)| SetupFailure {
         step,
         errno,
         kind,

@@ -18,10 +18,9 @@ use super::files::{CpuMax, Dir, Max};
 use super::mount::Mount;
 use crate::limits::{EffectiveLimits, Enclosing, EnclosingLimits, Limits, OomScope};
 
-/// The kernel's default period, µs (`default_cfs_period_us`, kernel/sched/fair.c).
-const PERIOD_US: u64 = 100_000;
-/// The longest period, µs (`max_cfs_quota_period`).
-const PERIOD_MAX_US: u64 = 1_000_000;
+/// Periods to choose from, µs: the kernel's default first, its longest last (`default_cfs_period_us`
+/// and `max_cfs_quota_period`, kernel/sched). Round ones, so that a share reads back as it was asked.
+const PERIODS_US: [u64; 4] = [100_000, 200_000, 500_000, 1_000_000];
 /// The smallest quota, µs (`min_cfs_quota_period`).
 const QUOTA_MIN_US: u64 = 1_000;
 
@@ -49,10 +48,10 @@ pub fn cpu_max_for(cpus: Option<f64>) -> Result<CpuMax, CgroupError> {
     let Some(cores) = cpus else {
         return Ok(CpuMax {
             quota_us: Max::Unlimited,
-            period_us: PERIOD_US,
+            period_us: PERIODS_US[0],
         });
     };
-    // 0.001 core is QUOTA_MIN_US in PERIOD_MAX_US. A million cores keeps the product exact.
+    // 0.001 core is QUOTA_MIN_US in the longest period. A million cores keeps the product exact.
     if !(0.001..=1e6).contains(&cores) {
         return Err(CgroupError::LimitOutOfRange {
             limit: "cpus",
@@ -61,11 +60,11 @@ pub fn cpu_max_for(cpus: Option<f64>) -> Result<CpuMax, CgroupError> {
         });
     }
     let quota_in = |period_us: u64| (cores * period_us as f64).round() as u64;
-    let period_us = if quota_in(PERIOD_US) >= QUOTA_MIN_US {
-        PERIOD_US
-    } else {
-        ((QUOTA_MIN_US as f64 / cores).ceil() as u64).min(PERIOD_MAX_US)
-    };
+    let [.., longest] = PERIODS_US;
+    let period_us = PERIODS_US
+        .into_iter()
+        .find(|period_us| quota_in(*period_us) >= QUOTA_MIN_US)
+        .unwrap_or(longest);
     let quota_us = Max::At(quota_in(period_us).max(QUOTA_MIN_US));
     Ok(CpuMax {
         quota_us,
@@ -300,7 +299,7 @@ mod tests {
             (Some(1.5), "150000 100000"),
             (Some(0.01), "1000 100000"),
             (Some(0.005), "1000 200000"),
-            (Some(0.003), "1000 333334"),
+            (Some(0.003), "1500 500000"),
             (Some(0.001), "1000 1000000"),
             (Some(128.0), "12800000 100000"),
             (None, "max 100000"),

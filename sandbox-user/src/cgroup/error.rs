@@ -161,15 +161,13 @@ pub enum CgroupError {
         /// Its pid.
         pid: u32,
     },
-    /// systemd could not be reached on the system bus, nor on its private socket.
+    /// systemd could not be reached on the system bus.
     #[error(
-        "cannot reach systemd over D-Bus: {system}; and not on /run/systemd/private: {private}. Is PID 1 alive (`systemctl status`)?"
+        "cannot reach systemd over D-Bus: {reason}. On a systemd host sandbox asks it for a cgroup: install and start the system bus (`systemctl start dbus.socket`)"
     )]
     SystemdUnreachable {
         /// What the system bus said.
-        system: String,
-        /// What the private socket said.
-        private: String,
+        reason: String,
     },
     /// systemd refused the transient scope.
     #[error("systemd refused to start {unit}: {reason}. See `journalctl -b -t systemd`")]

@@ -38,6 +38,17 @@ pub enum Manager {
     None,
 }
 
+impl Manager {
+    /// Asks as sd_booted(3) does.
+    pub fn of_host() -> Self {
+        if Path::new("/run/systemd/system").is_dir() {
+            Self::Systemd
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// Whether systemd handed a unit's cgroup over (`Delegate=`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,10 +127,7 @@ impl PlacementFacts {
     /// When /proc or cgroupfs cannot be read.
     pub fn gather(mount: &Mount) -> Result<Self, CgroupError> {
         let own = Proc::default().cgroup("self")?;
-        let manager = match Path::new("/run/systemd/system").is_dir() {
-            true => Manager::Systemd,
-            false => Manager::None,
-        };
+        let manager = Manager::of_host();
         let unit = match (manager, unit_of(&own)) {
             (Manager::Systemd, Some(cgroup)) => Some(Unit::gather(mount, cgroup)?),
             (Manager::Systemd, None) | (Manager::None, _) => None,

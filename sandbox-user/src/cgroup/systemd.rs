@@ -3,14 +3,15 @@
 //! StartTransientUnit returns when the job is queued, before the process is moved: limits and
 //! `supervisor/` would go to the wrong cgroup. So the signal JobRemoved is subscribed to before the
 //! call, its result is awaited with a bound, and the process's own /proc says where it landed.
-//! Interface: org.freedesktop.systemd1(5), systemd.scope(5).
+//! Interface: org.freedesktop.systemd1(5), systemd.scope(5). The system bus is the only way in:
+//! zbus panics on systemd's private socket, whose messages carry a sender that is no unique name.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use uuid::Uuid;
 use zbus::zvariant::{OwnedObjectPath, Value};
-use zbus::{Connection, MatchRule, Message, MessageStream, connection, message};
+use zbus::{Connection, MatchRule, Message, MessageStream, message};
 
 use super::error::CgroupError;
 use super::owner::Proc;
@@ -18,8 +19,6 @@ use super::owner::Proc;
 /// How long the scope's job may take. PID 1 answers within milliseconds, unless it is reloading or
 /// the machine is emulated.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);
-/// The socket that systemctl uses where no message bus runs; root only.
-const PRIVATE_SOCKET: &str = "unix:path=/run/systemd/private";
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -96,37 +95,14 @@ async fn start_and_wait(unit: &str, pid: u32) -> Result<(), CgroupError> {
 }
 
 /// A connection to systemd's manager.
-struct Bus {
-    connection: Connection,
-    /// On the message bus a peer is addressed by name; on the private socket there is only one.
-    destination: Option<&'static str>,
-}
+struct Bus(Connection);
 
 impl Bus {
     async fn connect() -> Result<Self, CgroupError> {
-        let system = match Connection::system().await {
-            Ok(connection) => {
-                return Ok(Self {
-                    connection,
-                    destination: Some(DESTINATION),
-                });
-            }
-            Err(error) => error,
-        };
-        let private = async {
-            connection::Builder::address(PRIVATE_SOCKET)?
-                .p2p()
-                .build()
-                .await
-        };
-        match private.await {
-            Ok(connection) => Ok(Self {
-                connection,
-                destination: None,
-            }),
-            Err(private) => Err(CgroupError::SystemdUnreachable {
-                system: system.to_string(),
-                private: private.to_string(),
+        match Connection::system().await {
+            Ok(connection) => Ok(Self(connection)),
+            Err(error) => Err(CgroupError::SystemdUnreachable {
+                reason: error.to_string(),
             }),
         }
     }
@@ -135,11 +111,12 @@ impl Bus {
     async fn jobs_removed(&self) -> zbus::Result<MessageStream> {
         let rule = MatchRule::builder()
             .msg_type(message::Type::Signal)
+            .sender(DESTINATION)?
             .path(MANAGER_PATH)?
             .interface(MANAGER)?
             .member("JobRemoved")?
             .build();
-        let stream = MessageStream::for_match_rule(rule, &self.connection, Some(64)).await?;
+        let stream = MessageStream::for_match_rule(rule, &self.0, Some(64)).await?;
         self.call("Subscribe", &()).await?;
         Ok(stream)
     }
@@ -172,9 +149,9 @@ impl Bus {
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
-        let interface = Some(MANAGER);
-        self.connection
-            .call_method(self.destination, MANAGER_PATH, interface, method, body)
+        let (destination, interface) = (Some(DESTINATION), Some(MANAGER));
+        self.0
+            .call_method(destination, MANAGER_PATH, interface, method, body)
             .await
     }
 }
@@ -186,7 +163,7 @@ struct JobRemoved {
 }
 
 impl JobRemoved {
-    /// `u id, o job, s unit, s result`; `None` for another message (the private socket sends all).
+    /// `u id, o job, s unit, s result`; `None` for another message.
     fn decode(message: &Message) -> Option<Self> {
         if message
             .header()

@@ -381,7 +381,7 @@ fn setup_failed(record: &RunRecord) -> Vec<String> {
         return never_executed(record);
     };
     let step = name::text(step);
-    let why = Errno::from_raw(errno).desc();
+    let why = errno.map_or("", |errno| Errno::from_raw(errno).desc());
     match kind {
         SetupFailureKind::CommandNotFound => {
             vec![format!("Not started: {step}: command not found.")]
@@ -400,6 +400,7 @@ fn setup_failed(record: &RunRecord) -> Vec<String> {
             "Not started: out of PIDs at {step}, under the {} or one above it.",
             limit::pids(record)
         )],
+        SetupFailureKind::Other if why.is_empty() => vec![format!("Not started: {step}.")],
         SetupFailureKind::Other => vec![format!("Not started: {step} failed ({why}).")],
     }
 }

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Cleanup, CounterRecord, Counters, Escaped, Exit, Host, LimitHit, LimitKind, LimitRecord,
+    Cleanup, CounterRecord, Counters, Escaped, Exit, LimitHit, LimitKind, LimitRecord,
     LimitsRecord, ProcessNode, Processes, Reason, RunRecord, SCHEMA_VERSION, Termination, Tracing,
     Usage, User, lossless, signal_name,
 };
 use crate::attribution::{self, Attribution};
 use crate::evidence::{Confidence, CounterSpan, EventCounters, Evidence, FlatKeyed, WaitStatus};
+use crate::host::HostInfo;
 use crate::limits::Limit;
 use crate::notes;
 
@@ -38,7 +39,7 @@ pub struct RunContext {
     /// Whom it ran as.
     pub user: User,
     /// Where.
-    pub host: Host,
+    pub host: HostInfo,
     /// When it was asked for.
     pub accepted_at: Timestamp,
     /// When it was over.

@@ -102,8 +102,8 @@ pub enum Finding {
     SetupFailure {
         /// What was being done.
         step: String,
-        /// Its errno.
-        errno: i32,
+        /// Its errno; null where it failed in another way, which `step` then says.
+        errno: Option<i32>,
         /// What that means.
         kind: SetupFailureKind,
     },
@@ -225,9 +225,10 @@ impl fmt::Display for Finding {
                     escape_untrusted(cgroup)
                 )
             }
-            Self::SetupFailure { step, errno, .. } => {
-                write!(f, "{} failed with errno {errno}", escape_untrusted(step))
-            }
+            Self::SetupFailure { step, errno, .. } => match errno {
+                Some(errno) => write!(f, "{} failed with errno {errno}", escape_untrusted(step)),
+                None => f.write_str(&escape_untrusted(step)),
+            },
             Self::RlimitCpu {
                 soft_seconds,
                 hard_seconds,

@@ -31,6 +31,7 @@ pub use terms::{NearestTerms, Reason, RetryHint, signal_name};
 pub use usage::{MemoryNeeded, Pressure, PressureTotals, Usage};
 
 use crate::evidence::{CgroupRef, Confidence, FlatKeyed};
+use crate::host::HostInfo;
 use crate::limits::{Enclosing, Source};
 
 /// The `schema_version` of every record that this version writes.
@@ -60,7 +61,7 @@ pub struct RunRecord {
     /// Its leaf; null where the setup failed before there was one.
     pub cgroup: Option<CgroupRef>,
     /// Where it ran.
-    pub host: Host,
+    pub host: HostInfo,
     /// When it was asked for.
     pub accepted_at: Timestamp,
     /// When its exec succeeded; null where it never did.
@@ -106,27 +107,6 @@ pub struct User {
     pub gid: u32,
     /// Login name; null where the uid has none.
     pub name: Option<String>,
-}
-
-/// The machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
-    /// Its name.
-    pub hostname: String,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: Option<String>,
-    /// Kernel release, as `uname -r` gives it.
-    pub kernel: String,
-    /// `model name` of `/proc/cpuinfo`.
-    pub cpu_model: Option<String>,
-    /// CPUs online.
-    pub cpus: Option<u32>,
-    /// Memory of the host.
-    pub memory_bytes: Option<u64>,
-    /// Swap of the host.
-    pub swap_bytes: Option<u64>,
-    /// The version of `sandbox`.
-    pub runner_version: String,
 }
 
 /// One limit: what was asked for, what the leaf has, and what stands above it.

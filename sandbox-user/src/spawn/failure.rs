@@ -49,7 +49,7 @@ pub(super) fn of_clone(unborn: Unborn) -> SetupFailure {
     };
     SetupFailure {
         step: step.to_owned(),
-        errno,
+        errno: Some(errno),
         kind,
     }
 }
@@ -71,7 +71,11 @@ pub(super) fn of_program(program: &Program, argv: &[OsString], errno: Errno) -> 
         ),
         Progress::Unborn | Progress::At(_) => describe(at, argv),
     };
-    SetupFailure { step, errno, kind }
+    SetupFailure {
+        step,
+        errno: Some(errno),
+        kind,
+    }
 }
 
 fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
@@ -113,10 +117,9 @@ pub(super) fn describe(at: Progress<'_>, argv: &[OsString]) -> String {
 
 /// Something on our side of the clone.
 pub(super) fn ours(step: String, error: &io::Error) -> SetupFailure {
-    let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
     SetupFailure {
         step,
-        errno,
+        errno: error.raw_os_error(),
         kind: SetupFailureKind::Other,
     }
 }

@@ -99,7 +99,7 @@ pub struct Spawned {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SpawnError {
     /// A step failed.
-    #[error("could not {}: {}", .0.step, io::Error::from_raw_os_error(.0.errno))]
+    #[error("could not {}{}", .0.step, why(.0.errno))]
     Setup(SetupFailure),
     /// SIGKILL before its first instruction. Where nobody killed the leaf, it is what Linux ≥ 6.18
     /// does when cgroup.kill was written earlier in the leaf or in the cloner's own cgroup: start again with
@@ -119,11 +119,11 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The same as evidence; a killed child has errno EINTR.
+    /// The same as evidence; a killed child has no errno.
     pub fn into_failure(self) -> SetupFailure {
         let killed = |step| SetupFailure {
             step,
-            errno: libc::EINTR,
+            errno: None,
             kind: SetupFailureKind::Other,
         };
         match self {
@@ -132,6 +132,12 @@ impl SpawnError {
             Self::Killed { step, .. } => killed(format!("{step} (the child was killed)")),
         }
     }
+}
+
+fn why(errno: Option<i32>) -> String {
+    errno.map_or_else(String::new, |errno| {
+        format!(": {}", io::Error::from_raw_os_error(errno))
+    })
 }
 
 impl From<SetupFailure> for SpawnError {

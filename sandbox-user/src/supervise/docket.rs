@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
+    host::HostInfo,
     limits::{EffectiveLimits, EnclosingLimits},
-    record::{Host, RunContext, User},
+    record::{RunContext, User},
     spec::RunSpec,
 };
 
@@ -21,7 +22,7 @@ pub(super) struct Docket {
     /// Whom it runs as.
     pub(super) user: User,
     /// Where.
-    pub(super) host: Host,
+    pub(super) host: HostInfo,
     /// When it was asked for.
     pub(super) accepted_at: Timestamp,
     /// Both clocks at one moment.

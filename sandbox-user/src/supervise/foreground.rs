@@ -11,17 +11,21 @@ use super::{
     event_loop::Running,
     gather::{Ended, misses_by_program},
     guardian::Guardian,
-    prepare::{self, Preparation, RunError},
-    signals::Signals,
+    prepare::{self, RunError},
+    record_file::RecordFile,
+    signals::{self, Signals},
 };
 use crate::{
-    cgroup::{self, LeafCgroup, Owner, Proc, orphans},
+    cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging, orphans},
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
+    host::HostInfo,
+    identity::{Caller, Identity},
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, Reason, RunRecord, User},
-    spawn::{self, Launch, SpawnSpec, Terminal},
+    spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::{NotesPolicy, RunSpec},
+    stdio::Outputs,
     trace::{Ring, Tracer},
 };
 
@@ -44,12 +48,12 @@ pub struct Outcome {
 /// failures are in the record, as `setup_failed`.
 pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
-    let preparation = prepare::prepare(&spec)?;
+    signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, preparation, accepted_at))
+    runtime.block_on(run(spec, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -59,6 +63,8 @@ struct Made {
     tracer: Option<Tracer>,
     ring: Option<Ring>,
     guardian: Option<Guardian>,
+    place: Option<Place>,
+    orphans: Vec<u64>,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -71,29 +77,29 @@ impl Made {
     }
 }
 
-async fn run(
-    spec: RunSpec,
-    preparation: Preparation,
-    accepted_at: Timestamp,
-) -> Result<Outcome, RunError> {
-    let Preparation {
-        identity,
-        mut record_file,
-        outputs,
-    } = preparation;
-    let degraded: Vec<String> = identity.degraded().into_iter().collect();
-    for warning in &degraded {
+async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError> {
+    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
+    let caller = Caller::current()?;
+    let mut record_file = prepare::open_record(&spec, &caller)?;
+    let identified = prepare::identify(&spec, &caller);
+    let (user, degraded) = match &identified {
+        Ok((identity, _)) => (user_of(identity), identity.degraded()),
+        Err(_) => (
+            User {
+                uid: caller.uid,
+                gid: caller.gid,
+                name: None,
+            },
+            None,
+        ),
+    };
+    if let Some(warning) = &degraded {
         say(warning);
     }
-    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
     let mut made = Made {
         docket: Docket {
-            user: User {
-                uid: identity.uid,
-                gid: identity.gid,
-                name: identity.name.clone(),
-            },
-            host: prepare::host(),
+            user,
+            host: HostInfo::gather(&Proc::default()),
             accepted_at,
             clock: clock::anchor(),
             leaf: None,
@@ -106,31 +112,37 @@ async fn run(
             rlimit_cpu_seconds: prepare::rlimit_cpu_seconds(),
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
-            degraded,
+            degraded: degraded.into_iter().collect(),
             spec,
         },
         leaf: None,
         tracer: None,
         ring: None,
         guardian: None,
+        place: None,
+        orphans: Vec::new(),
         timings: BTreeMap::new(),
         lap: Instant::now(),
     };
 
-    let ended = match set_up(&mut made, record_file.as_ref()).await {
-        Err(error) => {
-            say(&error);
-            Ended {
-                setup_failure: Some(SetupFailure {
-                    step: error.to_string(),
-                    errno: 0,
-                    kind: SetupFailureKind::Other,
-                }),
-                ..Ended::default()
-            }
-        }
-        Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await?,
+    let started = match identified {
+        Err(error) => Err(error),
+        Ok((identity, outputs)) => match set_up(&mut made, record_file.as_ref()).await {
+            Err(error) => Err(error),
+            Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
+        },
     };
+    let ended = started.unwrap_or_else(|error| {
+        say(&error);
+        Ended {
+            setup_failure: Some(SetupFailure {
+                step: error.to_string(),
+                errno: None,
+                kind: SetupFailureKind::Other,
+            }),
+            ..Ended::default()
+        }
+    });
 
     let (record, recorded) = conclude(Ending {
         docket: &made.docket,
@@ -156,11 +168,16 @@ async fn run(
     Ok(Outcome { record, status })
 }
 
+fn user_of(identity: &Identity) -> User {
+    User {
+        uid: identity.uid,
+        gid: identity.gid,
+        name: identity.name.clone(),
+    }
+}
+
 /// Makes guardian, place, leaf, limits and watch.
-async fn set_up(
-    made: &mut Made,
-    record_file: Option<&super::record_file::RecordFile>,
-) -> Result<(), RunError> {
+async fn set_up(made: &mut Made, record_file: Option<&RecordFile>) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
     remove_orphans(made)?;
     made.lap("orphans");
@@ -194,6 +211,7 @@ async fn set_up(
     made.docket.before = before.value;
     made.docket.ancestors_before = ancestors_before.value;
     let leaf_id = leaf.cgroup().id;
+    made.place = Some(place);
     made.lap("cgroup");
 
     watch(made, leaf_id);
@@ -214,6 +232,7 @@ fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
         .degraded
         .extend(sweep.failures.iter().map(ToString::to_string));
     for orphan in &sweep.removed {
+        made.orphans.push(orphan.id);
         say(&format!(
             "removed {}, left behind by a run whose `sandbox` was killed",
             orphan.cgroup
@@ -225,6 +244,9 @@ fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
 /// Begins to watch; a host that does not allow it is degraded, not refused.
 fn watch(made: &mut Made, leaf_id: u64) {
     let watched = Tracer::open().and_then(|mut tracer| {
+        for orphan in &made.orphans {
+            tracer.forget(*orphan)?;
+        }
         let ring = tracer.watch(leaf_id)?;
         Ok((tracer, ring))
     });
@@ -258,8 +280,8 @@ fn watch(made: &mut Made, leaf_id: u64) {
 /// Starts the analysis and waits for its end.
 async fn start_and_wait(
     made: &mut Made,
-    identity: &crate::identity::Identity,
-    outputs: &crate::stdio::Outputs,
+    identity: &Identity,
+    outputs: &Outputs,
     signals: &Signals,
 ) -> Result<Ended, RunError> {
     let Some(leaf) = &made.leaf else {
@@ -276,7 +298,7 @@ async fn start_and_wait(
     {
         return Ok(cancelled_before_start(&received));
     }
-    let spawned = spawn::spawn(&SpawnSpec {
+    let mut start = SpawnSpec {
         argv: spec.command.clone(),
         env: prepare::environment(spec, identity),
         cwd: prepare::working_directory(spec),
@@ -289,15 +311,38 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: prepare::ignored_signals(),
-    });
+    };
+    let mut spawned = spawn::spawn(&start);
+    if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {
+        // cgroup.kill was once written in our own cgroup: clone from another one. The child that was
+        // killed must not pass for the main process.
+        let staging = Staging::create(place, spec.run_id)?;
+        if let Some(tracer) = &mut made.tracer {
+            tracer.forget(leaf.cgroup().id)?;
+            made.ring = Some(tracer.watch(leaf.cgroup().id)?);
+        }
+        start.launch = Launch::Staged {
+            procs: staging.procs(),
+        };
+        spawned = spawn::spawn(&start);
+    }
     drop(stdio);
     let spawned = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
             say(&error);
-            return Ok(Ended {
-                setup_failure: Some(error.into_failure()),
-                ..Ended::default()
+            return Ok(match error {
+                // By the OOM killer or by somebody, on its way to exec: the kernel side knows.
+                SpawnError::Killed { status, .. } if made.tracer.is_some() => Ended {
+                    status: Some(status),
+                    ..Ended::default()
+                },
+                error @ (SpawnError::Setup(_)
+                | SpawnError::KilledAtBirth
+                | SpawnError::Killed { .. }) => Ended {
+                    setup_failure: Some(error.into_failure()),
+                    ..Ended::default()
+                },
             });
         }
     };

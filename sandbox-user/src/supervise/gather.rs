@@ -74,6 +74,17 @@ pub(super) fn gather(
         },
         (None, _) | (_, None) => None,
     };
+    let blind = ended.main_pid.is_some()
+        && snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.facts.births == 0);
+    if blind {
+        degraded.push(
+            "the kernel side saw no birth in this leaf although one took place: its fentry programs do not run (is kernel.ftrace_enabled 0, or was a pin removed?); `sandbox check --clean` unloads them, and the next run loads them anew"
+                .to_owned(),
+        );
+        confidence = confidence.min(Confidence::Strong);
+    }
     if snapshot.is_none() {
         confidence = Confidence::Inferred;
     }
@@ -100,6 +111,11 @@ pub(super) fn gather(
         .map(|snapshot| snapshot.signals.clone())
         .unwrap_or_default();
     ended.processes.name(&mut signals);
+    if blind {
+        for signal in &mut signals {
+            signal.victim_is_main = Some(signal.victim.pid) == ended.main_pid;
+        }
+    }
     let main = snapshot
         .as_ref()
         .and_then(|snapshot| snapshot.main.as_ref());

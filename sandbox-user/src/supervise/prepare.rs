@@ -13,10 +13,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{
-    record_file::{RecordError, RecordFile},
-    signals,
-};
+use super::record_file::{RecordError, RecordFile};
 use crate::{
     cgroup::CgroupError,
     identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
@@ -24,6 +21,7 @@ use crate::{
     spec::{EnvironmentBase, Output, RunAs, RunSpec},
     stdio::{OutputError, Outputs, open_outputs},
     sys::creds::FileIdentity,
+    trace::TraceError,
 };
 
 /// Why `sandbox` could not do its part; exit status 125.
@@ -46,6 +44,9 @@ pub enum RunError {
     /// No leaf, or no limits.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The kernel side failed where it had worked before.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A system call of the engine's own failed.
     #[error("{what}: {source}")]
     System {
@@ -63,80 +64,49 @@ impl RunError {
     }
 }
 
-/// What was settled and opened before anything was made.
-pub(super) struct Preparation {
-    pub(super) identity: Identity,
-    pub(super) record_file: Option<RecordFile>,
-    pub(super) outputs: Outputs,
+/// Opens the record, first of all: whatever fails from here on is to be found in it.
+///
+/// # Errors
+/// Where it cannot be written to; nothing is left behind then.
+pub(super) fn open_record(
+    spec: &RunSpec,
+    caller: &Caller,
+) -> Result<Option<RecordFile>, RecordError> {
+    spec.record
+        .as_ref()
+        .map(|destination| RecordFile::open(destination, spec.run_id, &recorder(caller)))
+        .transpose()
 }
 
-/// Checks rights and identity and opens the files.
+/// Checks rights, settles who the analysis runs as, and opens its outputs.
 ///
 /// # Errors
 /// What is wrong with the request on this host; nothing is left behind.
-pub(super) fn prepare(spec: &RunSpec) -> Result<Preparation, RunError> {
-    signals::block().map_err(RunError::system("blocking signals"))?;
-    if !nix::unistd::geteuid().is_root() {
+pub(super) fn identify(spec: &RunSpec, caller: &Caller) -> Result<(Identity, Outputs), RunError> {
+    if caller.euid != 0 {
         return Err(RunError::NotRoot);
     }
-    let caller = Caller::current()?;
     let asked = match &spec.run_as {
         RunAs::Caller => None,
         RunAs::User(name) => Some(name.clone()),
     };
     let choice = identity::choose(&identity::Facts::gather(asked, None))?;
-    let identity = identity::resolve(&choice, &caller, &SystemAccounts)?;
-    let record_file = spec
-        .record
-        .as_ref()
-        .map(|destination| {
-            RecordFile::open(destination, spec.run_id, &recorder(&caller, &identity))
-        })
-        .transpose()?;
-    match open_outputs(path_of(&spec.stdout), path_of(&spec.stderr), &identity) {
-        Ok(outputs) => Ok(Preparation {
-            identity,
-            record_file,
-            outputs,
-        }),
-        Err(error) => {
-            if let Some(file) = record_file {
-                file.discard();
-            }
-            Err(error.into())
-        }
-    }
+    let identity = identity::resolve(&choice, caller, &SystemAccounts)?;
+    let outputs = open_outputs(path_of(&spec.stdout), path_of(&spec.stderr), &identity)?;
+    Ok((identity, outputs))
 }
 
 /// With whose rights the record is written: the user's who called sudo, else the caller's own.
-fn recorder(caller: &Caller, identity: &Identity) -> FileIdentity {
+fn recorder(caller: &Caller) -> FileIdentity {
+    let own = FileIdentity {
+        uid: caller.euid,
+        gid: caller.gid,
+        groups: caller.groups.clone(),
+    };
     match identity::choose(&identity::Facts::gather(None, None)) {
         Ok(choice @ Choice::Sudo { .. }) => identity::resolve(&choice, caller, &SystemAccounts)
-            .map_or_else(|_| identity.into(), |sudoer| (&sudoer).into()),
-        Ok(Choice::Caller { .. } | Choice::Named { .. }) | Err(_) => FileIdentity {
-            uid: caller.euid,
-            gid: caller.gid,
-            groups: caller.groups.clone(),
-        },
-    }
-}
-
-/// The machine, as the record names it.
-pub(super) fn host() -> crate::record::Host {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .ok()
-            .map(|text| text.trim().to_owned())
-    };
-    crate::record::Host {
-        hostname: read("/proc/sys/kernel/hostname").unwrap_or_default(),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
-        kernel: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
-        cpu_model: None,
-        cpus: None,
-        memory_bytes: None,
-        swap_bytes: None,
-        runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+            .map_or(own, |sudoer| (&sudoer).into()),
+        Ok(Choice::Caller { .. } | Choice::Named { .. }) | Err(_) => own,
     }
 }
 

@@ -5,6 +5,7 @@
 //! anything.
 
 mod btf;
+mod clean;
 mod decode;
 mod log;
 mod object;
@@ -26,6 +27,7 @@ use sandbox_ebpf as wire;
 
 pub use self::{
     btf::BtfError,
+    clean::clean,
     decode::{DecodeError, Event, EventKind, text as comm},
     object::{PinDir, PinLock},
 };

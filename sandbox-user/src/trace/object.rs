@@ -40,7 +40,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 const PINS: &str = "/sys/fs/bpf/sandbox";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCK: &str = "/run/sandbox/bpf.lock";
-const RINGS: &str = "RINGS";
+/// The map of ring buffers.
+pub(super) const RINGS: &str = "RINGS";
 const LINK_PREFIX: &str = "link_";
 /// Bytes of a supervisor's ring; detail beyond it is dropped and counted.
 pub(super) const RING_BYTES: u32 = 512 * 1024;
@@ -82,6 +83,18 @@ impl PinDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The pid of who makes it, or keeps it for itself; `None` for what is in its place.
+    fn maker(&self) -> Option<&str> {
+        let name = self.0.file_name()?.to_str()?;
+        Some(name.split_once('-')?.1)
+    }
+
+    /// Whether it is a live process's own.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.maker()
+            .is_some_and(|pid| Path::new("/proc").join(pid).exists())
     }
 
     /// Opens a pinned map.
@@ -161,6 +174,13 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<Confidence, TraceError> {
         return Ok(mode);
     }
     prepare_pins()?;
+    if dir.path().exists() {
+        // Some of its links were taken away: what is left sees only half.
+        dir.remove().map_err(|source| TraceError::Io {
+            path: dir.path().display().to_string(),
+            source,
+        })?;
+    }
     let own = PinDir(Path::new(PINS).join(format!("loading-{}", std::process::id())));
     let loaded = load_into(&own, None).and_then(|(mode, _)| {
         fs::rename(own.path(), dir.path()).map_err(|source| TraceError::Io {
@@ -226,13 +246,7 @@ fn prepare_pins() -> Result<(), TraceError> {
     let pins = Path::new(PINS);
     fs::create_dir_all(pins).map_err(|source| failed(pins, source))?;
     for dir in PinDir::all().map_err(|source| failed(pins, source))? {
-        let left_behind = dir
-            .path()
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.split_once('-'))
-            .is_some_and(|(_, pid)| !Path::new("/proc").join(pid).exists());
-        if left_behind {
+        if dir.maker().is_some() && !dir.is_being_made() {
             dir.remove().map_err(|source| failed(dir.path(), source))?;
         }
     }
@@ -284,7 +298,11 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
                 .map_err(|error| load_failed("a map")(&error))?;
         }
     }
-    let exact = attach_all(&mut object, dir, Confidence::Exact, &btf);
+    let exact = if functions_can_be_traced() {
+        attach_all(&mut object, dir, Confidence::Exact, &btf)
+    } else {
+        Err("kernel.ftrace_enabled is 0".to_owned())
+    };
     match exact {
         Ok(()) => Ok((Confidence::Exact, object)),
         Err(refused) => {
@@ -306,6 +324,11 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
             Ok((Confidence::Strong, object))
         }
     }
+}
+
+/// With `kernel.ftrace_enabled` at 0 fentry programs attach and never run.
+fn functions_can_be_traced() -> bool {
+    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").map_or(true, |text| text.trim() != "0")
 }
 
 fn attach_all(

@@ -141,7 +141,7 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Finds a program on the PATH (`/sbin` included, where mke2fs hides from users), or a file.
-fn find(wanted: &str) -> Option<PathBuf> {
+pub(crate) fn find(wanted: &str) -> Option<PathBuf> {
     if wanted.starts_with('/') {
         return Some(PathBuf::from(wanted)).filter(|path| path.exists());
     }

@@ -134,23 +134,25 @@ pub(crate) fn run(
             | Ending::TimedOut(_)
             | Ending::Panicked(_)
             | Ending::Vanished(_)) => {
-                let why = format!(
+                let mut why = format!(
                     "{ending}\n(the whole console: {})",
                     report.console.display()
                 );
-                // Blame the test that was running; without one, nothing here can be run at all.
+                // Blame the test that was running; without one, nothing here can be run at all,
+                // which is told once.
                 let blamed = reader
                     .begun
                     .map_or(tests.clone(), |index| vec![tests[index]]);
                 for test in blamed {
                     pending.retain(|pending| !std::ptr::eq(*pending, test));
+                    let output = std::mem::replace(&mut why, "for the same reason".to_owned());
                     settle(
                         &mut row,
                         test,
                         TestResult {
                             passed: false,
                             time: Duration::ZERO,
-                            output: why.clone(),
+                            output,
                         },
                     );
                 }
@@ -248,6 +250,10 @@ fn judge(status: u64, time: Duration, mut output: String) -> TestResult {
         124 | 137 => output.push_str(&format!(
             "\nThe test did not end within {} s and was killed.\n",
             time.as_secs()
+        )),
+        129..=255 => output.push_str(&format!(
+            "\nThe test's process died of signal {}.\n",
+            status - 128
         )),
         _ => {}
     }

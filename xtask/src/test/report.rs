@@ -22,6 +22,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Whether it ran any test.
+    pub(crate) fn ran(&self) -> bool {
+        self.passed > 0 || !self.failed.is_empty()
+    }
+
     /// A stage that ended before its tests could.
     pub(crate) fn broken(label: String, error: &anyhow::Error) -> Self {
         let failed = vec![format!("{error:#}")];
@@ -49,9 +54,7 @@ impl Report {
 
     /// Whether nothing was tested.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows
-            .iter()
-            .all(|row| row.passed == 0 && row.failed.is_empty())
+        !self.rows.iter().any(Row::ran)
     }
 
     /// Prints the table and the last line, and decides the exit status.
@@ -74,7 +77,7 @@ impl Report {
             for name in &row.failed {
                 text.push_str(&format!("FAILED  {:<14} {name}\n", row.label));
             }
-            if row.passed == 0 && row.failed.is_empty() {
+            if !row.ran() {
                 text.push_str(&format!("FAILED  {:<14} no test ran\n", row.label));
             }
         }

@@ -96,10 +96,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         println!("tidy: {} files keep the house rules", read.len());
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
-        "tidy: the house rules are broken in {} places",
-        breaches.len()
-    );
+    println!("tidy: breaches of the house rules: {}", breaches.len());
     Ok(ExitCode::FAILURE)
 }
 

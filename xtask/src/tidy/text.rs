@@ -42,8 +42,8 @@ const RESERVED: &[&str] = &[
     "example.org",
 ];
 
-/// Users of the guests: their homes are no machine's.
-const GUEST_USERS: &[&str] = &["ana", "bob"];
+/// Users of the guests and of examples: their homes are no machine's.
+const MADE_UP_USERS: &[&str] = &["ada", "alice", "ana", "bob"];
 
 /// All breaches in `file`.
 pub(super) fn check(file: &File, root: &Path) -> Vec<Breach> {
@@ -89,7 +89,7 @@ fn machine_paths(file: &File, root: &Path) -> Vec<Breach> {
                 .chars()
                 .take_while(char::is_ascii_alphanumeric)
                 .collect();
-            !user.is_empty() && !continues_path(line, at) && !GUEST_USERS.contains(&user.as_str())
+            !user.is_empty() && !continues_path(line, at) && !MADE_UP_USERS.contains(&user.as_str())
         });
         if home
             || at_start(&checkout)

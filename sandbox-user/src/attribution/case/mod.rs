@@ -1,6 +1,7 @@
 //! Endings written down for tests: a run that goes well, and what happened to it instead.
 
 mod kill;
+mod outcome;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use sandbox_ebpf as wire;
 use uuid::Uuid;
 
 pub(crate) use kill::Kill;
+pub(crate) use outcome::Outcome;
 
 use super::{Attribution, attribute};
 use crate::evidence::{
@@ -21,8 +23,8 @@ use crate::limits::{
     EffectiveLimits, Enclosing, EnclosingLimits, Limit, Limits, OnPidsLimit, OomScope, Source,
 };
 use crate::record::{
-    Cleanup, CleanupMethod, Host, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext,
-    RunParts, RunRecord, TracingPart, Usage, User,
+    Cleanup, CleanupMethod, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext, RunParts,
+    RunRecord, TracingPart, Usage, User,
 };
 
 pub(crate) const LEAF: u64 = 100;
@@ -306,7 +308,7 @@ impl Case {
         self = self.never_executes();
         self.evidence.setup_failure = Some(SetupFailure {
             step: step.to_owned(),
-            errno,
+            errno: Some(errno),
             kind,
         });
         self
@@ -414,10 +416,10 @@ impl Case {
                 gid: 1000,
                 name: Some("ada".to_owned()),
             },
-            host: Host {
-                hostname: "node1".to_owned(),
+            host: crate::host::HostInfo {
+                hostname: Some("node1".to_owned()),
                 boot_id: None,
-                kernel: "6.12.117".to_owned(),
+                kernel: Some("6.12.117".to_owned()),
                 cpu_model: None,
                 cpus: Some(8),
                 memory_bytes: Some(16 << 30),
@@ -461,77 +463,6 @@ impl Case {
             name: self.name,
             attribution,
         }
-    }
-}
-
-/// A verdict to look at more closely.
-pub(crate) struct Outcome {
-    name: &'static str,
-    pub(crate) attribution: Attribution,
-}
-
-impl Outcome {
-    #[track_caller]
-    pub(crate) fn hint(self, hint: RetryHint) -> Self {
-        assert_eq!(self.attribution.retry_hint, hint, "{}", self.name);
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn surely(self) -> Self {
-        let Attribution {
-            confidence,
-            degraded,
-            ..
-        } = &self.attribution;
-        assert_eq!(
-            *confidence,
-            Confidence::Exact,
-            "{}: {degraded:?}",
-            self.name
-        );
-        assert!(degraded.is_empty(), "{}: {degraded:?}", self.name);
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn confidence(self, confidence: Confidence) -> Self {
-        assert_eq!(self.attribution.confidence, confidence, "{}", self.name);
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn rests_on(self, part: &str) -> Self {
-        let lines: Vec<String> = self
-            .attribution
-            .evidence
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert!(
-            lines.iter().any(|line| line.contains(part)),
-            "{}: {part:?} is not in {lines:#?}",
-            self.name
-        );
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn degraded(self, part: &str) -> Self {
-        let lines = &self.attribution.degraded;
-        assert!(
-            lines.iter().any(|line| line.contains(part)),
-            "{}: {part:?} is not in {lines:#?}",
-            self.name
-        );
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn systemd(self, term: Option<&str>) -> Self {
-        let found = self.attribution.nearest_terms.systemd.as_deref();
-        assert_eq!(found, term, "{}", self.name);
-        self
     }
 }
 

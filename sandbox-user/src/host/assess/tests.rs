@@ -1,0 +1,213 @@
+//! Hosts and what is found on them.
+
+use super::*;
+use crate::cgroup::{Hierarchy, PlacementFacts};
+use crate::host::HostInfo;
+use crate::host::facts::Capabilities;
+
+fn mount() -> Mount {
+    Mount {
+        root: "/sys/fs/cgroup".into(),
+        subtree: "/".to_owned(),
+        options: vec!["rw".to_owned(), "nsdelegate".to_owned()],
+        controllers: Controller::parse_list("cpu io memory pids"),
+    }
+}
+
+fn good() -> HostFacts {
+    HostFacts {
+        info: HostInfo {
+            hostname: Some("host".to_owned()),
+            boot_id: Some("boot".to_owned()),
+            kernel: Some("6.12.0".to_owned()),
+            cpu_model: None,
+            cpus: Some(4),
+            memory_bytes: Some(1 << 30),
+            swap_bytes: Some(0),
+            runner_version: "0.1.0".to_owned(),
+        },
+        euid: 0,
+        capabilities: Some(Capabilities(u64::MAX)),
+        hierarchy: Ok(Hierarchy::Unified(mount())),
+        placement: Some(Ok(PlacementFacts {
+            manager: Manager::Systemd,
+            unit: None,
+            inside_leaf: None,
+        })),
+        manager: Manager::Systemd,
+        system_bus: Support::Present,
+        cgroup_kill: Some(Support::Present),
+        memory_peak: Some(Support::Present),
+        swap_max: Some(Support::Present),
+        btf: Btf::Readable,
+        bpffs: Bpffs::Mounted,
+        lockdown: Some(Lockdown::None),
+    }
+}
+
+/// The findings that are not ok, on a host that differs in one thing.
+fn troubles(change: impl FnOnce(&mut HostFacts)) -> Vec<Finding> {
+    let mut facts = good();
+    change(&mut facts);
+    let mut findings = assess(&facts, &Ok(Confidence::Exact));
+    findings.retain(|finding| finding.status != Status::Ok);
+    findings
+}
+
+#[test]
+fn a_good_host_has_no_trouble() {
+    assert_eq!(troubles(|_| {}), []);
+    assert!(will_run(&assess(&good(), &Ok(Confidence::Exact))));
+}
+
+#[test]
+fn each_lack_is_one_finding_that_says_how_to_mend_it() {
+    type Change = fn(&mut HostFacts);
+    let table: [(Change, &str, Status, &str); 13] = [
+        (
+            |f| f.system_bus = Support::Absent,
+            "placement",
+            Status::Missing,
+            "dbus.socket",
+        ),
+        (|f| f.euid = 1000, "privileges", Status::Missing, "sudo"),
+        (
+            |f| f.capabilities = Some(Capabilities(!(1 << 7))),
+            "privileges",
+            Status::Missing,
+            "CAP_SETUID",
+        ),
+        (
+            |f| {
+                f.hierarchy = Ok(Hierarchy::V1Only {
+                    v1_mount: "/x".into(),
+                })
+            },
+            "cgroup v2",
+            Status::Missing,
+            "systemd.unified_cgroup_hierarchy=1",
+        ),
+        (
+            |f| {
+                f.hierarchy = Ok(Hierarchy::Lacking {
+                    mount: mount(),
+                    missing: vec![Controller::Memory],
+                })
+            },
+            "cgroup v2",
+            Status::Missing,
+            "cgroup_disable=memory",
+        ),
+        (
+            |f| f.hierarchy = Ok(Hierarchy::NotMounted),
+            "cgroup v2",
+            Status::Missing,
+            "mount -t cgroup2",
+        ),
+        (
+            |f| {
+                f.hierarchy = Ok(Hierarchy::Unified(Mount {
+                    options: Vec::new(),
+                    ..mount()
+                }))
+            },
+            "nsdelegate",
+            Status::Degraded,
+            "remount",
+        ),
+        (
+            |f| f.cgroup_kill = Some(Support::Absent),
+            "kernel",
+            Status::Missing,
+            "5.14",
+        ),
+        (
+            |f| f.memory_peak = Some(Support::Absent),
+            "kernel",
+            Status::Degraded,
+            "5.19",
+        ),
+        (
+            |f| {
+                f.swap_max = Some(Support::Absent);
+                f.info.swap_bytes = Some(1)
+            },
+            "swap limit",
+            Status::Missing,
+            "swapaccount=1",
+        ),
+        (
+            |f| f.btf = Btf::Absent,
+            "BTF",
+            Status::Degraded,
+            "CONFIG_DEBUG_INFO_BTF=y",
+        ),
+        (
+            |f| f.bpffs = Bpffs::NotMounted,
+            "bpffs",
+            Status::Degraded,
+            "mount -t bpf",
+        ),
+        (
+            |f| f.lockdown = Some(Lockdown::Confidentiality),
+            "lockdown",
+            Status::Degraded,
+            "lockdown=integrity",
+        ),
+    ];
+    for (change, name, status, mend) in table {
+        let found = troubles(change);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].name.as_str(), found[0].status), (name, status));
+        let said = format!(
+            "{} {}",
+            found[0].found,
+            found[0].mend.as_deref().unwrap_or("")
+        );
+        assert!(said.contains(mend), "{said}");
+    }
+}
+
+#[test]
+fn a_bare_host_without_nsdelegate_is_fine_since_run_mends_it() {
+    let found = troubles(|facts| {
+        facts.manager = Manager::None;
+        facts.hierarchy = Ok(Hierarchy::Unified(Mount {
+            options: Vec::new(),
+            ..mount()
+        }));
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn being_inside_a_leaf_is_missing_a_place() {
+    let found = troubles(|facts| {
+        facts.placement = Some(Ok(PlacementFacts {
+            manager: Manager::None,
+            unit: None,
+            inside_leaf: Some("/".to_owned()),
+        }));
+    });
+    assert_eq!(
+        (found[0].name.as_str(), found[0].status),
+        ("placement", Status::Missing)
+    );
+}
+
+#[test]
+fn tracing_that_fails_degrades_and_never_keeps_a_run_from_starting() {
+    for tracing in [
+        Ok(Confidence::Strong),
+        Ok(Confidence::Inferred),
+        Err("EPERM".to_owned()),
+    ] {
+        let findings = assess(&good(), &tracing);
+        let last = findings.last().expect("tracing");
+        assert_eq!(
+            (last.name.as_str(), last.status),
+            ("tracing", Status::Degraded)
+        );
+        assert!(will_run(&findings));
+    }
+}

@@ -1,0 +1,280 @@
+//! What `sandbox check` prints: findings as text or JSON, and what was cleaned up.
+//!
+//! Colour only repeats what the first word of a line says, and control characters of anything that
+//! was read from the host never reach the terminal.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
+
+use serde::Serialize;
+
+use super::HostInfo;
+use super::assess::{Finding, Status, assess, will_run};
+use super::facts::HostFacts;
+use crate::cgroup::{Hierarchy, Mount, Proc, orphans};
+use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
+use crate::evidence::Confidence;
+use crate::trace::{self, Tracer};
+
+/// Whether text may carry colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// It may.
+    On,
+    /// Plain.
+    Off,
+}
+
+impl Colour {
+    /// On for a terminal, unless NO_COLOR is set and not empty (<https://no-color.org>).
+    pub fn for_stdout() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if std::io::IsTerminal::is_terminal(&std::io::stdout()) && !no_color {
+            Self::On
+        } else {
+            Self::Off
+        }
+    }
+}
+
+/// `sandbox check`: looks, removes what nobody looks after, prints to stdout. Returns the exit status.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
+    let mut report = CheckReport::gather(|| match Tracer::open() {
+        Ok(tracer) => Ok(tracer.mode()),
+        Err(error) => Err(error.to_string()),
+    });
+    report.remove_orphans();
+    if args.cleaning() == Cleaning::Remove {
+        report.clean(remove_pins);
+    }
+    let text = match args.output() {
+        CheckOutput::Text => report.text(Colour::for_stdout()),
+        CheckOutput::Json => report.json()? + "\n",
+    };
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(report.exit_status())
+}
+
+/// Removes pinned programs that watch no live run; says which.
+fn remove_pins() -> Result<Vec<String>, String> {
+    let mount = Hierarchy::survey()
+        .and_then(Hierarchy::into_mount)
+        .map_err(|error| error.to_string())?;
+    let live: Vec<u64> = orphans::survey(&mount, &Proc::default())
+        .live
+        .iter()
+        .filter_map(|leaf| Some(std::fs::metadata(mount.dir(leaf).ok()?).ok()?.ino()))
+        .collect();
+    let removed = trace::clean(&live).map_err(|error| error.to_string())?;
+    Ok(removed
+        .into_iter()
+        .map(|path| format!("unused eBPF programs {path}"))
+        .collect())
+}
+
+/// The result of `sandbox check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// `sandbox run` will work.
+    pub ok: bool,
+    /// The host.
+    pub host: HostInfo,
+    /// What was looked at.
+    pub findings: Vec<Finding>,
+    /// What was removed, one item each: orphaned leaves, stale pins.
+    pub removed: Vec<String>,
+    /// What could not be removed or judged, one sentence each.
+    pub problems: Vec<String>,
+}
+
+impl CheckReport {
+    /// Looks at this host. `tracing` says what loading the eBPF programs comes to.
+    pub fn gather(tracing: impl FnOnce() -> Result<Confidence, String>) -> Self {
+        let facts = HostFacts::gather();
+        Self::new(&facts, &tracing())
+    }
+
+    /// Judges facts.
+    pub fn new(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Self {
+        let findings = assess(facts, tracing);
+        Self {
+            ok: will_run(&findings),
+            host: facts.info.clone(),
+            findings,
+            removed: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Removes leaves that nobody looks after, as root on a host where leaves can be; blocks.
+    pub fn remove_orphans(&mut self) {
+        let Ok(mount) = Hierarchy::survey().and_then(Hierarchy::into_mount) else {
+            return;
+        };
+        if nix::unistd::geteuid().is_root() {
+            self.sweep(&mount, &Proc::default());
+        }
+    }
+
+    fn sweep(&mut self, mount: &Mount, proc: &Proc) {
+        let swept = orphans::sweep(mount, proc);
+        let named = |orphan: orphans::Orphan| format!("orphaned leaf {}", orphan.cgroup);
+        self.removed.extend(swept.removed.into_iter().map(named));
+        self.problems
+            .extend(swept.failures.iter().map(ToString::to_string));
+    }
+
+    /// Removes what `--clean` removes besides (stale pins): `clean` names what it removed.
+    pub fn clean(&mut self, clean: impl FnOnce() -> Result<Vec<String>, String>) {
+        match clean() {
+            Ok(removed) => self.removed.extend(removed),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    /// Exit status of `sandbox check`: 0 when `run` will work, else 125.
+    pub fn exit_status(&self) -> u8 {
+        if self.ok { 0 } else { EXIT_FAILURE }
+    }
+
+    /// For people.
+    pub fn text(&self, colour: Colour) -> String {
+        let width = self
+            .findings
+            .iter()
+            .map(|finding| finding.name.len())
+            .max()
+            .unwrap_or(0);
+        let mut out = String::new();
+        for finding in &self.findings {
+            let word = paint(finding.status, colour);
+            let (name, found) = (clean(&finding.name), clean(&finding.found));
+            let _ = writeln!(out, "{word}  {name:width$}  {found}");
+            if let Some(mend) = &finding.mend {
+                let _ = writeln!(out, "          {:width$}  → {}", "", clean(mend));
+            }
+        }
+        for removed in &self.removed {
+            let _ = writeln!(out, "removed   {}", clean(removed));
+        }
+        for problem in &self.problems {
+            let _ = writeln!(out, "problem   {}", clean(problem));
+        }
+        let degraded = self
+            .findings
+            .iter()
+            .any(|finding| finding.status == Status::Degraded);
+        out.push_str(match (self.ok, degraded) {
+            (true, false) => "\n`sandbox run` will work on this host.\n",
+            (true, true) => "\n`sandbox run` will work on this host, with what is degraded above.\n",
+            (false, _) => "\n`sandbox run` will not work on this host before what is missing above is mended.\n",
+        });
+        out
+    }
+
+    /// For programs.
+    ///
+    /// # Errors
+    /// Never on this data; serde_json's own type.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
+fn paint(status: Status, colour: Colour) -> String {
+    let (word, code) = match status {
+        Status::Ok => ("ok      ", 32),
+        Status::Degraded => ("degraded", 33),
+        Status::Missing => ("missing ", 31),
+    };
+    match colour {
+        Colour::On => format!("\x1b[{code}m{word}\x1b[0m"),
+        Colour::Off => word.to_owned(),
+    }
+}
+
+/// Keeps a line a line, and free of control characters.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(status: Status) -> CheckReport {
+        CheckReport {
+            ok: status != Status::Missing,
+            host: HostInfo::default(),
+            findings: vec![
+                Finding {
+                    name: "privileges".to_owned(),
+                    status,
+                    found: "running as uid\x1b[2J 1000".to_owned(),
+                    mend: Some("run it with sudo".to_owned()),
+                },
+                Finding {
+                    name: "BTF".to_owned(),
+                    status: Status::Ok,
+                    found: "/sys/kernel/btf/vmlinux".to_owned(),
+                    mend: None,
+                },
+            ],
+            removed: vec!["orphaned leaf /sandbox/runs/x".to_owned()],
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_text_is_readable_without_colour_and_carries_no_control_characters() {
+        let expected = "\
+missing   privileges  running as uid\u{fffd}[2J 1000
+                      → run it with sudo
+ok        BTF         /sys/kernel/btf/vmlinux
+removed   orphaned leaf /sandbox/runs/x
+
+`sandbox run` will not work on this host before what is missing above is mended.
+";
+        assert_eq!(report(Status::Missing).text(Colour::Off), expected);
+    }
+
+    #[test]
+    fn colour_changes_nothing_but_the_colour() {
+        let coloured = report(Status::Degraded).text(Colour::On);
+        assert!(
+            coloured.starts_with("\x1b[33mdegraded\x1b[0m  "),
+            "{coloured}"
+        );
+        assert!(coloured.contains("with what is degraded above"));
+    }
+
+    #[test]
+    fn only_what_is_missing_fails_the_check() {
+        assert_eq!(report(Status::Missing).exit_status(), EXIT_FAILURE);
+        assert_eq!(report(Status::Degraded).exit_status(), 0);
+    }
+
+    #[test]
+    fn the_json_names_each_status() {
+        let json = report(Status::Missing).json().expect("JSON");
+        assert!(
+            json.contains(r#""status": "missing""#) && json.contains(r#""ok": false"#),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn what_clean_fails_on_is_a_problem_and_not_the_end() {
+        let mut report = report(Status::Ok);
+        report.clean(|| Err("pin is busy".to_owned()));
+        report.clean(|| Ok(vec!["stale pins v1".to_owned()]));
+        assert_eq!(report.problems, ["pin is busy"]);
+        assert_eq!(report.removed.len(), 2);
+    }
+}
