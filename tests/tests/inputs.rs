@@ -249,16 +249,15 @@ fn outputs_that_cannot_be_written_are_found_before_the_start() {
     let scene = Scene::new();
     scene.bash("touch roots; chmod 600 roots").expect(0);
     for option in ["--stdout", "--stderr"] {
-        refused(
-            &scene,
-            &format!("--record r.json {option} roots"),
-            &["roots", "ana"],
-        );
-        refused(
-            &scene,
-            &format!("--record r.json {option} /no/such/x"),
-            &["/no/such/x"],
-        );
+        for (path, word) in [("roots", "ana"), ("/no/such/x", "/no/such/x")] {
+            refused(&scene, &format!("{option} {path}"), &[path, word]);
+            let recorded = format!("sandbox run --user ana --record r.json {option} {path} --");
+            let _ = scene.bash(&format!("{recorded} {STARTED}")).expect(125);
+            let record = Record::parse(&scene.read("r.json"));
+            assert_eq!(record.reason(), "setup_failed", "{record}");
+            assert_eq!(scene.files(), names(&["r.json", "roots"]));
+            fs::remove_file(scene.path("r.json")).expect("it is there");
+        }
     }
 }
 

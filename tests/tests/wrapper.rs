@@ -319,7 +319,6 @@ fn what_it_leaves_in_shared_memory_is_charged_to_it_and_goes_with_it() {
         )
         .expect(0);
     let record = scene.record();
-    assert!(record.number("/counters/memory_events/after/max") >= 0 || true);
     if let Some(peak) = record.at("/usage/memory_peak_bytes").as_u64() {
         assert!(peak > 100 << 20, "{record}");
     }
