@@ -34,6 +34,13 @@ fn sorted(numbers: &Value) -> Vec<u64> {
     numbers
 }
 
+/// All that there is, is a record that says so.
+#[track_caller]
+fn never_started(scene: &Scene) {
+    assert_eq!(scene.record().reason(), "setup_failed");
+    assert_eq!(scene.files().len(), 1, "{:?}", scene.files());
+}
+
 #[test]
 fn plain_root_has_to_say_whom_the_analysis_runs_as() {
     let _guest = Guest::enter();
@@ -43,7 +50,7 @@ fn plain_root_has_to_say_whom_the_analysis_runs_as() {
         .expect(125);
     assert!(refused.err().contains("--user"), "{refused}");
     assert!(refused.err().contains("root"), "{refused}");
-    assert!(scene.files().is_empty(), "{:?}", scene.files());
+    never_started(&scene);
 }
 
 #[test]
@@ -54,7 +61,7 @@ fn an_unprivileged_caller_is_told_to_use_sudo() {
         .bash("runuser -u ana -- sandbox run --record record.json -- touch started")
         .expect(125);
     assert!(refused.err().contains("sudo"), "{refused}");
-    assert!(scene.files().is_empty(), "{:?}", scene.files());
+    never_started(&scene);
 }
 
 #[test]
@@ -141,7 +148,7 @@ fn a_user_whom_nobody_knows_is_refused_by_name() {
         .bash("sandbox run --record record.json --user nobody-here -- touch started")
         .expect(125);
     assert!(refused.err().contains("nobody-here"), "{refused}");
-    assert!(scene.files().is_empty(), "{:?}", scene.files());
+    never_started(&scene);
 }
 
 #[test]

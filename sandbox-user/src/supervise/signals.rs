@@ -14,6 +14,7 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::prepare::ignored_signals;
 use crate::sys::readiness;
 
 /// What cancels a run.
@@ -62,8 +63,15 @@ pub(super) struct Signals {
     waiting: AsyncFd<OwnedFd>,
 }
 
+/// A hangup under nohup, or Ctrl-C meant for a script whose background job this is, was to be
+/// ignored; blocked, it would be queued for us all the same.
 fn mask() -> SigSet {
-    CANCEL.into_iter().chain(PASS_ON).collect()
+    let ignored = ignored_signals();
+    CANCEL
+        .into_iter()
+        .filter(|signal| *signal == Signal::SIGTERM || !ignored.contains(&(*signal as i32)))
+        .chain(PASS_ON)
+        .collect()
 }
 
 /// Blocks the signals for this thread and all that it starts later. To be called first of all.

@@ -1,0 +1,205 @@
+//! Hosts that offer less: what is known is degraded and says so, the limits hold all the same.
+
+use std::fs;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use sandbox_tests::{Guest, Outcome, Record, Sandbox, Scene, wait};
+
+/// Something mounted over a folder, for as long as the test runs.
+struct Covered(&'static str);
+
+impl Covered {
+    fn with_nothing(folder: &'static str) -> Self {
+        let none: Option<&str> = None;
+        mount(Some("none"), folder, Some("tmpfs"), MsFlags::empty(), none).expect("root may mount");
+        Self(folder)
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).expect("it is mounted");
+    }
+}
+
+/// Unpins what earlier tests loaded, so that the next run has to load anew.
+fn unpin() {
+    drop(fs::remove_dir_all("/sys/fs/bpf/sandbox"));
+    assert!(!Path::new("/sys/fs/bpf/sandbox").exists());
+}
+
+/// A host without BTF, where no program can be loaded.
+fn without_btf() -> Covered {
+    unpin();
+    Covered::with_nothing("/sys/kernel/btf")
+}
+
+/// A switch of the kernel's, put back when the test ends.
+struct Sysctl {
+    path: &'static str,
+    before: String,
+}
+
+impl Sysctl {
+    fn set(path: &'static str, value: &str) -> Self {
+        let before = fs::read_to_string(path).expect("the kernel has this switch");
+        fs::write(path, value).expect("root may turn it");
+        Self { path, before }
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        fs::write(self.path, self.before.trim()).expect("root may turn it back");
+        // What was loaded under it must not serve later tests.
+        unpin();
+    }
+}
+
+#[track_caller]
+fn known_as(outcome: &Outcome, reason: &str, confidence: &str) -> Record {
+    let record = outcome.record();
+    assert_eq!(record.reason(), reason, "{record}");
+    assert_eq!(record.confidence(), confidence, "{record}");
+    assert_eq!(record.at("/cleanup/removed"), true, "{record}");
+    assert!(!record.list("/tracing/degraded").is_empty(), "{record}");
+    record
+}
+
+#[test]
+fn without_btf_a_run_completes_and_says_what_is_missing() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let outcome = Sandbox::new().victim(["exit", "0"]);
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    let record = known_as(&outcome, "completed", "inferred");
+    assert_eq!(record.text("/tracing/mode"), "inferred");
+    let degraded = record.at("/tracing/degraded").to_string();
+    assert!(degraded.contains("/sys/kernel/btf/vmlinux"), "{degraded}");
+    assert!(
+        !Path::new("/sys/fs/bpf/sandbox").exists() || {
+            fs::read_dir("/sys/fs/bpf/sandbox").is_ok_and(|mut pins| pins.next().is_none())
+        }
+    );
+}
+
+#[test]
+fn without_btf_the_memory_limit_holds_and_is_named() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let outcome = Sandbox::new()
+        .options(["--memory", "64MiB"])
+        .victim(["eat", "256MiB"]);
+    assert_eq!(outcome.code(), 137, "{}", outcome.stderr);
+    let record = known_as(&outcome, "memory", "inferred");
+    assert_eq!(record.text("/termination/retry_hint"), "more_memory");
+    assert!(record.notes().contains("64 MiB"), "{}", record.notes());
+}
+
+#[test]
+fn without_btf_the_wall_clock_holds() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let outcome = Sandbox::new()
+        .options(["--timeout", "1s", "--grace", "0"])
+        .victim(["ignore-term"]);
+    assert_eq!(outcome.code(), 137, "{}", outcome.stderr);
+    known_as(&outcome, "walltime", "inferred");
+}
+
+#[test]
+fn without_btf_the_pid_limit_holds_and_ends_the_run() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let outcome = Sandbox::new()
+        .options(["--pids", "10"])
+        .victim(["children", "20"]);
+    known_as(&outcome, "pids", "inferred");
+}
+
+#[test]
+fn without_btf_a_kill_from_outside_is_not_taken_for_a_limit() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let main = nix::unistd::Pid::from_raw(running.ready());
+    nix::sys::signal::kill(main, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+    let outcome = running.finish();
+    assert_eq!(outcome.code(), 137);
+    let record = outcome.record();
+    assert_eq!(record.confidence(), "inferred", "{record}");
+    assert!(
+        ["external_kill", "signal"].contains(&record.reason()),
+        "{record}"
+    );
+}
+
+#[test]
+fn without_btf_a_run_whose_sandbox_is_killed_is_ended_and_recorded() {
+    let _guest = Guest::enter();
+    let _hidden = without_btf();
+    let scene = Scene::new();
+    let _ = scene
+        .bash(
+            "sandbox run --user ana --record record.json -- victim sleep >out 2>/dev/null & \
+             until grep -q ready out 2>/dev/null; do sleep 0.05; done; kill -KILL $!; wait $!",
+        )
+        .expect(137);
+    wait::until("the guardian to write the record", || {
+        scene.path("record.json").exists()
+    });
+    assert_eq!(scene.record().reason(), "runner_lost");
+}
+
+#[test]
+fn a_bpf_file_system_that_is_not_mounted_is_mounted() {
+    let _guest = Guest::enter();
+    umount2("/sys/fs/bpf", MntFlags::MNT_DETACH).expect("it is mounted");
+    let outcome = Sandbox::new().victim(["exit", "0"]);
+    let record = outcome.record();
+    let mounts = fs::read_to_string("/proc/mounts").expect("proc is mounted");
+    assert!(mounts.contains(" /sys/fs/bpf bpf "), "{mounts}");
+    assert_eq!(record.text("/tracing/mode"), "exact", "{record}");
+}
+
+#[test]
+fn with_fentry_switched_off_the_other_programs_still_tell_the_reason() {
+    let _guest = Guest::enter();
+    unpin();
+    let _off = Sysctl::set("/proc/sys/kernel/ftrace_enabled", "0");
+    let outcome = Sandbox::new()
+        .options(["--memory", "64MiB"])
+        .victim(["eat", "256MiB"]);
+    let record = known_as(&outcome, "memory", "strong");
+    assert_eq!(record.text("/tracing/mode"), "strong", "{record}");
+    assert_eq!(outcome.code(), 137);
+
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let main = nix::unistd::Pid::from_raw(running.ready());
+    nix::sys::signal::kill(main, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+    let record = known_as(&running.finish(), "external_kill", "strong");
+    assert_eq!(record.at("/kills/0/delivered"), true, "{record}");
+
+    let outcome = Sandbox::new()
+        .options(["--timeout", "1s", "--grace", "0"])
+        .victim(["ignore-term"]);
+    known_as(&outcome, "walltime", "strong");
+}
+
+#[test]
+fn unpinning_the_programs_under_a_run_neither_breaks_it_nor_the_next() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let main = nix::unistd::Pid::from_raw(running.ready());
+    unpin();
+    let other = Sandbox::new().victim(["exit", "0"]);
+    assert_eq!(other.record().confidence(), "exact", "{}", other.record());
+    nix::sys::signal::kill(main, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+    let record = running.finish().record();
+    assert_eq!(record.at("/cleanup/removed"), true, "{record}");
+    assert!(
+        ["external_kill", "signal"].contains(&record.reason()),
+        "{record}"
+    );
+}
