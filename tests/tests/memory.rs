@@ -1,5 +1,7 @@
 //! Endings by memory: whose limit it was, whom the OOM killer took, and what only looks like it.
 
+use std::fs;
+
 use nix::sys::signal::Signal;
 use sandbox_tests::{Enclosing, Guest, Outsider, Record, Sandbox, assert_has, enclosing};
 use serde_json::{Value, json};
@@ -29,6 +31,32 @@ fn assert_own_oom(record: &Record, kill: &Value, group: bool) {
     let usage = kill["oom"]["usage_bytes"].as_i64().unwrap_or_default();
     assert!((60 * MIB..=64 * MIB).contains(&usage), "{record}");
     assert_has(record.limit_hit("memory"), &json!({"limit": "memory"}));
+}
+
+/// Memory taken from the guest at a stroke, as huge pages that nobody uses, until this is dropped.
+struct Withheld;
+
+impl Withheld {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+    #[track_caller]
+    fn all_but(bytes: i64) -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").expect("proc is mounted");
+        let available = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix(" kB"))
+            .and_then(|kib| kib.trim().parse::<i64>().ok())
+            .expect("the kernel tells what is available");
+        let pages = (available * 1024 - bytes) / (2 * MIB);
+        fs::write(Self::POOL, pages.to_string()).expect("the kernel has huge pages");
+        Self
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        fs::write(Self::POOL, "0").expect("what was written before");
+    }
 }
 
 #[track_caller]
@@ -206,6 +234,8 @@ fn the_limit_of_an_enclosing_cgroup_is_told_from_the_leafs_own() {
 #[test]
 fn the_hosts_memory_is_told_from_any_limit() {
     let _guest = Guest::enter();
+    // Page by page, most of the guest's memory would take an emulated processor a minute.
+    let _most = Withheld::all_but(400 * MIB);
     // More than the guest has; the analysis is the first to go, by its oom_score_adj.
     let outcome = Sandbox::new()
         .options(["--memory", "64GiB", "--cpus", "2"])

@@ -81,6 +81,28 @@ fn too_little_memory_to_start_is_named() {
 }
 
 #[test]
+fn memory_that_runs_out_on_either_side_of_exec_is_named() {
+    let _guest = Guest::enter();
+    for size in [16, 64, 128, 256, 512] {
+        let outcome = Sandbox::new()
+            .options(["--memory", &format!("{size}KiB")])
+            .victim(["eat", "1MiB"]);
+        let record = outcome.record();
+        match record.reason() {
+            "setup_failed" => {
+                record.assert_verdict("setup_failed", "none");
+                assert_eq!(outcome.code(), 125, "{record}");
+                assert!(record.at("/started_at").is_null(), "{record}");
+            }
+            _ => {
+                let _record = outcome.ended(137, "memory", "more_memory");
+            }
+        }
+        record.assert_notes(&["memory limit of", "(--memory)"]);
+    }
+}
+
+#[test]
 fn no_pid_left_to_start_with_is_named() {
     let _guest = Guest::enter();
     let _limit = Enclosing::limit(enclosing::RUNS, "pids.max", "0");
@@ -103,4 +125,22 @@ fn a_directory_that_is_not_there_or_not_for_its_user_is_named() {
         let record = failed(&outcome, 125, "other");
         record.assert_notes(&["Not started: ", directory, why]);
     }
+}
+
+#[test]
+fn a_working_directory_that_was_removed_is_refused_before_anything_starts() {
+    let _guest = Guest::enter();
+    let folder = std::env::temp_dir().join(format!("removed-{}", std::process::id()));
+    fs::create_dir(&folder).expect("a test can write to /tmp");
+    let script = format!(
+        "cd {folder} && rmdir {folder} && exec \"$SANDBOX\" run --user ana -- true",
+        folder = folder.display()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .expect("the guest has bash");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("current directory"), "{stderr}");
 }

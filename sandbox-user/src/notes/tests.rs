@@ -230,6 +230,10 @@ fn time_ran_out() {
         "Killed: wall clock limit of 30 min (default) reached; the analysis ended on SIGTERM after 30 min. Raise it with sandbox.timeout.",
     );
     reads(
+        late().leaves_over(2).dies_at(1_800_010, SIGTERM),
+        "Killed: wall clock limit of 30 min (default) reached; the analysis ended on SIGTERM after 30 min. Raise it with sandbox.timeout.",
+    );
+    reads(
         late()
             .timeout(1800, Source::CommandLine)
             .dies_at(1_805_010, SIGKILL),

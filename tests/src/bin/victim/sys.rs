@@ -45,6 +45,7 @@ pub(crate) fn end_this_thread() -> ! {
 pub(crate) fn break_a_seccomp_filter() -> Result<u8> {
     let mut forbid = [libc::sock_filter {
         code: u16::try_from(libc::BPF_RET | libc::BPF_K)?,
+        code: u16::try_from(libc::BPF_RET | libc::BPF_K).context("a code of BPF is a u16")?,
         jt: 0,
         jf: 0,
         k: libc::SECCOMP_RET_KILL_PROCESS,
