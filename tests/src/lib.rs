@@ -5,15 +5,22 @@
 //! a pin is left over. [`Sandbox`] runs the tool under test on a victim, [`Record`] reads what it
 //! wrote, and [`wait`] is the only place that waits for anything.
 
+pub mod enclosing;
 mod guest;
 mod leftovers;
+mod outsider;
 mod record;
 mod run;
 mod scene;
+mod sound;
+mod verdict;
 pub mod wait;
 
+pub use enclosing::Enclosing;
 pub use guest::{Guest, Mode};
 pub use leftovers::Leftovers;
+pub use outsider::Outsider;
 pub use record::Record;
 pub use run::{Outcome, Running, Sandbox, victim};
 pub use scene::{Scene, Spoken};
+pub use verdict::assert_has;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::record::Record;
+use crate::sound::assert_sound;
 use crate::wait;
 
 /// The user that analyses run as unless a test says otherwise (uid 1000 in every guest).
@@ -71,6 +72,17 @@ impl Sandbox {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Starts `sandbox` itself under an RLIMIT_CPU, in seconds.
+    #[must_use]
+    pub fn rlimit_cpu(mut self, soft: u64, hard: u64) -> Self {
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg(format!("--cpu={soft}:{hard}"))
+            .arg(self.command.get_program());
+        self.command = limited;
         self
     }
 
@@ -263,7 +275,7 @@ impl Outcome {
         self.record.is_some()
     }
 
-    /// The record.
+    /// The record, with what holds for every record checked.
     ///
     /// # Panics
     ///
@@ -272,7 +284,11 @@ impl Outcome {
     #[track_caller]
     pub fn record(&self) -> Record {
         match &self.record {
-            Some(text) => Record::parse(text),
+            Some(text) => {
+                let record = Record::parse(text);
+                assert_sound(&record);
+                record
+            }
             None => panic!(
                 "`sandbox run` wrote no record ({}):\n{}",
                 self.status, self.stderr

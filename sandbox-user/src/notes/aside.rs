@@ -34,17 +34,37 @@ pub(super) fn asides(record: &RunRecord) -> Vec<String> {
             | Finding::Conclusion { .. } => {}
         }
     }
-    match record.processes.left_over {
-        Some(0) | None => {}
-        Some(1) => sentences.push("A process that it left behind was killed.".to_owned()),
-        Some(count) => sentences.push(format!(
-            "{count} processes that it left behind were killed."
-        )),
-    }
+    sentences.extend(left_behind(record));
     if record.cleanup.method.is_some() && !record.cleanup.removed {
         sentences.push("Its cgroup could not be removed.".to_owned());
     }
     sentences
+}
+
+/// Who was still there when main had ended, where that end was main's own: where the run was ended
+/// as a whole, nobody was left behind.
+fn left_behind(record: &RunRecord) -> Option<String> {
+    match record.termination.reason {
+        Reason::Completed | Reason::ExitCode | Reason::Signal | Reason::ExternalKill => {}
+        Reason::Memory
+        | Reason::MemoryAncestor
+        | Reason::HostOom
+        | Reason::Pids
+        | Reason::PidsAncestor
+        | Reason::Walltime
+        | Reason::Cputime
+        | Reason::Cancelled
+        | Reason::Escaped
+        | Reason::SetupFailed
+        | Reason::RunnerLost => return None,
+    }
+    match record.processes.left_over {
+        Some(0) | None => None,
+        Some(1) => Some("A process that it left behind was killed.".to_owned()),
+        Some(count) => Some(format!(
+            "{count} processes that it left behind were killed."
+        )),
+    }
 }
 
 /// Members that the OOM killer took while main lived on.

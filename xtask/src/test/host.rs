@@ -28,13 +28,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<Row> {
     ] {
         let mut cargo = workspace::cargo();
         cargo
-            .args([
-                "test",
-                "--quiet",
-                "--no-fail-fast",
-                "--profile",
-                vm::PROFILE,
-            ])
+            .args(["test", "--no-fail-fast", "--profile", vm::PROFILE])
             .args(selection)
             .arg("--")
             .arg("--format=pretty");

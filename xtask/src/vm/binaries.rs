@@ -48,9 +48,12 @@ pub(crate) fn executables(command: &mut Command) -> Result<Vec<Executable>> {
     command.args([
         "--profile",
         PROFILE,
-        "--quiet",
         "--message-format=json-render-diagnostics",
     ]);
+    // The first build takes minutes and shows its progress; after that it is not worth a line.
+    if workspace::target().join(PROFILE).join("sandbox").exists() {
+        command.arg("--quiet");
+    }
     parse(&command::text_with_diagnostics(command)?)
 }
 

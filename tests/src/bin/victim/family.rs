@@ -1,5 +1,7 @@
 //! Children: many, hungry, hostile, or left behind.
 
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -105,6 +107,59 @@ pub(crate) fn child_kills_us(signal: Signal) -> Result<()> {
         nix::sys::signal::kill(us, signal).context("could not signal the parent")?;
         std::process::exit(0);
     }
+    Ok(())
+}
+
+/// Ends the main thread, which leaves a zombie that leads the living; another thread exits later.
+pub(crate) fn outlive_main_thread(status: u8) -> ! {
+    let main = nix::unistd::gettid();
+    std::thread::spawn(move || {
+        let stat = format!("/proc/self/task/{main}/stat");
+        // Only after the main thread has ended.
+        while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")) {
+            std::thread::yield_now();
+        }
+        println!("outlived {main}");
+        std::process::exit(i32::from(status))
+    });
+    sys::end_this_thread()
+}
+
+/// Has a thread execute this program again: it takes over the pid of the main thread.
+pub(crate) fn exec_in_thread(act: &[String]) -> ! {
+    let act = act.to_vec();
+    std::thread::spawn(move || {
+        let error = this_program().map(|mut program| program.args(act).exec());
+        panic!("a thread could not exec: {error:?}")
+    });
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Has a grandchild get SIGKILL when its parent dies, and comes back once it is dead.
+pub(crate) fn death_signal() -> Result<()> {
+    let (mut ours, theirs) = std::io::pipe().context("could not make a pipe")?;
+    if let Forked::Child = sys::fork()? {
+        let (mut told, tell) = std::io::pipe().context("could not make a pipe")?;
+        println!("parent {}", std::process::id());
+        if let Forked::Child = sys::fork()? {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("no death signal")?;
+            println!("grandchild {}", std::process::id());
+            drop(tell);
+            loop {
+                std::thread::park();
+            }
+        }
+        // It has asked for its signal once the pipe has no writer any more.
+        drop(tell);
+        told.read_to_end(&mut Vec::new())
+            .context("could not read the pipe")?;
+        std::process::exit(0);
+    }
+    drop(theirs);
+    ours.read_to_end(&mut Vec::new())
+        .context("could not read the pipe")?;
     Ok(())
 }
 

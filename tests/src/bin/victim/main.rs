@@ -53,18 +53,44 @@ enum Act {
     EatShm { size: Size },
     /// Touch memory, then crash by a wild write: close to the limit, yet no OOM.
     EatAndSegv { size: Size },
+    /// Touch memory, then abort.
+    EatAndAbort { size: Size },
+    /// Touch memory without end.
+    Devour,
     /// Fork for ever, children too.
     ForkBomb,
-    /// Start this many children that hold; print how many forks were denied; hold.
-    Children { count: usize },
-    /// Start this many threads; print how many were denied; hold.
-    Threads { count: usize },
+    /// Start this many children that hold; print how many forks were denied; hold, or exit.
+    Children {
+        count: usize,
+        #[arg(long)]
+        exit: Option<u8>,
+    },
+    /// Start this many threads; print how many were denied; hold, or exit.
+    Threads {
+        count: usize,
+        #[arg(long)]
+        exit: Option<u8>,
+    },
+    /// Use up processors in this many processes, this one included.
+    SpinGroup { processes: usize },
+    /// End the main thread; another one exits with this status later.
+    OutliveMainThread { status: u8 },
+    /// Have a thread execute another act in this process's place.
+    ExecInThread { act: Vec<String> },
+    /// Have a grandchild get SIGKILL when its parent dies; exit once it is dead.
+    DeathSignal,
+    /// Break a seccomp filter that forbids everything.
+    Seccomp,
     /// Leave a child behind in a session of its own, and exit.
     Daemonise,
     /// Ignore SIGTERM and hold.
     IgnoreTerm,
-    /// Handle SIGTERM by exiting with this status.
-    HandleTermExit { status: u8 },
+    /// Handle a signal by exiting with this status.
+    Handle {
+        #[arg(value_parser = signals::parse)]
+        signal: Signal,
+        status: u8,
+    },
     /// Stop ourselves by SIGSTOP.
     StopSelf,
     /// Send ourselves a signal.
@@ -81,8 +107,8 @@ enum Act {
     Segv,
     /// Abort.
     Abort,
-    /// Allow ourselves this many seconds of CPU time (soft and hard), and use them up.
-    RlimitCpu { seconds: u64 },
+    /// Allow ourselves this many seconds of CPU time, soft and hard, and use them up.
+    RlimitCpu { soft: u64, hard: u64 },
     /// Print who and what we are, as JSON.
     PrintIdentity,
 }
@@ -135,21 +161,42 @@ impl Act {
                 let _held = memory::touch(size);
                 sys::write_to_null()
             }
+            Self::EatAndAbort { size } => {
+                let _held = memory::touch(size);
+                std::process::abort()
+            }
+            Self::Devour => {
+                ready();
+                memory::devour()
+            }
             Self::ForkBomb => family::fork_bomb(),
-            Self::Children { count } => {
+            Self::Children { count, exit } => {
                 family::children(count)?;
-                hold()
+                end(exit)
             }
-            Self::Threads { count } => {
+            Self::Threads { count, exit } => {
                 family::threads(count);
-                hold()
+                end(exit)
             }
+            Self::SpinGroup { processes } => {
+                for _ in 1..processes {
+                    if let sys::Forked::Child = sys::fork()? {
+                        spin()
+                    }
+                }
+                ready();
+                spin()
+            }
+            Self::OutliveMainThread { status } => family::outlive_main_thread(status),
+            Self::ExecInThread { act } => family::exec_in_thread(&act),
+            Self::DeathSignal => family::death_signal().map(|()| 0),
+            Self::Seccomp => sys::break_a_seccomp_filter(),
             Self::Daemonise => family::daemonise().map(|()| 0),
             Self::IgnoreTerm => {
                 sys::ignore(Signal::SIGTERM)?;
                 hold()
             }
-            Self::HandleTermExit { status } => signals::handle_term().map(|()| status),
+            Self::Handle { signal, status } => signals::handle(signal).map(|()| status),
             Self::StopSelf => {
                 ready();
                 nix::sys::signal::raise(Signal::SIGSTOP)?;
@@ -165,9 +212,10 @@ impl Act {
             }
             Self::Segv => sys::write_to_null(),
             Self::Abort => std::process::abort(),
-            Self::RlimitCpu { seconds } => {
+            Self::RlimitCpu { soft, hard } => {
                 use nix::sys::resource::{Resource, setrlimit};
-                setrlimit(Resource::RLIMIT_CPU, seconds, seconds)?;
+                setrlimit(Resource::RLIMIT_CPU, soft, hard)?;
+                ready();
                 spin()
             }
             Self::PrintIdentity => {

@@ -50,6 +50,15 @@ pub(crate) fn touch(size: Size) -> Vec<u8> {
     std::hint::black_box(memory)
 }
 
+/// Touches memory until somebody puts an end to it.
+pub(crate) fn devour() -> ! {
+    // In pieces: a single piece larger than the machine would be refused.
+    let mut held = Vec::new();
+    loop {
+        held.push(touch(Size(16 << 20)));
+    }
+}
+
 /// Touches so much memory in all, in threads at once.
 pub(crate) fn touch_in_threads(threads: usize, size: Size) -> Result<Vec<Vec<u8>>> {
     let share = size.share(threads);

@@ -19,13 +19,13 @@ pub(crate) fn parse(text: &str) -> Result<Signal, String> {
         .ok_or_else(|| format!("{text} is not a signal"))
 }
 
-/// Waits for SIGTERM as one that wants to write its results first does.
-pub(crate) fn handle_term() -> Result<()> {
-    let mut term = SigSet::empty();
-    term.add(Signal::SIGTERM);
-    term.thread_block()?;
+/// Waits for a signal as one that wants to write its results first does.
+pub(crate) fn handle(signal: Signal) -> Result<()> {
+    let mut set = SigSet::empty();
+    set.add(signal);
+    set.thread_block()?;
     crate::ready();
-    term.wait()?;
-    println!("handled SIGTERM");
+    set.wait()?;
+    println!("handled {signal}");
     Ok(())
 }

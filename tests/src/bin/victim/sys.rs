@@ -5,6 +5,7 @@
 )]
 
 use anyhow::{Context, Result};
+use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
 
@@ -31,6 +32,32 @@ pub(crate) fn ignore(ignored: Signal) -> Result<()> {
     // SAFETY: no handler of ours runs; SIG_IGN is the kernel's business alone.
     unsafe { signal(ignored, SigHandler::SigIgn) }.context("could not ignore the signal")?;
     Ok(())
+}
+
+/// Ends the calling thread alone, as exit(2) does and Rust never would.
+pub(crate) fn end_this_thread() -> ! {
+    // SAFETY: the thread's stack stays mapped, and nobody waits for its destructors.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    std::process::abort()
+}
+
+/// Dies of a seccomp filter that kills the process at any system call.
+pub(crate) fn break_a_seccomp_filter() -> Result<u8> {
+    let mut forbid = [libc::sock_filter {
+        code: u16::try_from(libc::BPF_RET | libc::BPF_K)?,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_KILL_PROCESS,
+    }];
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: forbid.as_mut_ptr(),
+    };
+    nix::sys::prctl::set_no_new_privs().context("could not set no_new_privs")?;
+    crate::ready();
+    // SAFETY: the kernel copies the program, which outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
+    std::process::exit(98)
 }
 
 /// Dies of a genuine SIGSEGV, raised by the processor's fault.

@@ -1,0 +1,150 @@
+//! Runs whose `sandbox` dies or stops under them.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox_tests::{Guest, Running, Sandbox, assert_has, wait};
+use serde_json::json;
+
+/// What the issue promises, and what an emulated, shared processor may add to it.
+const ENDED_WITHIN: Duration = Duration::from_secs(1 + 4);
+
+fn has_ended(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[track_caller]
+fn guardian_of(running: &Running) -> i32 {
+    let parent = format!(" {} ", running.pid());
+    wait::for_some("the guardian", || {
+        fs::read_dir("/sys/fs/cgroup/sandbox").ok()?;
+        let text = fs::read_to_string("/sys/fs/cgroup/sandbox/supervisor/cgroup.procs").ok()?;
+        text.lines()
+            .filter_map(|pid| pid.parse().ok())
+            .find(|pid: &i32| {
+                fs::read_to_string(format!("/proc/{pid}/stat"))
+                    .is_ok_and(|stat| stat.contains(&parent))
+            })
+    })
+}
+
+#[test]
+fn a_run_whose_sandbox_is_killed_is_ended_and_recorded_by_its_guardian() {
+    let _guest = Guest::enter();
+    for act in [&["sleep"][..], &["ignore-term"], &["spin"]] {
+        let running = Sandbox::new().start_victim(act);
+        let pid = running.ready();
+        let leaf = running.cgroup_of(pid);
+        let killed = Instant::now();
+        running.signal(Signal::SIGKILL);
+        wait::until("the analysis to end", || has_ended(pid));
+        assert!(killed.elapsed() < ENDED_WITHIN, "{:?}", killed.elapsed());
+        let outcome = running.finish();
+        assert!(!leaf.exists(), "the guardian removes the leaf");
+        let record = outcome.record();
+        record.assert_verdict("runner_lost", "same");
+        assert_has(
+            record.fatal(),
+            &json!({
+                "signal": 9, "cause": "runner", "delivered": true,
+                "victim": {"pid": pid, "is_main": true},
+                "sender": {"kind": "runner", "in_run": false},
+            }),
+        );
+        assert_has(
+            record.finding("own_action"),
+            &json!({"reason": "runner_lost"}),
+        );
+        assert_has(record.at("/exit"), &json!({"signal": 9}));
+        record.assert_notes(&["Lost: sandbox died under the analysis, which was stopped after "]);
+        assert!(
+            outcome.stderr.contains(record.notes()),
+            "{}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn a_run_whose_sandbox_and_guardian_are_killed_is_removed_by_the_next() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["ignore-term"]);
+    let pid = running.ready();
+    let leaf = running.cgroup_of(pid);
+    let guardian = guardian_of(&running);
+    // The guardian is stopped before it can see its supervisor go.
+    for (pid, signal) in [
+        (guardian, Signal::SIGSTOP),
+        (running.pid(), Signal::SIGKILL),
+        (guardian, Signal::SIGKILL),
+    ] {
+        kill(Pid::from_raw(pid), signal).expect("it is there");
+    }
+    wait::until("the guardian to end", || has_ended(guardian));
+    assert!(leaf.exists() && !has_ended(pid), "nobody is left to end it");
+
+    let next = Sandbox::new().victim(["exit", "0"]);
+    let _record = next.ended(0, "completed", "none");
+    assert!(has_ended(pid), "the orphan was killed");
+    assert!(!leaf.exists(), "its leaf was removed");
+    let name = Path::new("/sandbox/runs").join(leaf.file_name().expect("a leaf has a name"));
+    assert!(
+        next.stderr.contains(&format!("removed {}", name.display())),
+        "{}",
+        next.stderr
+    );
+    let orphaned = running.finish();
+    assert!(!orphaned.has_record(), "nobody was left to write it");
+    // What was staged for the record lies beside it.
+    assert!(!leaf.exists());
+}
+
+#[test]
+fn a_live_run_is_nobodys_orphan() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["handle", "USR1", "0"]);
+    let pid = running.ready();
+    let next = Sandbox::new().victim(["exit", "0"]);
+    let _record = next.ended(0, "completed", "none");
+    assert!(!next.stderr.contains("removed"), "{}", next.stderr);
+    running.signal(Signal::SIGUSR1);
+    assert!(pid > 0);
+    let _record = running.finish().ended(0, "completed", "none");
+}
+
+#[test]
+fn the_deadline_holds_while_sandbox_is_stopped() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new()
+        .options(["--timeout", "2s", "--grace", "0"])
+        .start_victim(["spin"]);
+    let pid = running.ready();
+    running.signal(Signal::SIGSTOP);
+    wait::until("the guardian to keep the deadline", || has_ended(pid));
+    running.signal(Signal::SIGCONT);
+    let record = running.finish().ended(137, "walltime", "more_time");
+    assert_has(
+        record.fatal(),
+        &json!({
+            "signal": 9, "cause": "runner", "delivered": true,
+            "victim": {"pid": pid, "is_main": true}, "sender": {"kind": "runner"},
+        }),
+    );
+    assert_has(record.finding("own_action"), &json!({"reason": "walltime"}));
+    record.assert_notes(&["wall clock limit of 2 s (--timeout) reached"]);
+}
+
+#[test]
+fn a_run_goes_on_under_its_supervisor_when_only_the_guardian_dies() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["handle", "USR1", "3"]);
+    let _pid = running.ready();
+    let guardian = guardian_of(&running);
+    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it is there");
+    wait::until("the guardian to end", || has_ended(guardian));
+    running.signal(Signal::SIGUSR1);
+    let _record = running.finish().ended(3, "exit_code", "none");
+}

@@ -1,0 +1,121 @@
+//! Endings from outside of the run: kill(2) and `cgroup.kill` by somebody who is not `sandbox`.
+
+use nix::sys::signal::Signal;
+use sandbox_tests::{Guest, Outsider, Sandbox, assert_has, enclosing};
+use serde_json::json;
+
+#[test]
+fn a_signal_from_outside_is_told_with_its_sender() {
+    let _guest = Guest::enter();
+    for (signal, uid) in [
+        (Signal::SIGKILL, 0),
+        (Signal::SIGTERM, 0),
+        (Signal::SIGKILL, 1000),
+        (Signal::SIGINT, 1000),
+    ] {
+        let running = Sandbox::new().start_victim(["sleep"]);
+        let pid = running.ready();
+        let outsider = Outsider::signals_as(uid, pid, signal);
+        let number = signal as i32;
+        let record = running
+            .finish()
+            .ended(128 + number, "external_kill", "same");
+        assert_has(
+            record.fatal(),
+            &json!({
+                "signal": number, "cause": "process", "delivered": true, "oom": null,
+                "victim": {"pid": pid, "is_main": true, "comm": "victim"},
+                "sender": outsider.as_sender(),
+            }),
+        );
+        record.assert_notes(&[
+            "Killed from outside after ",
+            &format!(
+                "the main process got {signal} from bash (pid {}, uid {uid})",
+                outsider.pid
+            ),
+            "Neither sandbox nor a limit of the analysis ended it.",
+        ]);
+    }
+}
+
+#[test]
+fn a_sigterm_that_is_ignored_is_not_what_ends_it() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["ignore-term"]);
+    let pid = running.ready();
+    Outsider::signals(pid, Signal::SIGTERM);
+    let outsider = Outsider::signals(pid, Signal::SIGKILL);
+    let record = running.finish().ended(137, "external_kill", "same");
+    assert_has(
+        record.fatal(),
+        &json!({"signal": 9, "delivered": true, "sender": outsider.as_sender()}),
+    );
+    let term = record.kills().iter().find(|kill| kill["signal"] == 15);
+    assert!(
+        term.is_none_or(|term| term["delivered"] == false),
+        "an ignored signal was not delivered:\n{record}"
+    );
+}
+
+#[test]
+fn a_cgroup_kill_from_outside_is_told_with_its_writer_and_its_cgroup() {
+    let _guest = Guest::enter();
+    for parent in [false, true] {
+        let running = Sandbox::new().start_victim(["sleep"]);
+        let pid = running.ready();
+        let leaf = running.cgroup_of(pid);
+        let target = if parent {
+            leaf.parent().expect("below /")
+        } else {
+            &leaf
+        };
+        let outsider = Outsider::kills_cgroup(target);
+        let record = running.finish().ended(137, "external_kill", "same");
+        assert_has(
+            record.fatal(),
+            &json!({
+                "signal": 9, "cause": "cgroup_kill", "delivered": true,
+                "victim": {"pid": pid, "is_main": true}, "sender": outsider.as_sender(),
+            }),
+        );
+        let named = if parent {
+            enclosing::RUNS
+        } else {
+            record.text("/cgroup/path")
+        };
+        assert_has(
+            record.finding("cgroup_kill_written"),
+            &json!({"cgroup": named}),
+        );
+        record.assert_notes(&[
+            &format!(
+                "SIGKILL by cgroup.kill of {named}, written by bash (pid {}",
+                outsider.pid
+            ),
+            "Neither sandbox nor a limit of the analysis ended it.",
+        ]);
+    }
+}
+
+#[test]
+fn a_kill_of_a_child_from_outside_leaves_the_ending_to_main() {
+    let _guest = Guest::enter();
+    let script = "victim sleep & echo \"child $!\"; wait $!; exit $?";
+    let running = Sandbox::new().start(["bash", "-c", script]);
+    let pid = running.ready();
+    let outsider = Outsider::signals(pid, Signal::SIGKILL);
+    let record = running.finish().ended(137, "exit_code", "none");
+    let kill = record
+        .kills()
+        .iter()
+        .find(|kill| kill["victim"]["pid"] == pid);
+    assert_has(
+        kill.expect("the child's end is in kills"),
+        &json!({
+            "signal": 9, "cause": "process", "delivered": true,
+            "victim": {"is_main": false, "comm": "victim"}, "sender": outsider.as_sender(),
+        }),
+    );
+    record.assert_notes(&["exited with code 137"]);
+}

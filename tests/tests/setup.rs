@@ -1,0 +1,106 @@
+//! Starts that come to nothing, each named, and apart from anything that the command returns.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use sandbox_tests::{Enclosing, Guest, Outcome, Record, Sandbox, assert_has, enclosing};
+use serde_json::json;
+
+#[track_caller]
+fn failed(outcome: &Outcome, status: i32, kind: &str) -> Record {
+    let record = outcome.ended(status, "setup_failed", "none");
+    assert_has(record.finding("setup_failure"), &json!({"kind": kind}));
+    assert!(record.at("/started_at").is_null(), "{record}");
+    assert!(record.at("/walltime_ns").is_null(), "{record}");
+    assert!(record.number("/cgroup/id") > 0, "{record}");
+    assert_eq!(record.number("/processes/execs"), 0, "{record}");
+    assert!(
+        outcome.stderr.starts_with("sandbox: "),
+        "{}",
+        outcome.stderr
+    );
+    record
+}
+
+#[test]
+fn a_command_that_is_not_there_is_127() {
+    let _guest = Guest::enter();
+    for command in ["/no/such/command", "no-such-command"] {
+        let outcome = Sandbox::new().command([command]);
+        let record = failed(&outcome, 127, "command_not_found");
+        assert!(outcome.stderr.contains(command), "{}", outcome.stderr);
+        record.assert_notes(&["Not started: ", command, "command not found."]);
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_126() {
+    let _guest = Guest::enter();
+    for command in ["/etc/passwd", "/etc"] {
+        let outcome = Sandbox::new().command([command]);
+        let record = failed(&outcome, 126, "command_not_executable");
+        record.assert_notes(&[
+            "Not started: execve ",
+            command,
+            "cannot be executed (Permission denied).",
+        ]);
+    }
+}
+
+#[test]
+fn a_script_whose_interpreter_is_missing_says_so() {
+    let _guest = Guest::enter();
+    let script = std::env::temp_dir().join(format!("script-{}", std::process::id()));
+    fs::write(&script, "#!/no/such/interpreter\n").expect("a test can write to /tmp");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let outcome = Sandbox::new().command([&script]);
+    fs::remove_file(&script).expect("it is ours");
+    let record = failed(&outcome, 127, "command_not_found");
+    record.assert_notes(&["the interpreter that its first line"]);
+}
+
+#[test]
+fn an_exit_status_of_127_that_is_the_commands_own_is_no_failed_start() {
+    let _guest = Guest::enter();
+    let outcome = Sandbox::new().command(["bash", "-c", "no-such-command"]);
+    let record = outcome.ended(127, "exit_code", "none");
+    assert_eq!(record.number("/processes/execs"), 1, "{record}");
+}
+
+#[test]
+fn too_little_memory_to_start_is_named() {
+    let _guest = Guest::enter();
+    let outcome = Sandbox::new()
+        .options(["--memory", "4KiB"])
+        .victim(["exit", "0"]);
+    let record = failed(&outcome, 125, "out_of_memory");
+    record.assert_notes(&[
+        "Not started: out of memory at ",
+        "memory limit of 4 KiB (--memory)",
+    ]);
+}
+
+#[test]
+fn no_pid_left_to_start_with_is_named() {
+    let _guest = Guest::enter();
+    let _limit = Enclosing::limit(enclosing::RUNS, "pids.max", "0");
+    let outcome = Sandbox::new().victim(["exit", "0"]);
+    let record = failed(&outcome, 125, "out_of_pids");
+    assert_eq!(record.number("/processes/births"), 0, "{record}");
+    record.assert_notes(&["Not started: out of PIDs at clone3", "or one above it"]);
+}
+
+#[test]
+fn a_directory_that_is_not_there_or_not_for_its_user_is_named() {
+    let _guest = Guest::enter();
+    for (directory, why) in [
+        ("/no/such/directory", "No such file"),
+        ("/root", "Permission denied"),
+    ] {
+        let outcome = Sandbox::new()
+            .options(["--chdir", directory])
+            .victim(["exit", "0"]);
+        let record = failed(&outcome, 125, "other");
+        record.assert_notes(&["Not started: ", directory, why]);
+    }
+}
