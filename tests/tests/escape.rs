@@ -4,6 +4,7 @@
 //! Those that need systemd are in `systemd.rs`.
 
 use std::fs;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -288,6 +289,74 @@ fn the_pins_of_the_watching_programs_are_hidden() {
              umount fresh 2>/dev/null; rmdir fresh",
         );
     }
+}
+
+/// A process of the same user outside of any run.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn of_ana() -> Self {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "sleep",
+            "1000",
+        ]);
+        let child = command.spawn().expect("the guest has setpriv");
+        wait::until("it to be ana's", || {
+            let comm = fs::read_to_string(format!("/proc/{}/comm", child.id()));
+            comm.is_ok_and(|comm| comm == "sleep\n")
+        });
+        Self(child)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.0.kill().expect("it holds");
+        self.0.wait().expect("it was killed");
+    }
+}
+
+/// Linux 6.12 and later can keep an analysis from its user's other processes without taking mount(2)
+/// from it; before, this way out stays open, and the README says so.
+#[test]
+fn the_same_users_processes_outside_can_be_neither_entered_nor_traced_nor_signalled() {
+    let guest = Guest::enter();
+    let scene = Scene::new();
+    let neighbour = Neighbour::of_ana();
+    let pid = neighbour.0.id();
+    let attempts = format!(
+        "sleep 1000 & kill $! || exit 8
+         trace() {{ python3 -c 'import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0) == 0 else 1)'; }}
+         for way in 'ls /proc/{pid}/root/' trace 'kill -0 {pid}' 'cat /proc/{pid}/environ'; do
+             closed $way
+         done 2>/dev/null"
+    );
+    if guest.version() >= (6, 12) {
+        stays_inside(&scene, "", "ana", &attempts);
+    } else {
+        let open = format!("ls /proc/{pid}/root/ >/dev/null && kill -0 {pid}");
+        let _ = scene
+            .bash(&format!("sandbox run --user ana -- sh -c '{open}'"))
+            .expect(0);
+    }
+}
+
+#[test]
+fn containers_can_still_be_made_inside_of_a_run() {
+    let _guest = Guest::enter();
+    stays_inside(
+        &Scene::new(),
+        "",
+        "ana",
+        "unshare --user --map-root-user --mount --pid --fork bash -c '
+             set -e; mkdir root; mount -t tmpfs tmpfs root; mount --bind /usr root; mount -t proc proc /proc' >said 2>&1 \
+         || { cat said; exit 9; }
+         rm -r said root",
+    );
 }
 
 #[test]

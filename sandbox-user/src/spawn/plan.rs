@@ -19,7 +19,7 @@ use crate::evidence::SetupFailure;
 use crate::sys::duplicate_above_stdio;
 use crate::sys::exec::{Exec, Lookup};
 use crate::sys::program::Program;
-use crate::sys::step::Step;
+use crate::sys::step::{Step, knows_domains};
 
 /// What execvp uses where PATH is not set (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -91,6 +91,11 @@ fn identity(spec: &SpawnSpec<'_>) -> Vec<Step> {
     steps.push(Step::SetUid { uid: identity.uid });
     if !identity.is_root() {
         steps.extend([Step::DropCapabilities, Step::NoNewPrivileges]);
+        // Else it could have one of its user's processes outside act for it (ptrace), or go through
+        // that one's mounts (/proc/PID/root).
+        if knows_domains() {
+            steps.push(Step::OwnDomain);
+        }
     }
     steps
 }

@@ -1,0 +1,336 @@
+//! A host with systemd: the run's scope, and that it stays whatever its manager does meanwhile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use sandbox_tests::{Guest, Mode, Running, Sandbox, Scene, wait};
+
+fn enter() -> Guest {
+    let guest = Guest::enter();
+    assert_eq!(guest.mode, Mode::Systemd);
+    guest
+}
+
+fn systemctl(words: &[&str]) -> String {
+    let output = Command::new("systemctl").args(words).output();
+    let output = output.expect("the guest has systemctl");
+    assert!(output.status.success(), "systemctl {words:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A run that holds, with what is known of its place.
+struct Held {
+    running: Running,
+    main: i32,
+    leaf: PathBuf,
+    scope: String,
+}
+
+impl Held {
+    fn start(sandbox: Sandbox) -> Self {
+        let running = sandbox.start_victim(["sleep"]);
+        let main = running.ready();
+        let leaf = running.cgroup_of(main);
+        let scope = leaf
+            .ancestors()
+            .filter_map(|path| path.file_name()?.to_str())
+            .find(|name| name.ends_with(".scope"))
+            .expect("the leaf is in a scope")
+            .to_owned();
+        Self {
+            running,
+            main,
+            leaf,
+            scope,
+        }
+    }
+
+    fn scope_dir(&self) -> &Path {
+        let mut above = self.leaf.ancestors();
+        above
+            .find(|path| path.ends_with(&self.scope))
+            .expect("the leaf is in it")
+    }
+
+    /// Ends it, and sees that nothing of the scope is left.
+    fn finish_by_kill(self) -> sandbox_tests::Record {
+        let scope_dir = self.scope_dir().to_owned();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.main), Signal::SIGKILL)
+            .expect("main is there");
+        let outcome = self.running.finish();
+        assert_eq!(outcome.code(), 137, "{}", outcome.stderr);
+        is_gone(&self.scope, &scope_dir);
+        outcome.record()
+    }
+}
+
+#[track_caller]
+fn is_gone(scope: &str, dir: &Path) {
+    wait::until("the scope to be gone", || {
+        !dir.exists() && systemctl(&["show", "-P", "LoadState", scope]) == "not-found"
+    });
+}
+
+fn read(dir: &Path, file: &str) -> String {
+    let text = fs::read_to_string(dir.join(file));
+    text.expect("the cgroup has this file").trim().to_owned()
+}
+
+#[test]
+fn a_run_has_a_delegated_scope_with_its_guardian_and_its_leaf_with_its_limits() {
+    let _guest = enter();
+    let own_before = fs::read_to_string("/proc/self/cgroup").expect("proc is mounted");
+    let options = ["--memory", "100MiB", "--pids", "20", "--cpus", "0.5"];
+    let held = Held::start(Sandbox::new().options(options));
+    assert_eq!(
+        systemctl(&["show", "-P", "ActiveState", &held.scope]),
+        "active"
+    );
+    for (property, value) in [
+        ("Delegate", "yes"),
+        ("TasksMax", "infinity"),
+        ("OOMPolicy", "continue"),
+        ("Slice", "sandbox.slice"),
+    ] {
+        assert_eq!(
+            systemctl(&["show", "-P", property, &held.scope]),
+            value,
+            "{property}"
+        );
+    }
+    let supervisor = read(&held.scope_dir().join("supervisor"), "cgroup.procs");
+    let guardian: i32 = supervisor.parse().expect("one guardian");
+    let words = fs::read_to_string(format!("/proc/{guardian}/cmdline")).expect("it is there");
+    assert!(words.contains("guardian"), "{words}");
+    assert_eq!(read(held.scope_dir(), "cgroup.procs"), "");
+    for (file, value) in [
+        ("memory.max", "104857600"),
+        ("memory.swap.max", "0"),
+        ("memory.oom.group", "1"),
+        ("pids.max", "20"),
+        ("cgroup.max.descendants", "0"),
+    ] {
+        assert_eq!(read(&held.leaf, file), value, "{file}");
+    }
+    let cpu = read(&held.leaf, "cpu.max");
+    let numbers: Vec<f64> = cpu
+        .split(' ')
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    assert!((numbers[0] / numbers[1] - 0.5).abs() < 1e-9, "{cpu}");
+
+    let sandbox = format!("/proc/{}/cgroup", held.running.pid());
+    let own = fs::read_to_string(sandbox).expect("it is there");
+    assert_eq!(own, own_before, "`sandbox` stays in its caller's cgroup");
+
+    let scope = held.scope.clone();
+    let record = held.finish_by_kill();
+    assert_eq!(record.reason(), "external_kill", "{record}");
+    assert!(record.text("/cgroup/path").contains(&scope), "{record}");
+    assert_eq!(record.number("/limits/memory_bytes/effective"), 104_857_600);
+}
+
+#[test]
+fn a_run_survives_its_managers_reload_and_re_execution() {
+    let _guest = enter();
+    let held = Held::start(Sandbox::new().options(["--memory", "100MiB"]));
+    for verb in ["daemon-reload", "daemon-reexec"] {
+        systemctl(&[verb]);
+        assert_eq!(systemctl(&["is-active", &held.scope]), "active");
+        assert_eq!(held.running.cgroup_of(held.main), held.leaf, "after {verb}");
+        assert_eq!(read(&held.leaf, "memory.max"), "104857600", "after {verb}");
+    }
+    let record = held.finish_by_kill();
+    assert_eq!(record.reason(), "external_kill", "{record}");
+    assert_eq!(record.confidence(), "exact", "{record}");
+}
+
+#[test]
+fn runs_can_start_while_the_manager_reloads() {
+    let _guest = enter();
+    let scene = Scene::new();
+    let said = scene
+        .bash(
+            "while test ! -e stop; do systemctl daemon-reload; done & \
+             for i in 1 2 3; do sandbox run --user ana -- echo ran || break; done; touch stop; wait",
+        )
+        .expect(0);
+    assert_eq!(said.out(), "ran\nran\nran", "{said}");
+}
+
+#[test]
+fn stopping_the_scope_ends_the_run_as_a_kill_from_outside() {
+    let _guest = enter();
+    let held = Held::start(Sandbox::new());
+    let (scope, dir) = (held.scope.clone(), held.scope_dir().to_owned());
+    systemctl(&["stop", &scope]);
+    let outcome = held.running.finish();
+    assert_eq!(outcome.code(), 143, "{}", outcome.stderr);
+    let record = outcome.record();
+    assert_eq!(record.reason(), "external_kill", "{record}");
+    assert_eq!(record.at("/kills/0/sender/pid"), 1, "{record}");
+    assert_eq!(record.at("/kills/0/sender/comm"), "systemd", "{record}");
+    is_gone(&scope, &dir);
+}
+
+#[test]
+fn the_memory_of_the_slice_is_a_limit_above_the_leafs() {
+    let _guest = enter();
+    struct Unlimited;
+    impl Drop for Unlimited {
+        fn drop(&mut self) {
+            systemctl(&[
+                "set-property",
+                "--runtime",
+                "sandbox.slice",
+                "MemoryMax=infinity",
+            ]);
+        }
+    }
+    // The slice is there while something is in it.
+    let holding = Held::start(Sandbox::new());
+    let _unlimited = Unlimited;
+    systemctl(&[
+        "set-property",
+        "--runtime",
+        "sandbox.slice",
+        "MemoryMax=128M",
+    ]);
+    let outcome = Sandbox::new()
+        .options(["--memory", "1GiB"])
+        .victim(["eat", "400MiB"]);
+    let record = outcome.record();
+    assert_eq!(record.reason(), "memory_ancestor", "{record}");
+    assert_eq!(
+        record.number("/limits/memory_bytes/enclosing/value"),
+        128 << 20
+    );
+    assert!(
+        record
+            .text("/limits/memory_bytes/enclosing/cgroup")
+            .ends_with("sandbox.slice"),
+        "{record}"
+    );
+    drop(holding.running);
+}
+
+#[test]
+fn a_delegated_unit_with_a_subgroup_holds_its_own_runs() {
+    let _guest = enter();
+    let scene = Scene::new();
+    let said = scene
+        .bash(
+            "systemd-run --quiet --wait --pipe --collect --unit=own-unit -p Delegate=yes \
+             -p DelegateSubgroup=caller -p WorkingDirectory=$PWD \
+             /payload/bin/sandbox run --user ana --record record.json -- true",
+        )
+        .expect(0);
+    assert_eq!(said.out(), "");
+    let record = scene.record();
+    assert_eq!(record.reason(), "completed", "{record}");
+    let path = record.text("/cgroup/path");
+    assert!(path.contains("/own-unit.service/runs/"), "{path}");
+}
+
+#[test]
+fn a_service_without_delegation_gets_a_scope_for_its_run() {
+    let _guest = enter();
+    let scene = Scene::new();
+    let _ = scene
+        .bash(
+            "systemd-run --quiet --wait --pipe --collect --unit=plain-unit \
+             -p WorkingDirectory=$PWD \
+             /payload/bin/sandbox run --user ana --record record.json -- true",
+        )
+        .expect(0);
+    let record = scene.record();
+    let path = record.text("/cgroup/path");
+    assert!(path.starts_with("/sandbox.slice/sandbox-"), "{path}");
+}
+
+/// Tries to get out by asking a manager for a scope; whoever got out would be named so.
+const NAMED: &str = "98765";
+
+/// The attempt failed and said `inside`, or the run ended as `escaped`; nobody is outside.
+#[track_caller]
+fn fails_or_ends_as_escaped(scene: &Scene, user: &str, attempt: &str) -> String {
+    scene.write("attempt", &format!("{attempt}\necho inside; exit 0"));
+    let said = scene.bash(&format!(
+        "sandbox run --timeout 40s --record record.json --user {user} -- bash ./attempt"
+    ));
+    let record = scene.record();
+    match record.reason() {
+        "completed" => assert_eq!(said.out(), "inside", "{said}"),
+        "escaped" => assert!(!record.list("/escaped").is_empty(), "{record}"),
+        _ => panic!("neither failed nor escaped: {said}\n{record}"),
+    }
+    wait::until("nobody to be outside", || {
+        let processes = fs::read_dir("/proc").expect("proc is mounted").flatten();
+        !processes
+            .filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok())
+            .any(|words| words.contains(NAMED))
+    });
+    record.reason().to_owned()
+}
+
+/// A user's manager, for as long as the test runs.
+struct UserManager;
+
+impl UserManager {
+    fn start() -> Self {
+        systemctl(&["start", "user@1000.service"]);
+        wait::until("the user's bus", || {
+            Path::new("/run/user/1000/bus").exists()
+        });
+        Self
+    }
+}
+
+impl Drop for UserManager {
+    fn drop(&mut self) {
+        systemctl(&["stop", "user@1000.service", "user-runtime-dir@1000.service"]);
+    }
+}
+
+#[test]
+fn a_users_manager_gives_its_analysis_no_scope() {
+    let _guest = enter();
+    let _manager = UserManager::start();
+    let outside = Scene::new().bash(
+        "runuser -u ana -- env XDG_RUNTIME_DIR=/run/user/1000 systemd-run --user --scope --quiet true",
+    );
+    assert_eq!(outside.code(), 0, "outside of a run it does: {outside}");
+    let reason = fails_or_ends_as_escaped(
+        &Scene::new(),
+        "ana",
+        "export XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus
+         systemd-run --user --scope --quiet sleep 98765 2>/dev/null
+         systemd-run --user --quiet sleep 98765 2>/dev/null
+         systemd-run --scope --quiet sleep 98765 2>/dev/null",
+    );
+    assert_eq!(reason, "completed", "the ways are closed");
+}
+
+#[test]
+fn root_gets_no_scope_from_the_hosts_manager() {
+    let _guest = enter();
+    let reason = fails_or_ends_as_escaped(
+        &Scene::new(),
+        "root",
+        "systemd-run --scope --quiet sleep 98765 2>/dev/null; systemd-run --quiet sleep 98765 2>/dev/null",
+    );
+    assert_eq!(reason, "completed", "the ways are closed");
+}
+
+#[test]
+fn root_that_uncovers_the_hosts_manager_and_asks_for_a_scope_is_ended() {
+    let _guest = enter();
+    let reason = fails_or_ends_as_escaped(
+        &Scene::new(),
+        "root",
+        "umount /run/systemd /run/dbus; exec systemd-run --scope --quiet sleep 98765",
+    );
+    assert_eq!(reason, "escaped");
+}
