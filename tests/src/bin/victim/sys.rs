@@ -44,7 +44,6 @@ pub(crate) fn end_this_thread() -> ! {
 /// Dies of a seccomp filter that kills the process at any system call.
 pub(crate) fn break_a_seccomp_filter() -> Result<u8> {
     let mut forbid = [libc::sock_filter {
-        code: u16::try_from(libc::BPF_RET | libc::BPF_K)?,
         code: u16::try_from(libc::BPF_RET | libc::BPF_K).context("a code of BPF is a u16")?,
         jt: 0,
         jf: 0,
