@@ -23,6 +23,8 @@ pub fn exit_status(record: &RunRecord) -> u8 {
         // wait(2) gives eight bits; anything else is no exit code.
         (Some(code), _) => u8::try_from(code).unwrap_or(RUNNER_FAILED),
         (None, Some(signal)) => with_signal(signal),
+        // Cancelled before it was started.
+        (None, None) if record.termination.reason == Reason::Cancelled => status_of_zero(record),
         (None, None) => RUNNER_FAILED,
     }
 }

@@ -240,7 +240,7 @@ fn usage(stats: &LeafStats, needed: Option<u64>) -> Usage {
         memory_peak_bytes: stats.memory_peak_bytes,
         memory_needed_bytes: needed.map(|value| MemoryNeeded {
             value,
-            lower_bound: true,
+            lower_bound: false,
             source: "samples".to_owned(),
         }),
         swap_peak_bytes: stats.swap_peak_bytes,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cgroup::{EventFile, LeafCgroup},
-    evidence::{IntentReason, OwnAction, WaitStatus},
+    evidence::{IntentReason, OwnAction, SignalInfo, WaitStatus},
     limits::OnPidsLimit,
     spawn::{Spawned, Terminal},
     sys::{
@@ -40,6 +40,8 @@ const AT_A_TIME: usize = 256;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// `cgroup.kill` is written again this often until main is gone.
 const KILL_EVERY: Duration = Duration::from_millis(100);
+/// How long after the first `cgroup.kill` main may take to die.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 /// The CPU time is looked at no more often than this.
 const BUDGET_AT_LEAST: Duration = Duration::from_millis(10);
 
@@ -50,6 +52,7 @@ pub(super) struct Running<'a> {
     tracer: Option<&'a mut Tracer>,
     ring: Option<Ring>,
     events: Option<AsyncFd<OwnedFd>>,
+    more_events: bool,
     main: AsyncFd<OwnedFd>,
     terminal: Terminal,
     signals: &'a Signals,
@@ -76,6 +79,7 @@ struct Alarms {
     grace: Alarm,
     budget: Alarm,
     kill_again: Alarm,
+    give_up: Alarm,
     sample: Alarm,
 }
 
@@ -87,6 +91,7 @@ impl Alarms {
             grace: Alarm::new()?,
             budget: Alarm::new()?,
             kill_again: Alarm::new()?,
+            give_up: Alarm::new()?,
             sample: Alarm::new()?,
         })
     }
@@ -148,6 +153,7 @@ impl<'a> Running<'a> {
                 .map(|ring| readiness::watch(ring, Interest::READABLE))
                 .transpose()?,
             ring,
+            more_events: false,
             main: readiness::watch(&spawned.pidfd, Interest::READABLE)?,
             terminal,
             signals,
@@ -157,7 +163,8 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// Waits until main has ended, ending it where its time has come.
+    /// Waits until main has ended, ending it where its time has come. Events come last, so that a
+    /// storm of them keeps nothing else waiting.
     ///
     /// # Errors
     /// Where a descriptor fails; the run is then still there to be killed.
@@ -174,7 +181,7 @@ impl<'a> Running<'a> {
                 received = self.signals.next() => self.on_signal(&received?)?,
                 rung = self.alarms.deadline.rings() => {
                     rung?;
-                    self.end(IntentReason::Walltime, libc::SIGTERM, None, None)?;
+                    self.end(IntentReason::Walltime, None)?;
                 }
                 rung = self.alarms.grace.rings() => {
                     rung?;
@@ -192,9 +199,12 @@ impl<'a> Running<'a> {
                     rung?;
                     self.check_budget()?;
                 }
-                ready = event_waits(self.events.as_ref()) => {
-                    ready?;
-                    self.on_events()?;
+                rung = self.alarms.give_up.rings() => {
+                    rung?;
+                    self.ended.degraded.push(
+                        "the main process does not die: it hangs in the kernel".to_owned(),
+                    );
+                    return Ok(());
                 }
                 denied = counter_changed(self.pids_events.as_ref()) => {
                     denied?;
@@ -204,7 +214,12 @@ impl<'a> Running<'a> {
                     rung?;
                     self.sample();
                     self.check_escapes()?;
+                    self.check_denials()?;
                     self.alarms.sample.set(SAMPLE_EVERY)?;
+                }
+                ready = event_waits(self.events.as_ref(), self.more_events) => {
+                    ready?;
+                    self.on_events()?;
                 }
             }
         }
@@ -230,11 +245,15 @@ impl<'a> Running<'a> {
                 // The terminal has told the whole foreground process group already.
                 let told = received.origin == Origin::Kernel && self.terminal == Terminal::Shared;
                 let forward = if told { 0 } else { received.signal };
-                self.end(
-                    IntentReason::Cancelled,
+                let at_ns = self.asked_at_ns(received);
+                self.end_as(
+                    OwnAction {
+                        reason: IntentReason::Cancelled,
+                        at_ns,
+                        signal: Some(received.signal),
+                        detail: Some(detail),
+                    },
                     forward,
-                    Some(received.signal),
-                    Some(detail),
                 )
             }
             // Whoever asks twice does not want to wait.
@@ -247,38 +266,75 @@ impl<'a> Running<'a> {
         while let Some(received) = self.signals.try_next()? {
             if received.meaning == Meaning::Cancel && self.stage == Stage::Running {
                 self.stage = Stage::Killing;
-                self.declare(IntentReason::Cancelled, Some(received.signal), None);
+                let at_ns = self.asked_at_ns(&received);
+                self.declare(OwnAction {
+                    reason: IntentReason::Cancelled,
+                    at_ns,
+                    signal: Some(received.signal),
+                    detail: None,
+                });
             }
         }
         Ok(())
     }
 
-    /// Declares why, asks every member to end with `signal` (0 = they know already) and starts the
-    /// grace; without a grace, kills.
-    fn end(
-        &mut self,
-        reason: IntentReason,
-        signal: i32,
-        asked_by: Option<i32>,
-        detail: Option<String>,
-    ) -> io::Result<()> {
-        if self.stage != Stage::Running {
-            return Ok(());
+    /// When a cancellation was asked for: now, or when main got the same signal from the terminal,
+    /// which tells the whole foreground process group in one go.
+    fn asked_at_ns(&self, received: &Received) -> u64 {
+        let now = clock::now_ns();
+        if received.origin != Origin::Kernel {
+            return now;
         }
-        self.declare(reason, asked_by, detail);
-        let grace = self.docket.spec.grace;
-        let immediate = match reason {
+        self.tracer
+            .as_deref()
+            .and_then(|tracer| tracer.snapshot(self.leaf.cgroup().id).ok().flatten())
+            .and_then(|snapshot| {
+                snapshot
+                    .signals
+                    .into_iter()
+                    .rev()
+                    .find(|signal| {
+                        signal.victim_is_main
+                            && signal.signal == received.signal
+                            && signal.info == SignalInfo::Priv
+                    })
+                    .map(|signal| signal.at_ns)
+            })
+            .unwrap_or(now)
+    }
+
+    /// Ends the run for this reason: every member is asked by SIGTERM where the reason has a grace.
+    fn end(&mut self, reason: IntentReason, detail: Option<String>) -> io::Result<()> {
+        let action = OwnAction {
+            reason,
+            at_ns: clock::now_ns(),
+            signal: None,
+            detail,
+        };
+        self.end_as(action, libc::SIGTERM)
+    }
+
+    /// Declares why, asks every member to end with `signal` (0 = they know already) and starts the
+    /// grace; without a grace, kills. A reason without a grace also ends one that is under way.
+    fn end_as(&mut self, action: OwnAction, signal: i32) -> io::Result<()> {
+        let grace = match action.reason {
             IntentReason::Walltime | IntentReason::Cputime | IntentReason::Cancelled => {
-                grace.is_zero()
+                self.docket.spec.grace
             }
             IntentReason::Pids
             | IntentReason::PidsAncestor
             | IntentReason::Escaped
             | IntentReason::LeftOver
             | IntentReason::RunnerLost
-            | IntentReason::SetupFailed => true,
+            | IntentReason::SetupFailed => Duration::ZERO,
         };
-        if immediate {
+        match self.stage {
+            Stage::Killing => return Ok(()),
+            Stage::Grace if !grace.is_zero() => return Ok(()),
+            Stage::Running | Stage::Grace => {}
+        }
+        self.declare(action);
+        if grace.is_zero() {
             return self.kill();
         }
         self.stage = Stage::Grace;
@@ -291,19 +347,13 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn declare(&mut self, reason: IntentReason, signal: Option<i32>, detail: Option<String>) {
-        let at_ns = clock::now_ns();
+    fn declare(&mut self, action: OwnAction) {
         if let Some(tracer) = self.tracer.as_deref_mut()
-            && let Err(error) = tracer.declare(self.leaf.cgroup().id, reason, at_ns)
+            && let Err(error) = tracer.declare(self.leaf.cgroup().id, action.reason, action.at_ns)
         {
             self.ended.degraded.push(error.to_string());
         }
-        self.ended.own_actions.push(OwnAction {
-            reason,
-            at_ns,
-            signal,
-            detail,
-        });
+        self.ended.own_actions.push(action);
     }
 
     fn tell_members(&mut self, signal: i32) {
@@ -313,7 +363,10 @@ impl<'a> Running<'a> {
     }
 
     fn kill(&mut self) -> io::Result<()> {
-        self.stage = Stage::Killing;
+        if self.stage != Stage::Killing {
+            self.stage = Stage::Killing;
+            self.alarms.give_up.set(GIVE_UP_AFTER)?;
+        }
         self.alarms.grace.unset()?;
         if let Err(error) = self.leaf.kill() {
             self.ended.degraded.push(error.to_string());
@@ -357,7 +410,7 @@ impl<'a> Running<'a> {
             .map(Duration::from_micros);
         let left = used.map_or(budget, |used| budget.saturating_sub(used));
         if left.is_zero() {
-            return self.end(IntentReason::Cputime, libc::SIGTERM, None, None);
+            return self.end(IntentReason::Cputime, None);
         }
         let cores = self.docket.effective.cpus.unwrap_or(1024.0).max(1.0);
         self.alarms
@@ -372,7 +425,7 @@ impl<'a> Running<'a> {
         let mut denied = false;
         let mut escaped = None;
         let ended = &mut self.ended;
-        ring.drain(AT_A_TIME, |event| match event {
+        self.more_events = ring.drain(AT_A_TIME, |event| match event {
             Ok(event) => {
                 match &event.kind {
                     EventKind::ForkDenied { .. } => denied = true,
@@ -391,7 +444,7 @@ impl<'a> Running<'a> {
         }
         if let Some(process) = escaped {
             let detail = format!("pid {} went to cgroup {}", process.pid, process.cgroup_id);
-            self.end(IntentReason::Escaped, 0, None, Some(detail))?;
+            self.end(IntentReason::Escaped, Some(detail))?;
         }
         if denied {
             self.check_denials()?;
@@ -423,7 +476,7 @@ impl<'a> Running<'a> {
             Some(_) | None => None,
         };
         match reason {
-            Some(reason) => self.end(reason, 0, None, None),
+            Some(reason) => self.end(reason, None),
             None => Ok(()),
         }
     }
@@ -435,7 +488,7 @@ impl<'a> Running<'a> {
             .as_deref()
             .and_then(|tracer| tracer.facts(self.leaf.cgroup().id).ok().flatten());
         match facts {
-            Some(facts) if facts.escapes > 0 => self.end(IntentReason::Escaped, 0, None, None),
+            Some(facts) if facts.escapes > 0 => self.end(IntentReason::Escaped, None),
             Some(_) | None => Ok(()),
         }
     }
@@ -456,9 +509,11 @@ async fn main_end(main: &AsyncFd<OwnedFd>) -> io::Result<WaitStatus> {
     }
 }
 
-/// Waits until the ring has something; for ever without one.
-async fn event_waits(events: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+/// Waits until the ring has something, which it may have left (`more`): the kernel wakes only a
+/// reader that had caught up. For ever without a ring.
+async fn event_waits(events: Option<&AsyncFd<OwnedFd>>, more: bool) -> io::Result<()> {
     match events {
+        Some(_) if more => Ok(()),
         Some(events) => {
             // Cleared first: what comes while it is drained makes it ready again.
             events.readable().await?.clear_ready();

@@ -11,10 +11,14 @@ use std::{
 
 use nix::libc;
 use sandbox_ebpf as wire;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    cgroup::{CgroupError, LeafCgroup, Population},
-    sys::pidfd::{self, Stat},
+    cgroup::{CgroupError, EventFile, LeafCgroup, Population},
+    sys::{
+        pidfd::{self, Stat},
+        readiness,
+    },
 };
 
 /// How long a leaf may take to become empty; what is left then hangs in the kernel.
@@ -51,6 +55,10 @@ pub(super) fn signal_members(leaf: &LeafCgroup, signal: i32) -> Result<usize, Cg
 pub(super) async fn empty(leaf: &LeafCgroup) -> Result<Population, CgroupError> {
     let until = Instant::now() + EMPTY_WITHIN;
     let mut pause = Duration::from_millis(1);
+    // Without a descriptor to spare, the pauses alone have to do.
+    let events = leaf
+        .event_file(EventFile::Cgroup)?
+        .and_then(|file| readiness::watch(&file, Interest::PRIORITY).ok());
     loop {
         if leaf.population()? == Population::Empty {
             return Ok(Population::Empty);
@@ -59,8 +67,23 @@ pub(super) async fn empty(leaf: &LeafCgroup) -> Result<Population, CgroupError> 
             return Ok(Population::Populated);
         }
         leaf.kill()?;
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = changed(events.as_ref()) => {}
+        }
         pause = (pause * 2).min(LOOK_EVERY);
+    }
+}
+
+/// Waits for a change of `cgroup.events`, such as its last process ending.
+async fn changed(events: Option<&AsyncFd<OwnedFd>>) {
+    match events {
+        Some(events) => {
+            if let Ok(mut ready) = events.ready(Interest::PRIORITY).await {
+                ready.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 
