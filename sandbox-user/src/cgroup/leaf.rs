@@ -5,7 +5,6 @@
 //! namesake cannot redirect. It may hold no cgroups of its own (`cgroup.max.descendants`).
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,9 +14,9 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::error::CgroupError;
-use super::files::{Dir, parse_flat_keyed};
+use super::files::Dir;
 use super::mount::Mount;
-use super::owner::{Mark, Owner, Proc};
+use super::owner::{Owner, Proc};
 use super::placement::{Place, child};
 use super::stats::{self, LeafStats, Reading};
 use super::{control, tree};
@@ -43,22 +42,11 @@ pub enum Population {
     Empty,
 }
 
-/// Whether the leaf is frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freezer {
-    /// All its processes stand still (`frozen 1` of cgroup.events).
-    Frozen,
-    /// They run, or are not all stopped yet.
-    Thawed,
-}
-
 /// The files of a leaf that report a change to poll(2) (POLLPRI) and inotify(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventFile {
     /// `cgroup.events`: populated, frozen.
     Cgroup,
-    /// `memory.events.local`.
-    MemoryLocal,
     /// `pids.events`.
     Pids,
 }
@@ -68,7 +56,6 @@ impl EventFile {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup.events",
-            Self::MemoryLocal => "memory.events.local",
             Self::Pids => "pids.events",
         }
     }
@@ -237,38 +224,6 @@ impl LeafCgroup {
         population(&self.dir)
     }
 
-    /// Stops all its processes; they stand still once [`Self::freezer`] says so.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn freeze(&self) -> Result<(), CgroupError> {
-        self.dir.write("cgroup.freeze", "1")
-    }
-
-    /// Lets them run again.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn thaw(&self) -> Result<(), CgroupError> {
-        self.dir.write("cgroup.freeze", "0")
-    }
-
-    /// Whether it is frozen.
-    ///
-    /// # Errors
-    /// When cgroup.events cannot be read.
-    pub fn freezer(&self) -> Result<Freezer, CgroupError> {
-        let frozen = self
-            .dir
-            .flat_keyed("cgroup.events")?
-            .and_then(|events| events.get("frozen").copied());
-        Ok(if frozen == Some(1) {
-            Freezer::Frozen
-        } else {
-            Freezer::Thawed
-        })
-    }
-
     /// Its processes, zombies not counted.
     ///
     /// # Errors
@@ -288,22 +243,6 @@ impl LeafCgroup {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(CgroupError::read(self.dir.file_path(file.name()), errno)),
         }
-    }
-
-    /// Whose it is.
-    ///
-    /// # Errors
-    /// When the mark cannot be read.
-    pub fn owner(&self) -> Result<Mark, CgroupError> {
-        Mark::of(&self.dir)
-    }
-
-    /// Hands it to another owner (a service that adopts it after a restart).
-    ///
-    /// # Errors
-    /// When the mark cannot be written.
-    pub fn set_owner(&self, owner: &Owner) -> Result<(), CgroupError> {
-        owner.mark(&self.dir)
     }
 
     /// Tries once to remove it. Counters are gone with it: read them first.
@@ -327,26 +266,6 @@ impl LeafCgroup {
 impl AsFd for LeafCgroup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd()
-    }
-}
-
-/// Reads `populated` from an open cgroup.events, as after a POLLPRI.
-///
-/// # Errors
-/// When it cannot be read; ENODEV once the leaf was removed.
-pub fn read_population(events: &File) -> std::io::Result<Population> {
-    let mut text = String::new();
-    let mut from_start = events;
-    std::io::Seek::rewind(&mut from_start)?;
-    from_start.read_to_string(&mut text)?;
-    let populated = parse_flat_keyed(&text).and_then(|events| events.get("populated").copied());
-    match populated {
-        Some(0) => Ok(Population::Empty),
-        Some(_) => Ok(Population::Populated),
-        None => Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("cgroup.events holds {text:?}, without populated"),
-        )),
     }
 }
 
@@ -468,15 +387,6 @@ mod tests {
         )
         .expect("write");
         assert_eq!(leaf.population().expect("read"), Population::Populated);
-        assert_eq!(leaf.freezer().expect("read"), Freezer::Frozen);
-        let events = leaf
-            .event_file(EventFile::Cgroup)
-            .expect("opened")
-            .expect("there");
-        assert_eq!(
-            read_population(&events).expect("read"),
-            Population::Populated
-        );
         std::fs::remove_dir_all(leaf.path()).expect("rm");
         assert_eq!(leaf.population().expect("gone"), Population::Empty);
         assert_eq!(leaf.try_remove().expect("gone"), Removal::Removed);

@@ -282,8 +282,6 @@ pub enum CleanupMethod {
     AlreadyEmpty,
     /// By `cgroup.kill`.
     CgroupKill,
-    /// By a signal to each member, where the kernel has no `cgroup.kill`.
-    Signals,
 }
 
 /// What became of the leaf.
