@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs) -> Result<u8, Box<dyn std::error::Error>> {
-    let metadata = args.metadata()?;
+    let metadata = supervise::with_callers_rights(|| args.metadata())??;
     let spec = RunSpec::from_args(args, metadata)?;
     Ok(supervise::foreground(spec)?.status)
 }

@@ -153,11 +153,11 @@ fn runs_can_start_while_the_manager_reloads() {
     let scene = Scene::new();
     let said = scene
         .bash(
-            "while test ! -e stop; do systemctl daemon-reload; done & \
-             for i in 1 2 3; do sandbox run --user ana -- echo ran || break; done; touch stop; wait",
+            "while test ! -e stop; do systemctl daemon-reload; sleep 0.5; done & \
+             for i in 1 2; do sandbox run --user ana -- echo ran || break; done; touch stop; wait",
         )
         .expect(0);
-    assert_eq!(said.out(), "ran\nran\nran", "{said}");
+    assert_eq!(said.out(), "ran\nran", "{said}");
 }
 
 #[test]
@@ -308,7 +308,14 @@ fn a_users_manager_gives_its_analysis_no_scope() {
         "export XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus
          systemd-run --user --scope --quiet sleep 98765 2>/dev/null
          systemd-run --user --quiet sleep 98765 2>/dev/null
-         systemd-run --scope --quiet sleep 98765 2>/dev/null",
+         systemd-run --scope --quiet sleep 98765 2>/dev/null
+         # Through the mounts of ana's processes outside, the manager itself among them.
+         for pid in $(pgrep -u ana); do
+             export XDG_RUNTIME_DIR=/proc/$pid/root/run/user/1000
+             export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus
+             systemd-run --user --quiet sleep 98765 2>/dev/null
+             systemd-run --user --scope --quiet sleep 98765 2>/dev/null
+         done",
     );
     assert_eq!(reason, "completed", "the ways are closed");
 }

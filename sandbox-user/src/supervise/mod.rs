@@ -20,5 +20,5 @@ mod record_file;
 mod signals;
 
 pub use foreground::{Outcome, foreground};
-pub use prepare::RunError;
+pub use prepare::{RunError, with_callers_rights};
 pub use record_file::RecordError;

@@ -20,7 +20,7 @@ use crate::{
     spawn::WorkingDirectory,
     spec::{EnvironmentBase, Output, RunAs, RunSpec},
     stdio::{OutputError, Outputs, open_outputs},
-    sys::creds::FileIdentity,
+    sys::creds::{FileIdentity, with_file_identity},
     trace::TraceError,
 };
 
@@ -62,6 +62,17 @@ impl RunError {
     pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { what, source }
     }
+}
+
+/// Does something on files with the rights of whoever called: under sudo those of the user who did,
+/// so that nothing is read for them that they may not read.
+///
+/// # Errors
+/// Where those rights cannot be taken.
+pub fn with_callers_rights<T: Send>(deed: impl FnOnce() -> T + Send) -> Result<T, RunError> {
+    let caller = Caller::current()?;
+    with_file_identity(&recorder(&caller), || Ok(deed()))
+        .map_err(RunError::system("taking the caller's rights"))
 }
 
 /// Opens the record, first of all: whatever fails from here on is to be found in it.
