@@ -90,6 +90,7 @@ pub struct Tracer {
     last_kill: HashMap<MapData, u64, wire::Kill>,
     victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
+    members: HashMap<MapData, wire::ProcessKey, u64>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
 }
@@ -194,6 +195,7 @@ impl Tracer {
             last_kill: open_map(&dir, "LAST_KILL")?,
             victims: open_map(&dir, "VICTIMS")?,
             fugitives: open_map(&dir, "FUGITIVES")?,
+            members: open_map(&dir, "MEMBERS")?,
             rings: open_map(&dir, "RINGS")?,
             dir,
             mode,
@@ -348,6 +350,17 @@ impl Tracer {
         }
         for (key, _) in self.fugitives_of(leaf_id)? {
             remove(&mut self.fugitives, "FUGITIVES", &key)?;
+        }
+        // Those whose exit was not seen.
+        let members: Vec<wire::ProcessKey> = self
+            .members
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, leaf)| *leaf == leaf_id)
+            .map(|(key, _)| key)
+            .collect();
+        for key in members {
+            remove(&mut self.members, "MEMBERS", &key)?;
         }
         Ok(())
     }
