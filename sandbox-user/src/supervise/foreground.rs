@@ -9,7 +9,7 @@ use super::{
     conclude::{Ending, conclude},
     docket::{Docket, TraceDocket},
     event_loop::Running,
-    gather::{Ended, misses_by_program},
+    gather::{Ended, add_declared, misses_by_program},
     guardian::Guardian,
     prepare::{self, RunError},
     record_file::RecordFile,
@@ -370,9 +370,16 @@ async fn start_and_wait(
     made.ring = ring;
     if let Err(error) = waited {
         // What is still running is killed with the leaf; the verdict says that it was us.
+        let (reason, at_ns) = (IntentReason::RunnerLost, clock::now_ns());
+        add_declared(docket, made.tracer.as_ref(), &mut ended.own_actions);
+        if let Some(tracer) = &mut made.tracer
+            && let Err(error) = tracer.declare(leaf.cgroup().id, reason, at_ns)
+        {
+            ended.degraded.push(error.to_string());
+        }
         ended.own_actions.push(OwnAction {
-            reason: IntentReason::RunnerLost,
-            at_ns: clock::now_ns(),
+            reason,
+            at_ns,
             signal: None,
             detail: Some(format!("the event loop failed: {error}")),
         });

@@ -26,16 +26,17 @@ use super::{
     clock,
     conclude::{Ending, conclude},
     docket::Docket,
-    gather::Ended,
+    gather::{Ended, add_declared},
     reaper,
-    record_file::{RecordFile, Target},
+    record_file::{Progress, RecordFile, Target},
 };
 use crate::{
-    cgroup::{LeafCgroup, Mount},
+    cgroup::{CgroupError, LeafCgroup, Mount},
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction},
+    notes,
     record::{Reason, RunRecord},
-    spec::NotesPolicy,
+    spec::{NotesPolicy, RunSpec},
     trace::{PinDir, Tracer},
 };
 
@@ -43,6 +44,8 @@ use crate::{
 const VERB: &str = "guardian";
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
+/// How long rmdir may say EBUSY.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the supervisor tells its guardian, one JSON document a line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -247,13 +250,20 @@ async fn keep_deadline(ward: &mut Ward) {
     }
 }
 
-/// The supervisor is gone.
+/// The supervisor is gone: goes on where it was.
 async fn finish(mut ward: Ward) -> io::Result<()> {
-    let draft = ward.record_file.as_mut().and_then(RecordFile::read_draft);
-    if let Some(record) = draft {
-        return finish_recording(ward, record).await;
+    match ward.record_file.as_mut().map(RecordFile::progress) {
+        Some(Progress::Published) => clear(ward).await,
+        Some(Progress::Drafted(record)) => finish_recording(ward, *record).await,
+        Some(Progress::Nothing) | None => judge(ward).await,
     }
+}
+
+/// Nothing was judged yet.
+async fn judge(mut ward: Ward) -> io::Result<()> {
     let mut ended = Ended::default();
+    // What the supervisor was about to do comes first, and the next declaration takes its place.
+    add_declared(&ward.docket, ward.tracer.as_ref(), &mut ended.own_actions);
     let main_has_ended = ward
         .tracer
         .as_ref()
@@ -263,9 +273,6 @@ async fn finish(mut ward: Ward) -> io::Result<()> {
     if !main_has_ended {
         let action = ward.declare(IntentReason::RunnerLost);
         ended.own_actions.push(action);
-        if let Err(error) = reaper::empty(&ward.leaf).await {
-            ended.degraded.push(error.to_string());
-        }
     }
     let (record, recorded) = conclude(Ending {
         docket: &ward.docket,
@@ -277,7 +284,44 @@ async fn finish(mut ward: Ward) -> io::Result<()> {
         timings: BTreeMap::new(),
     })
     .await;
-    let wanted = match ward.docket.spec.notes {
+    say_notes(&ward.docket.spec, &record);
+    recorded.map_err(io::Error::other)
+}
+
+/// The supervisor had judged and drafted the record before it went. What is drafted is recorded
+/// whatever becomes of the leaf.
+async fn finish_recording(mut ward: Ward, mut record: RunRecord) -> io::Result<()> {
+    match remove_leaf(&ward.leaf).await {
+        Ok(()) => record.cleanup.removed = true,
+        Err(error) => record.tracing.degraded.push(error.to_string()),
+    }
+    record.completion_notes = notes::render(&record);
+    let recorded = match ward.record_file.take() {
+        Some(file) => file.finish(&record).map_err(io::Error::other),
+        None => Ok(()),
+    };
+    let cleared = clear(ward).await;
+    recorded.and(cleared)
+}
+
+/// The record is out: the leaf and what the kernel side knows of it go, where they are still there.
+async fn clear(ward: Ward) -> io::Result<()> {
+    remove_leaf(&ward.leaf).await.map_err(io::Error::other)?;
+    match ward.tracer {
+        Some(mut tracer) => tracer
+            .forget(ward.leaf.cgroup().id)
+            .map_err(io::Error::other),
+        None => Ok(()),
+    }
+}
+
+async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
+    reaper::empty(leaf).await?;
+    leaf.remove(REMOVE_WITHIN)
+}
+
+fn say_notes(spec: &RunSpec, record: &RunRecord) {
+    let wanted = match spec.notes {
         NotesPolicy::Always => true,
         NotesPolicy::Failure => record.termination.reason != Reason::Completed,
         NotesPolicy::Never => false,
@@ -287,23 +331,4 @@ async fn finish(mut ward: Ward) -> io::Result<()> {
         let notes = escape_untrusted(&record.completion_notes);
         let _ = writeln!(io::stderr(), "sandbox: {notes}");
     }
-    recorded.map_err(io::Error::other)
-}
-
-/// The supervisor had judged and drafted the record before it went.
-async fn finish_recording(ward: Ward, mut record: RunRecord) -> io::Result<()> {
-    reaper::empty(&ward.leaf)
-        .await
-        .and_then(|_| ward.leaf.remove(Duration::from_secs(5)))
-        .map_err(io::Error::other)?;
-    record.cleanup.removed = true;
-    if let Some(file) = ward.record_file {
-        file.finish(&record).map_err(io::Error::other)?;
-    }
-    if let Some(mut tracer) = ward.tracer {
-        tracer
-            .forget(ward.leaf.cgroup().id)
-            .map_err(io::Error::other)?;
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::AsFd as _,
-        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -89,6 +89,17 @@ pub(super) enum Target {
     },
 }
 
+/// How far a record came before its writer was gone.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Nothing is known to be written.
+    Nothing,
+    /// A draft, under the name that is not the one asked for.
+    Drafted(Box<RunRecord>),
+    /// All of it, under the name that was asked for.
+    Published,
+}
+
 impl RecordFile {
     /// Opens a destination with the rights of `caller`.
     ///
@@ -160,8 +171,39 @@ impl RecordFile {
         }
     }
 
-    /// The draft that another process left.
-    pub(super) fn read_draft(&mut self) -> Option<RunRecord> {
+    /// How far another process came with it.
+    pub(super) fn progress(&mut self) -> Progress {
+        if self.is_published() {
+            return Progress::Published;
+        }
+        match self.read_draft() {
+            Some(record) => Progress::Drafted(Box::new(record)),
+            None => Progress::Nothing,
+        }
+    }
+
+    /// Whether the open file has the name that was asked for, and no other.
+    fn is_published(&self) -> bool {
+        let Target::Staged {
+            path,
+            staged,
+            caller,
+        } = &self.target
+        else {
+            return false;
+        };
+        let Ok(own) = self.file.metadata() else {
+            return false;
+        };
+        with_file_identity(caller, || {
+            let is_own = |found: fs::Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
+            let is_staged = fs::symlink_metadata(staged).is_ok_and(is_own);
+            Ok(!is_staged && fs::symlink_metadata(path).is_ok_and(is_own))
+        })
+        .unwrap_or(false)
+    }
+
+    fn read_draft(&mut self) -> Option<RunRecord> {
         let Target::Staged { .. } = &self.target else {
             return None;
         };
