@@ -18,6 +18,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::guardian::Announcer;
 use crate::{
     record::RunRecord,
     spec::RecordDestination,
@@ -65,6 +66,7 @@ pub enum RecordError {
 pub(super) struct RecordFile {
     file: File,
     target: Target,
+    announcer: Option<Announcer>,
 }
 
 /// What the open file is.
@@ -120,6 +122,7 @@ impl RecordFile {
                         format!("fd:{fd}")
                     },
                 },
+                announcer: None,
             }),
             Err(source) => Err(RecordError::Descriptor { fd, source }),
         };
@@ -148,7 +151,16 @@ impl RecordFile {
 
     /// The same destination, for a guardian that inherits the open file.
     pub(super) const fn inherited(file: File, target: Target) -> Self {
-        Self { file, target }
+        Self {
+            file,
+            target,
+            announcer: None,
+        }
+    }
+
+    /// Whom to tell before a stream is written.
+    pub(super) fn announce_to(&mut self, announcer: Announcer) {
+        self.announcer = Some(announcer);
     }
 
     /// What a guardian needs to go on with it.
@@ -221,6 +233,9 @@ impl RecordFile {
         match self.target.clone() {
             Target::Stream { name } => {
                 let text = to_json(record);
+                if let Some(announcer) = self.announcer.take() {
+                    announcer.announce();
+                }
                 self.file
                     .write_all(&text)
                     .map_err(|source| RecordError::Lost { to: name, source })
@@ -298,6 +313,7 @@ fn open_stream(path: &Path) -> io::Result<RecordFile> {
         target: Target::Stream {
             name: path.display().to_string(),
         },
+        announcer: None,
     })
 }
 
@@ -323,6 +339,7 @@ fn stage(path: &Path, run_id: Uuid, caller: &FileIdentity) -> io::Result<RecordF
             staged,
             caller: caller.clone(),
         },
+        announcer: None,
     })
 }
 
