@@ -36,6 +36,7 @@ use super::{
     gather::{Ended, add_declared},
     reaper,
     record_file::{Progress, RecordFile, Target},
+    signals,
 };
 use crate::{
     cgroup::{CgroupError, LeafCgroup, Mount, Population},
@@ -203,6 +204,7 @@ fn send(mut socket: &UnixStream, message: &Message) -> io::Result<()> {
 /// Where the socket cannot be read or the run cannot be ended; what could not be done is in the
 /// message.
 pub fn main() -> io::Result<()> {
+    signals::block_all()?;
     // Ctrl-C in the terminal is not for the guardian.
     nix::unistd::setsid()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
