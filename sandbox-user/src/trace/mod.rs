@@ -92,6 +92,8 @@ pub struct Tracer {
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
+    /// Nobody removes the pins before the first leaf is watched.
+    opening: Option<PinLock>,
 }
 
 struct Logging {
@@ -158,8 +160,12 @@ impl Tracer {
         match level {
             None => {
                 let dir = PinDir::own();
-                let mode = object::ensure_pinned(&dir)?;
-                Self::with(dir, mode, None)
+                let (mode, lock) = object::ensure_pinned(&dir)?;
+                let opened = Self::with(dir, mode, None)?;
+                Ok(Self {
+                    opening: Some(lock),
+                    ..opened
+                })
             }
             Some(level) => {
                 let dir = object::private_dir();
@@ -198,6 +204,7 @@ impl Tracer {
             dir,
             mode,
             logging,
+            opening: None,
         })
     }
 
@@ -231,6 +238,8 @@ impl Tracer {
             self.forget(leaf_id)?;
             return Err(error);
         }
+        // From now on that leaf keeps them.
+        self.opening = None;
         Ok(ring)
     }
 
