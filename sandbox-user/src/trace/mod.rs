@@ -93,6 +93,8 @@ pub struct Tracer {
     members: HashMap<MapData, wire::ProcessKey, u64>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
+    /// Nobody removes the pins before the first leaf is watched.
+    opening: Option<PinLock>,
 }
 
 struct Logging {
@@ -159,8 +161,12 @@ impl Tracer {
         match level {
             None => {
                 let dir = PinDir::own();
-                let mode = object::ensure_pinned(&dir)?;
-                Self::with(dir, mode, None)
+                let (mode, lock) = object::ensure_pinned(&dir)?;
+                let opened = Self::with(dir, mode, None)?;
+                Ok(Self {
+                    opening: Some(lock),
+                    ..opened
+                })
             }
             Some(level) => {
                 let dir = object::private_dir();
@@ -200,6 +206,7 @@ impl Tracer {
             dir,
             mode,
             logging,
+            opening: None,
         })
     }
 
@@ -233,6 +240,8 @@ impl Tracer {
             self.forget(leaf_id)?;
             return Err(error);
         }
+        // From now on that leaf keeps them.
+        self.opening = None;
         Ok(ring)
     }
 
