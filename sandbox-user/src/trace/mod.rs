@@ -11,6 +11,7 @@ mod log;
 mod object;
 mod offsets;
 mod programs;
+mod ring;
 
 use std::{
     io,
@@ -30,11 +31,9 @@ pub use self::{
     clean::clean,
     decode::{DecodeError, Event, EventKind, text as comm},
     object::{PinDir, PinLock},
+    ring::Ring,
 };
-use crate::{
-    evidence::{Confidence, IntentReason, Process, Signal, WaitStatus},
-    sys,
-};
+use crate::evidence::{Confidence, IntentReason, Process, Signal, WaitStatus};
 
 /// Set to `error` … `trace` to have the eBPF programs log to stderr, from a set of their own.
 pub const LOG_VARIABLE: &str = "SANDBOX_EBPF_LOG";
@@ -415,47 +414,6 @@ impl Tracer {
         if let Some(logging) = &mut self.logging {
             logging.logger.flush();
         }
-    }
-}
-
-/// The ring of one supervisor.
-pub struct Ring {
-    ring: RingBuf<MapData>,
-}
-
-impl Ring {
-    fn new() -> Result<Self, TraceError> {
-        let fd = sys::bpf::create_ring(object::RING_BYTES).map_err(|error| TraceError::Load {
-            what: "a ring buffer",
-            reason: error.to_string(),
-        })?;
-        let ring = MapData::from_fd(fd)
-            .and_then(Map::from_map_data)
-            .and_then(RingBuf::try_from)
-            .map_err(of("ring"))?;
-        Ok(Self { ring })
-    }
-
-    /// Hands on at most this many events; returns whether more may be waiting.
-    pub fn drain(
-        &mut self,
-        at_most: usize,
-        mut take: impl FnMut(Result<Event, DecodeError>),
-    ) -> bool {
-        for _ in 0..at_most {
-            match self.ring.next() {
-                Some(bytes) => take(decode::event(&bytes)),
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
-impl AsFd for Ring {
-    /// Readable when events wait.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 
