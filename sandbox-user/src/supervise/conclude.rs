@@ -14,7 +14,8 @@ use super::{
     event_loop::take_events,
     gather::{Ended, Gathered, add_declared, gather},
     reaper,
-    record_file::{RecordError, RecordFile},
+    record_error::RecordError,
+    record_file::RecordFile,
 };
 use crate::{
     attribution,

@@ -16,10 +16,11 @@ pub mod guardian;
 mod prepare;
 mod processes;
 mod reaper;
+mod record_error;
 mod record_file;
 mod signals;
 mod sources;
 
 pub use foreground::{Outcome, foreground};
 pub use prepare::{RunError, with_callers_rights};
-pub use record_file::RecordError;
+pub use record_error::RecordError;

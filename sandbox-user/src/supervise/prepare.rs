@@ -13,7 +13,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::record_file::{RecordError, RecordFile};
+use super::{record_error::RecordError, record_file::RecordFile};
 use crate::{
     cgroup::CgroupError,
     identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
