@@ -205,7 +205,7 @@ fn a_record_on_a_descriptor_is_written_by_the_guardian_once() {
     let _guest = Guest::enter();
     let scene = Scene::new();
     let said = scene.bash(
-        "sandbox run --user ana --notes never --record fd:9 -- sh -c 'echo up >&8; exec sleep 100' 8>up 9>record.json & \
+        "sandbox run --user ana --notes never --record fd:9 -- sh -c 'echo up >up; exec sleep 100' 9>record.json & \
          until [ -s up ]; do sleep 0.05; done; kill -9 $!; \
          until [ -s record.json ]; do sleep 0.05; done; wait $!; echo $?",
     );

@@ -5,6 +5,7 @@
 //! is never touched. Marks count only on root's directories, so that nobody who was delegated a
 //! cgroup can have somebody else's processes killed.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -78,6 +79,33 @@ pub fn sweep(mount: &Mount, proc: &Proc) -> Sweep {
         }
     }
     done
+}
+
+/// The ids of all cgroups that there are; `None` where only a part of the tree can be seen.
+pub fn all_ids(mount: &Mount) -> Option<BTreeSet<u64>> {
+    /// PROC_CGROUP_INIT_INO (include/linux/proc_ns.h): the first cgroup namespace.
+    const FIRST_NAMESPACE: u64 = 0xEFFF_FFFB;
+    let namespace = std::fs::metadata("/proc/self/ns/cgroup").ok()?.ino();
+    if mount.subtree != "/" || namespace != FIRST_NAMESPACE {
+        return None;
+    }
+    let mut ids = BTreeSet::new();
+    collect_ids(&mount.root, &mut ids).ok()?;
+    Some(ids)
+}
+
+fn collect_ids(path: &Path, ids: &mut BTreeSet<u64>) -> Result<(), CgroupError> {
+    let names = match children(path) {
+        Ok(names) => names,
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if let Ok(dir) = std::fs::metadata(path) {
+        ids.insert(dir.ino());
+    }
+    names
+        .iter()
+        .try_for_each(|name| collect_ids(&path.join(name), ids))
 }
 
 fn visit(mount: &Mount, proc: &Proc, cgroup: &str, depth: usize, found: &mut Survey) {

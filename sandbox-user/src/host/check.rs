@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::HostInfo;
 use super::assess::{Finding, Status, assess, will_run};
 use super::facts::HostFacts;
-use crate::cgroup::{Hierarchy, Mount, Proc, orphans};
+use super::recover::recover;
+use crate::cgroup::{Hierarchy, Proc, orphans};
 use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
 use crate::trace::{self, Tracer};
@@ -59,20 +60,38 @@ pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
     Ok(report.exit_status())
 }
 
-/// Removes pinned programs that watch no live run; says which.
-fn remove_pins() -> Result<Vec<String>, String> {
-    let mount = Hierarchy::survey()
-        .and_then(Hierarchy::into_mount)
-        .map_err(|error| error.to_string())?;
-    let live: Vec<u64> = orphans::survey(&mount, &Proc::default())
+/// Removes pinned programs that watch no live run; says which, and what could not be judged.
+fn remove_pins() -> Result<(Vec<String>, Vec<String>), String> {
+    let cleaned = trace::clean(live_leaves).map_err(|error: CleanError| error.0)?;
+    let removed = cleaned.removed.into_iter();
+    let problems = cleaned.problems.iter();
+    Ok((
+        removed
+            .map(|path| format!("unused eBPF programs {path}"))
+            .collect(),
+        problems.map(ToString::to_string).collect(),
+    ))
+}
+
+struct CleanError(String);
+
+impl<E: Error> From<E> for CleanError {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The ids of what may be a live run's leaf: also of one that cannot be judged.
+fn live_leaves() -> Result<Vec<u64>, CleanError> {
+    let mount = Hierarchy::survey().and_then(Hierarchy::into_mount)?;
+    let survey = orphans::survey(&mount, &Proc::default());
+    if let Some(failure) = survey.failures.first() {
+        return Err(CleanError(format!("no pins were removed: {failure}")));
+    }
+    Ok(survey
         .live
         .iter()
         .filter_map(|leaf| Some(std::fs::metadata(mount.dir(leaf).ok()?).ok()?.ino()))
-        .collect();
-    let removed = trace::clean(&live).map_err(|error| error.to_string())?;
-    Ok(removed
-        .into_iter()
-        .map(|path| format!("unused eBPF programs {path}"))
         .collect())
 }
 
@@ -116,22 +135,21 @@ impl CheckReport {
             return;
         };
         if nix::unistd::geteuid().is_root() {
-            self.sweep(&mount, &Proc::default());
+            let recovered = recover(&mount);
+            let named = |cgroup| format!("orphaned leaf {cgroup}");
+            self.removed.extend(recovered.leaves.into_iter().map(named));
+            self.problems.extend(recovered.problems);
         }
     }
 
-    fn sweep(&mut self, mount: &Mount, proc: &Proc) {
-        let swept = orphans::sweep(mount, proc);
-        let named = |orphan: orphans::Orphan| format!("orphaned leaf {}", orphan.cgroup);
-        self.removed.extend(swept.removed.into_iter().map(named));
-        self.problems
-            .extend(swept.failures.iter().map(ToString::to_string));
-    }
-
-    /// Removes what `--clean` removes besides (stale pins): `clean` names what it removed.
-    pub fn clean(&mut self, clean: impl FnOnce() -> Result<Vec<String>, String>) {
+    /// Removes what `--clean` removes besides (stale pins): `clean` names what it removed, and what
+    /// it could not judge.
+    pub fn clean(&mut self, clean: impl FnOnce() -> Result<(Vec<String>, Vec<String>), String>) {
         match clean() {
-            Ok(removed) => self.removed.extend(removed),
+            Ok((removed, problems)) => {
+                self.removed.extend(removed);
+                self.problems.extend(problems);
+            }
             Err(problem) => self.problems.push(problem),
         }
     }
@@ -273,7 +291,7 @@ removed   orphaned leaf /sandbox/runs/x
     fn what_clean_fails_on_is_a_problem_and_not_the_end() {
         let mut report = report(Status::Ok);
         report.clean(|| Err("pin is busy".to_owned()));
-        report.clean(|| Ok(vec!["stale pins v1".to_owned()]));
+        report.clean(|| Ok((vec!["stale pins v1".to_owned()], Vec::new())));
         assert_eq!(report.problems, ["pin is busy"]);
         assert_eq!(report.removed.len(), 2);
     }

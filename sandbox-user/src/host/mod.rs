@@ -6,12 +6,14 @@
 mod assess;
 mod check;
 mod facts;
+mod recover;
 
 use serde::{Deserialize, Serialize};
 
 pub use assess::{Finding, Status, assess, will_run};
 pub use check::{CheckReport, Colour, check};
 pub use facts::{Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, Support};
+pub use recover::{Recovered, recover};
 
 /// What the record says of the host; `None` = could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

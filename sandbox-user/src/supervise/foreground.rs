@@ -15,10 +15,10 @@ use super::{
     signals::{self, Signals},
 };
 use crate::{
-    cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging, orphans},
+    cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
-    host::HostInfo,
+    host::{HostInfo, recover},
     identity::{Caller, Identity},
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, Reason, RunRecord, User},
@@ -63,7 +63,6 @@ struct Made {
     ring: Option<Ring>,
     guardian: Option<Guardian>,
     place: Option<Place>,
-    orphans: Vec<u64>,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -122,7 +121,6 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
         ring: None,
         guardian: None,
         place: None,
-        orphans: Vec::new(),
         timings: BTreeMap::new(),
         lap: began,
     };
@@ -197,7 +195,7 @@ fn user_of(identity: &Identity) -> User {
 /// Makes place, leaf, limits and watch.
 async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
-    remove_orphans(made)?;
+    remove_orphans()?;
     made.lap("orphans");
 
     let place = cgroup::prepare(guardian_pid, run_id).await?;
@@ -240,19 +238,17 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Leaves of runs whose supervisor and guardian both died.
-fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
-    let mount = cgroup::Mount::find()?;
-    let sweep = orphans::sweep(&mount, &Proc::default());
-    made.docket
-        .degraded
-        .extend(sweep.failures.iter().map(ToString::to_string));
-    for orphan in &sweep.removed {
-        made.orphans.push(orphan.id);
+/// What runs left behind whose supervisor and guardian both died. Trouble with it is the host's and
+/// not this run's.
+fn remove_orphans() -> Result<(), RunError> {
+    let recovered = recover(&cgroup::Mount::find()?);
+    for leaf in &recovered.leaves {
         say(&format!(
-            "removed {}, left behind by a run whose `sandbox` was killed",
-            orphan.cgroup
+            "removed {leaf}, left behind by a run whose `sandbox` was killed"
         ));
+    }
+    for problem in &recovered.problems {
+        say(problem);
     }
     Ok(())
 }
@@ -260,9 +256,6 @@ fn remove_orphans(made: &mut Made) -> Result<(), RunError> {
 /// Begins to watch; a host that does not allow it is degraded, not refused.
 fn watch(made: &mut Made, leaf_id: u64) {
     let watched = Tracer::open().and_then(|mut tracer| {
-        for orphan in &made.orphans {
-            tracer.forget(*orphan)?;
-        }
         let ring = tracer.watch(leaf_id)?;
         Ok((tracer, ring))
     });

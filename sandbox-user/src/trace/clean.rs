@@ -3,6 +3,8 @@
 //! A directory of pins is in use while one of the leaves that it watches is a live run's. That is
 //! read from RINGS, whose layout is the same in every build; the other maps' may differ.
 
+use std::collections::BTreeSet;
+
 use aya::maps::{HashOfMaps, MapData, MapError, RingBuf};
 
 use super::{
@@ -10,42 +12,88 @@ use super::{
     object::{PinDir, PinLock, RINGS},
 };
 
-/// Removes every set of programs that watches none of `live`, and what the maps of the others hold
-/// of leaves that are gone. Returns what was removed, by path.
+/// What cleaning came to.
+#[derive(Debug, Default)]
+pub struct Cleaned {
+    /// What was removed, by path.
+    pub removed: Vec<String>,
+    /// What could not be judged, and so is left alone.
+    pub problems: Vec<TraceError>,
+}
+
+/// Removes every set of programs that watches no live leaf. `live` is asked while no run can take
+/// pins into use: the ids of the leaves that there are.
 ///
 /// # Errors
-/// Where pins cannot be read or removed.
-pub fn clean(live: &[u64]) -> Result<Vec<String>, TraceError> {
-    let io_failed = |dir: &PinDir| {
+/// Where the pins cannot be listed, or `live` fails.
+pub fn clean<E: From<TraceError>>(
+    live: impl FnOnce() -> Result<Vec<u64>, E>,
+) -> Result<Cleaned, E> {
+    let failed = |dir: &PinDir| {
         let path = dir.path().display().to_string();
         move |source| TraceError::Io { path, source }
     };
     let own = PinDir::own();
-    let _lock = PinLock::take().map_err(io_failed(&own))?;
-    let mut removed = Vec::new();
-    for dir in PinDir::all().map_err(io_failed(&own))? {
-        let watched = if dir.is_being_made() {
+    let _lock = PinLock::take().map_err(failed(&own))?;
+    let live = live()?;
+    let mut cleaned = Cleaned::default();
+    for dir in PinDir::all().map_err(failed(&own))? {
+        if dir.is_being_made() {
             continue;
-        } else {
-            watched(&dir).unwrap_or_default()
+        }
+        let in_use = match watched(&dir) {
+            Ok(leaves) => leaves.iter().any(|leaf| live.contains(leaf)),
+            Err(problem) => {
+                // Not known to be unused.
+                cleaned.problems.push(problem);
+                continue;
+            }
         };
-        let (in_use, gone): (Vec<u64>, Vec<u64>) =
-            watched.into_iter().partition(|leaf| live.contains(leaf));
-        if in_use.is_empty() {
-            dir.remove().map_err(io_failed(&dir))?;
-            removed.push(dir.path().display().to_string());
-        } else if dir == own {
-            let mut tracer = Tracer::reopen(dir)?;
-            for leaf in gone {
-                tracer.forget(leaf)?;
+        if !in_use {
+            match dir.remove() {
+                Ok(()) => cleaned.removed.push(dir.path().display().to_string()),
+                Err(error) => cleaned.problems.push(failed(&dir)(error)),
             }
         }
     }
-    Ok(removed)
+    Ok(cleaned)
 }
 
-/// The leaves that a set watches; an error where it has no readable RINGS, so that it is of no use.
+/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and
+/// guardian. `there` is asked after the maps were read, so that a leaf that is made meanwhile is not
+/// taken for one that went.
+///
+/// # Errors
+/// Where a map cannot be read or changed.
+pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), TraceError> {
+    let own = PinDir::own();
+    if own.mode().is_none() {
+        return Ok(());
+    }
+    let mut known: BTreeSet<u64> = watched(&own)?.into_iter().collect();
+    let mut tracer = Tracer::reopen(own)?;
+    known.extend(tracer.leaves()?);
+    if known.is_empty() {
+        return Ok(());
+    }
+    let Some(there) = there() else {
+        return Ok(());
+    };
+    known
+        .difference(&there)
+        .try_for_each(|leaf| tracer.forget(*leaf))
+}
+
+/// The leaves that a set watches. A directory without RINGS was never whole, or is no more: none.
 fn watched(dir: &PinDir) -> Result<Vec<u64>, TraceError> {
+    if dir
+        .path()
+        .join(RINGS)
+        .try_exists()
+        .is_ok_and(|there| !there)
+    {
+        return Ok(Vec::new());
+    }
     let rings: HashOfMaps<MapData, u64, RingBuf<MapData>> = super::open_map(dir, RINGS)?;
     rings
         .keys()

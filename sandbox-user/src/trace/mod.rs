@@ -28,7 +28,7 @@ use sandbox_ebpf as wire;
 
 pub use self::{
     btf::BtfError,
-    clean::clean,
+    clean::{Cleaned, clean, forget_gone},
     decode::{DecodeError, Event, EventKind, text as comm},
     object::{PinDir, PinLock},
     ring::Ring,
