@@ -5,8 +5,7 @@
 //! `cgroup.kill`; a denied fork and an escape have no grace.
 
 use std::{
-    fs::File,
-    io::{self, Read as _, Seek as _},
+    io,
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
@@ -15,22 +14,19 @@ use nix::libc;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    alarm::Alarm,
     clock,
     docket::Docket,
     gather::Ended,
     reaper,
     signals::{Meaning, Origin, Received, Signals},
+    sources::{Alarms, CounterFile, counter_changed, event_waits, main_end},
 };
 use crate::{
     cgroup::{EventFile, LeafCgroup},
-    evidence::{IntentReason, OwnAction, SignalInfo, WaitStatus},
+    evidence::{IntentReason, OwnAction, SignalInfo},
     limits::OnPidsLimit,
     spawn::{Spawned, Terminal},
-    sys::{
-        pidfd::{self, Patience, Reap},
-        readiness,
-    },
+    sys::{pidfd, readiness},
     trace::{EventKind, Ring, Tracer},
 };
 
@@ -71,30 +67,6 @@ enum Stage {
     Grace,
     /// It is being killed.
     Killing,
-}
-
-struct Alarms {
-    deadline: Alarm,
-    warning: Alarm,
-    grace: Alarm,
-    budget: Alarm,
-    kill_again: Alarm,
-    give_up: Alarm,
-    sample: Alarm,
-}
-
-impl Alarms {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            deadline: Alarm::new()?,
-            warning: Alarm::new()?,
-            grace: Alarm::new()?,
-            budget: Alarm::new()?,
-            kill_again: Alarm::new()?,
-            give_up: Alarm::new()?,
-            sample: Alarm::new()?,
-        })
-    }
 }
 
 /// Passes on some events; returns whether more may be waiting.
@@ -496,60 +468,5 @@ impl<'a> Running<'a> {
     fn sample(&mut self) {
         let needed = self.leaf.stats().value.memory_needed_bytes();
         self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
-    }
-}
-
-async fn main_end(main: &AsyncFd<OwnedFd>) -> io::Result<WaitStatus> {
-    loop {
-        let mut ready = main.readable().await?;
-        match pidfd::wait(main.as_fd(), Reap::Take, Patience::Poll)? {
-            Some(status) => return Ok(status),
-            None => ready.clear_ready(),
-        }
-    }
-}
-
-/// Waits until the ring has something, which it may have left (`more`): the kernel wakes only a
-/// reader that had caught up. For ever without a ring.
-async fn event_waits(events: Option<&AsyncFd<OwnedFd>>, more: bool) -> io::Result<()> {
-    match events {
-        Some(_) if more => Ok(()),
-        Some(events) => {
-            // Cleared first: what comes while it is drained makes it ready again.
-            events.readable().await?.clear_ready();
-            Ok(())
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// A counter file of a cgroup, which reports a change as POLLPRI.
-struct CounterFile {
-    file: File,
-    changes: AsyncFd<OwnedFd>,
-}
-
-impl CounterFile {
-    fn watch(file: File) -> io::Result<Self> {
-        Ok(Self {
-            changes: readiness::watch(&file, Interest::PRIORITY)?,
-            file,
-        })
-    }
-}
-
-/// Waits until a counter file changes; for ever without one.
-async fn counter_changed(counter: Option<&CounterFile>) -> io::Result<()> {
-    match counter {
-        Some(counter) => {
-            let mut ready = counter.changes.ready(Interest::PRIORITY).await?;
-            ready.clear_ready();
-            // Reading takes the change in: kernfs reports the next one only then.
-            let mut file = &counter.file;
-            file.rewind()?;
-            file.read_to_string(&mut String::new())?;
-            Ok(())
-        }
-        None => std::future::pending().await,
     }
 }

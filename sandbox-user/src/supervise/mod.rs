@@ -18,6 +18,7 @@ mod processes;
 mod reaper;
 mod record_file;
 mod signals;
+mod sources;
 
 pub use foreground::{Outcome, foreground};
 pub use prepare::{RunError, with_callers_rights};
