@@ -20,7 +20,7 @@ use sandbox_ebpf::{
 
 use crate::{
     kernel::{self, Ptr, load},
-    maps::{self, FUGITIVES, MAINS, count, count_from},
+    maps::{self, FUGITIVES, MAINS, MEMBERS, count, count_from},
     offsets::offset,
     stream,
 };
@@ -56,7 +56,13 @@ fn move_task(ctx: FEntryContext) -> i32 {
 #[btf_tracepoint(function = "sched_wakeup_new")]
 fn wakeup_new(ctx: BtfTracePointContext) -> i32 {
     let task: Ptr = ctx.arg(0);
-    born(task, kernel::task_cgroup_id(task));
+    let cgroup_id = kernel::task_cgroup_id(task);
+    born(task, cgroup_id);
+    if kernel::pid(task) == kernel::tgid(task)
+        && let Some(facts) = maps::facts(cgroup_id)
+    {
+        remember_member(facts, task, cgroup_id);
+    }
     0
 }
 
@@ -64,20 +70,37 @@ fn wakeup_new(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 fn exit(ctx: BtfTracePointContext) -> i32 {
     let task: Ptr = ctx.arg(0);
-    exited(task, kernel::task_cgroup_id(task));
+    let cgroup_id = kernel::task_cgroup_id(task);
+    exited(task, cgroup_id);
+    let signal: Ptr = load(task, offset!(task_struct_signal));
+    // `do_exit` (kernel/exit.c) counted this task off before: whoever is last sees 0.
+    if maps::facts(cgroup_id).is_some() && load::<u32>(signal, offset!(signal_struct_live)) == 0 {
+        // Whoever was moved in while no move was seen is not there.
+        let _ = MEMBERS.remove(process_key(task));
+    }
     0
 }
 
-/// `cgroup_attach_task(dst_cgrp, path, task, threadgroup)`, fired before the task moves.
+/// `cgroup_attach_task(dst_cgrp, path, leader, threadgroup)`, fired once a process *has* moved
+/// (`cgroup_attach_task`, kernel/cgroup/cgroup.c): where from, only [`MEMBERS`] still knows.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 fn attach_task(ctx: BtfTracePointContext) -> i32 {
     let destination: Ptr = ctx.arg(0);
     let task: Ptr = ctx.arg(2);
-    moved(
-        task,
-        kernel::task_cgroup_id(task),
-        kernel::cgroup_id(destination),
-    );
+    let entered = kernel::cgroup_id(destination);
+    let key = process_key(task);
+    // No cgroup has the id 0.
+    let left = unsafe { MEMBERS.get(key) }.copied().unwrap_or(0);
+    if left == entered {
+        return 0;
+    }
+    moved(task, left, entered);
+    if let Some(facts) = maps::facts(entered) {
+        remember_member(facts, task, entered);
+    } else if left != 0 {
+        // It was found just now; who else might remove it wants the same.
+        let _ = MEMBERS.remove(key);
+    }
     0
 }
 
@@ -186,6 +209,25 @@ fn exited(task: Ptr, cgroup_id: u64) {
     stream::send(facts, cgroup_id, &mut event);
 }
 
+/// Identity of the process that a task belongs to.
+#[inline(always)]
+fn process_key(task: Ptr) -> ProcessKey {
+    ProcessKey {
+        start_time_ns: kernel::start_time_ns(task),
+        tgid: kernel::tgid(task),
+        _pad: 0,
+    }
+}
+
+/// Keeps which leaf a process is in.
+#[inline(always)]
+fn remember_member(facts: *mut Facts, task: Ptr, leaf_id: u64) {
+    maps::check(
+        facts,
+        MEMBERS.insert(process_key(task), leaf_id, BPF_ANY.into()),
+    );
+}
+
 #[inline(always)]
 fn moved(task: Ptr, left: u64, entered: u64) {
     if let Some(facts) = maps::facts(entered) {
@@ -224,12 +266,7 @@ fn remember_fugitive(facts: *mut Facts, leaf_id: u64, task: &Task) {
 #[inline(always)]
 fn follow_fugitive(task: Ptr, cgroup_id: u64) {
     let parent = kernel::current();
-    let key = ProcessKey {
-        start_time_ns: kernel::start_time_ns(parent),
-        tgid: kernel::tgid(parent),
-        _pad: 0,
-    };
-    let Some(fugitive) = (unsafe { FUGITIVES.get(key) }) else {
+    let Some(fugitive) = (unsafe { FUGITIVES.get(process_key(parent)) }) else {
         return;
     };
     let leaf_id = fugitive.leaf_id;

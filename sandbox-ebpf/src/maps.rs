@@ -19,6 +19,8 @@ use sandbox_ebpf::{Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, VictimK
 const LEAVES: u32 = 8192;
 /// How many victims are kept, all leaves together.
 const VICTIMS_MAX: u32 = 32768;
+/// How many processes are kept with their leaf, all leaves together (`strong` mode only).
+const MEMBERS_MAX: u32 = 32768;
 /// How many processes may be within one bracket at once: one a CPU, and those preempted there.
 const BRACKETS: u32 = 4096;
 
@@ -43,6 +45,10 @@ pub(crate) static VICTIMS: HashMap<VictimKey, Kill> = HashMap::with_max_entries(
 /// Processes outside that came from a leaf.
 #[map]
 pub(crate) static FUGITIVES: HashMap<ProcessKey, Fugitive> = HashMap::with_max_entries(LEAVES, 0);
+/// Processes → the leaf that they are in, for the tracepoint that tells of a move only once it is
+/// done. Without fentry only.
+#[map]
+pub(crate) static MEMBERS: HashMap<ProcessKey, u64> = HashMap::with_max_entries(MEMBERS_MAX, 0);
 /// `pid_tgid` → the OOM kill that this task is carrying out.
 #[map]
 pub(crate) static OOMS: HashMap<u64, Oom> = HashMap::with_max_entries(BRACKETS, 0);

@@ -172,6 +172,12 @@ impl Running {
         i32::try_from(self.child.id()).expect("a pid is a positive i32")
     }
 
+    /// The folder that the record goes to.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Sends a signal to `sandbox` itself.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("`sandbox` is still there to be signalled");

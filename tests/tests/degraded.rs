@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -196,6 +197,40 @@ fn with_fentry_switched_off_the_other_programs_still_tell_the_reason() {
         .options(["--timeout", "1s", "--grace", "0"])
         .victim(["ignore-term"]);
     known_as(&outcome, "walltime", "strong");
+}
+
+#[test]
+fn with_fentry_switched_off_an_escape_ends_the_run_and_a_visit_does_not() {
+    let _guest = Guest::enter();
+    unpin();
+    let _off = Sysctl::set("/proc/sys/kernel/ftrace_enabled", "0");
+    let running = Sandbox::new().user("root").start([
+        "bash",
+        "-c",
+        "nsenter -t1 -C -m bash -c 'echo ready $$; echo $$ >/sys/fs/cgroup/cgroup.procs; \
+         sleep 98765 & wait' & while :; do wait; done",
+    ]);
+    let fugitive = running.ready();
+    let record = known_as(&running.finish(), "escaped", "strong");
+    let entry = record
+        .list("/escaped")
+        .iter()
+        .find(|entry| entry["pid"] == fugitive);
+    let entry = entry.unwrap_or_else(|| panic!("{fugitive} is not among escaped: {record}"));
+    assert_eq!(
+        (&entry["killed"], &entry["cgroup"]),
+        (&true.into(), &"/".into())
+    );
+
+    let running = Sandbox::new().start(["bash", "-c", "echo ready $$; read -t 2 <> <(:); exit 0"]);
+    let leaf = running.cgroup_of(running.ready());
+    let mut visitor = Command::new("sleep").arg("98765").spawn().expect("sleep");
+    fs::write(leaf.join("cgroup.procs"), visitor.id().to_string()).expect("root may move it");
+    let record = running.finish().record();
+    assert_eq!(record.reason(), "completed", "{record}");
+    assert!(record.list("/escaped").is_empty(), "{record}");
+    drop(visitor.kill());
+    visitor.wait().expect("it is ours");
 }
 
 #[test]

@@ -352,6 +352,54 @@ fn a_record_replaces_what_was_there_as_a_whole() {
 }
 
 #[test]
+fn a_record_goes_where_links_lead_to_and_the_links_stay() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene
+        .bash(
+            "mkdir results; ln -s results latest; ln -s latest/record.json record; ln -s /proc/self/fd/1 out; \
+             sandbox run --user ana --record record -- true; \
+             sandbox run --user ana --record out -- echo before >both; \
+             readlink record out /dev/stdout; ls -A results",
+        )
+        .expect(0);
+    let links = "latest/record.json\n/proc/self/fd/1\n/proc/self/fd/1\nrecord.json";
+    assert_eq!(said.out(), links, "{said}");
+    let recorded = Record::parse(&scene.read("results/record.json"));
+    assert_eq!(recorded.reason(), "completed");
+    let both = scene.read("both");
+    let (before, record) = both.split_once('\n').expect("the output comes first");
+    assert_eq!(before, "before");
+    assert_eq!(Record::parse(record).reason(), "completed");
+}
+
+#[test]
+fn a_record_that_could_not_take_its_name_is_found_before_the_start() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    scene
+        .bash("mkdir -m 1777 sticky; echo roots >sticky/r.json; echo mounted >m.json; mount --bind m.json m.json")
+        .expect(0);
+    let as_ana = "runuser -u ana -- sudo -n sandbox run --record sticky/r.json -- touch started";
+    let said = scene.bash(as_ana).expect(125);
+    assert!(said.err().contains("sticky/r.json"), "{said}");
+    refused(&scene, "--record m.json", &["m.json", "busy"]);
+    scene.bash("umount m.json; ls -A sticky").expect(0);
+    assert_eq!(scene.read("sticky/r.json"), "roots\n");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_told_and_kills_nobody() {
+    let _guest = Guest::enter();
+    let said = Scene::new().bash(
+        "ulimit -f 0; sandbox run --user ana --record r.json -- true | cat; \
+         echo ${PIPESTATUS[0]}; ls -A",
+    );
+    assert_eq!(said.out(), "125", "{said}");
+    assert!(said.err().contains("File too large"), "{said}");
+}
+
+#[test]
 fn limits_that_the_host_cannot_give_are_refused_by_name() {
     let _guest = Guest::enter();
     let scene = Scene::new();

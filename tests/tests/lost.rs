@@ -1,12 +1,14 @@
 //! Runs whose `sandbox` dies or stops under them.
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox_tests::{Guest, Running, Sandbox, assert_has, wait};
+use sandbox_tests::{Guest, Record, Running, Sandbox, Scene, assert_has, wait};
 use serde_json::json;
 
 /// What the issue promises, and what an emulated, shared processor may add to it.
@@ -146,5 +148,71 @@ fn a_run_goes_on_under_its_supervisor_when_only_the_guardian_dies() {
     kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it is there");
     wait::until("the guardian to end", || has_ended(guardian));
     running.signal(Signal::SIGUSR1);
-    let _record = running.finish().ended(3, "exit_code", "none");
+    let record = running.finish().ended(3, "exit_code", "none");
+    let degraded = record.at("/tracing/degraded").to_string();
+    assert!(degraded.contains("the guardian died"), "{degraded}");
+}
+
+/// The lock of whoever loads the programs: while a test holds it, a run hangs in its set-up.
+fn loader_lock() -> Flock<File> {
+    fs::create_dir_all("/run/sandbox").expect("/run can be written to");
+    let file = File::create("/run/sandbox/bpf.lock").expect("/run can be written to");
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .expect("nobody holds it for long")
+}
+
+fn leaves() -> BTreeSet<PathBuf> {
+    fs::read_dir("/sys/fs/cgroup/sandbox/runs")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+#[test]
+fn a_sandbox_that_is_killed_while_it_sets_up_leaves_a_record_and_nothing_else() {
+    let _guest = Guest::enter();
+    let before = leaves();
+    let lock = loader_lock();
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let leaf = wait::for_some("its leaf", || leaves().difference(&before).next().cloned());
+    // Its mark is set right after it was made; then nothing moves but for the lock.
+    let guardian = guardian_of(&running);
+    running.signal(Signal::SIGKILL);
+    wait::until("the guardian to end", || has_ended(guardian));
+    drop(lock);
+    assert!(!leaf.exists(), "the guardian removes the leaf");
+    let folder = running.folder().to_owned();
+    let files: Vec<_> = fs::read_dir(&folder)
+        .expect("the folder is there")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(files, ["record.json"]);
+    let outcome = running.finish();
+    let record = outcome.record();
+    record.assert_verdict("runner_lost", "same");
+    assert!(record.at("/started_at").is_null(), "{record}");
+    record.assert_notes(&["Lost: sandbox died before the analysis was started."]);
+    assert!(!outcome.stdout.contains("ready"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_record_on_a_descriptor_is_written_by_the_guardian_once() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "sandbox run --user ana --notes never --record fd:9 -- sh -c 'echo up >&8; exec sleep 100' 8>up 9>record.json & \
+         until [ -s up ]; do sleep 0.05; done; kill -9 $!; \
+         until [ -s record.json ]; do sleep 0.05; done; wait $!; echo $?",
+    );
+    assert_eq!(said.out(), "137", "{said}");
+    let record = wait::for_some("the whole record", || {
+        let text = scene.read("record.json");
+        text.ends_with("}\n").then(|| Record::parse(&text))
+    });
+    assert_eq!(record.reason(), "runner_lost", "{record}");
 }

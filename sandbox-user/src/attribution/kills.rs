@@ -9,7 +9,7 @@
 use nix::libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGXCPU};
 
 use super::Dossier;
-use super::counters::{CountedOom, counted_oom};
+use super::counters::{CountedOom, counted_oom, memory_events, rise};
 use crate::evidence::{
     Confidence, Delivery, Evidence, IntentReason, OomContext, Signal, SignalInfo,
 };
@@ -81,14 +81,25 @@ pub(super) fn judge<'a>(evidence: &'a Evidence, dossier: &mut Dossier) -> Vec<Ju
         .collect()
 }
 
-/// Whether an OOM kill or a `cgroup.kill` would have been marked as such.
+/// Whether an OOM kill or a `cgroup.kill` would have been marked as such. Where the leaf counted
+/// more OOM kills than were marked, one may have been missed: a run of the program was skipped, the
+/// map had no room, somebody switched fentry off meanwhile. (A group's first victim is counted
+/// twice, which does no harm here: all its members are marked.)
 pub(super) fn has_brackets(evidence: &Evidence) -> bool {
-    let failed = evidence.facts.is_some_and(|facts| facts.failed_updates > 0);
+    let failed =
+        evidence.facts.is_some_and(|facts| facts.failed_updates > 0) || missed_oom_kills(evidence);
     let seen = evidence
         .signals
         .iter()
         .any(|signal| signal.oom.is_some() || signal.cgroup_kill.is_some());
     !failed && (seen || evidence.confidence == Confidence::Exact)
+}
+
+fn missed_oom_kills(evidence: &Evidence) -> bool {
+    let counted = rise(&evidence.counters, memory_events, "oom_kill").unwrap_or(0);
+    evidence
+        .facts
+        .is_some_and(|facts| counted > facts.oom_kills)
 }
 
 impl Judged<'_> {
@@ -276,6 +287,7 @@ fn unbracketed_kill(signal: &Signal, evidence: &Evidence, dossier: &mut Dossier)
     let could_be_cpu_limit = is_to_itself(signal) && hard_limit.is_some();
     match counted_oom(evidence) {
         CountedOom::Killed { level, cgroup, .. } => {
+            dossier.lower(Confidence::Strong);
             if could_be_cpu_limit {
                 dossier.doubt(
                     Confidence::Inferred,

@@ -150,6 +150,58 @@ fn memory_runs_out() {
 }
 
 #[test]
+fn an_oom_kill_that_was_not_marked_is_none_from_outside() {
+    let strong = Confidence::Strong;
+    let missed = |name, kill: Kill| Case::named(name).dies_of(SIGKILL).with(kill);
+    let by_itself = || Kill::of_main(SIGKILL).by_itself().by_kernel();
+    let by_neighbour = || by_itself().triggered_from_outside();
+    missed("own limit, asked for by main", by_itself())
+        .counts_own_oom()
+        .counts_oom_kills(1)
+        .expect(Reason::Memory)
+        .confidence(strong)
+        .hint(RetryHint::MoreMemory)
+        .rests_on("memory.events.local rose by 1");
+    missed("an ancestor's, asked for by a neighbour", by_neighbour())
+        .counts_parents_oom()
+        .counts_oom_kills(1)
+        .expect(Reason::MemoryAncestor)
+        .confidence(strong);
+    missed("the host's", by_neighbour())
+        .counts_oom_kills(1)
+        .expect(Reason::HostOom)
+        .confidence(strong);
+    missed("main's after a child's that was marked", by_itself().at(20))
+        .oom_takes_processes()
+        .with(Kill::oom(false, Some(LEAF)).at(10))
+        .counts_own_oom()
+        .counts_oom_kills(1)
+        .expect(Reason::Memory)
+        .confidence(strong);
+    missed("RLIMIT_CPU or memory", by_itself())
+        .rlimit_cpu(1, 1)
+        .counts_own_oom()
+        .counts_oom_kills(1)
+        .expect(Reason::Memory)
+        .confidence(Confidence::Inferred)
+        .degraded("look alike");
+    Case::named("a child's that was marked, then RLIMIT_CPU")
+        .dies_of(SIGKILL)
+        .rlimit_cpu(1, 1)
+        .oom_takes_processes()
+        .with(Kill::oom(false, Some(LEAF)).at(10))
+        .with(by_itself().at(20))
+        .counts_own_oom()
+        .expect(Reason::Cputime)
+        .surely();
+    missed("a kill(2) beside it", Kill::of_main(SIGKILL).by_outsider())
+        .counts_own_oom()
+        .counts_oom_kills(1)
+        .expect(Reason::ExternalKill)
+        .confidence(strong);
+}
+
+#[test]
 fn a_child_dies_of_memory_and_main_does_not() {
     let child_oom = |name| {
         Case::named(name)

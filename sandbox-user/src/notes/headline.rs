@@ -432,6 +432,14 @@ fn never_executed(record: &RunRecord) -> Vec<String> {
 }
 
 fn runner_lost(record: &RunRecord) -> Vec<String> {
+    if record
+        .termination
+        .evidence
+        .iter()
+        .any(|finding| matches!(finding, Finding::NeverExecuted))
+    {
+        return vec!["Lost: sandbox died before the analysis was started.".to_owned()];
+    }
     let after = after(record);
     vec![
         match (action(record, IntentReason::RunnerLost), record.exit.signal) {

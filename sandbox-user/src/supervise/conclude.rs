@@ -131,7 +131,14 @@ impl Ending<'_> {
                 return Ok((CleanupMethod::AlreadyEmpty, Population::Empty));
             }
             self.ended.left_over = u64::try_from(leaf.procs()?.len()).ok();
-            if let Some(tracer) = self.tracer.as_deref_mut()
+            // Why main itself is to be killed has been declared, and stands.
+            let main_runs = self
+                .ended
+                .own_actions
+                .iter()
+                .any(|action| action.reason == IntentReason::RunnerLost);
+            if !main_runs
+                && let Some(tracer) = self.tracer.as_deref_mut()
                 && let Err(error) =
                     tracer.declare(leaf.cgroup().id, IntentReason::LeftOver, clock::now_ns())
             {

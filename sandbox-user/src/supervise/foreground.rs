@@ -9,10 +9,9 @@ use super::{
     conclude::{Ending, conclude},
     docket::{Docket, TraceDocket},
     event_loop::Running,
-    gather::{Ended, misses_by_program},
-    guardian::Guardian,
+    gather::{Ended, add_declared, misses_by_program},
+    guardian::{Guardian, Start},
     prepare::{self, RunError},
-    record_file::RecordFile,
     signals::{self, Signals},
 };
 use crate::{
@@ -81,6 +80,9 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
     let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
     let caller = Caller::current()?;
     let mut record_file = prepare::open_record(&spec, &caller)?;
+    let began = Instant::now();
+    // From here on there is something that could be left behind.
+    let guardian = Guardian::start(record_file.as_mut());
     let identified = prepare::identify(&spec, &caller);
     let (user, degraded) = match &identified {
         Ok((identity, _)) => (user_of(identity), identity.degraded()),
@@ -122,17 +124,28 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
         place: None,
         orphans: Vec::new(),
         timings: BTreeMap::new(),
-        lap: Instant::now(),
+        lap: began,
     };
 
-    let started = match identified {
-        Err(error) => Err(error),
-        Ok((identity, outputs)) => match set_up(&mut made, record_file.as_ref()).await {
-            Err(error) => Err(error),
-            Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
-        },
+    let guarded = guardian.map(|mut guardian| {
+        made.docket.runner_pids.push(guardian.pid());
+        guardian.announce(&made.docket);
+        let pid = guardian.pid();
+        made.guardian = Some(guardian);
+        pid
+    });
+    made.lap("guardian");
+    let started = match (identified, guarded) {
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(error)) => Err(RunError::system("starting the guardian")(error)),
+        (Ok((identity, outputs)), Ok(guardian_pid)) => {
+            match set_up(&mut made, guardian_pid).await {
+                Err(error) => Err(error),
+                Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
+            }
+        }
     };
-    let ended = started.unwrap_or_else(|error| {
+    let mut ended = started.unwrap_or_else(|error| {
         say(&error);
         Ended {
             setup_failure: Some(SetupFailure {
@@ -144,6 +157,11 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
         }
     });
 
+    if let Some(end) = made.guardian.as_mut().and_then(Guardian::end) {
+        ended.degraded.push(format!(
+            "the guardian died ({end}): had `sandbox` been killed too, nobody would have ended the run"
+        ));
+    }
     let (record, recorded) = conclude(Ending {
         docket: &made.docket,
         leaf: made.leaf.as_ref(),
@@ -176,22 +194,18 @@ fn user_of(identity: &Identity) -> User {
     }
 }
 
-/// Makes guardian, place, leaf, limits and watch.
-async fn set_up(made: &mut Made, record_file: Option<&RecordFile>) -> Result<(), RunError> {
+/// Makes place, leaf, limits and watch.
+async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
     remove_orphans(made)?;
     made.lap("orphans");
 
-    let guardian =
-        Guardian::start(record_file).map_err(RunError::system("starting the guardian"))?;
-    let guardian_pid = guardian.pid();
-    made.guardian = Some(guardian);
-    made.docket.runner_pids.push(guardian_pid);
-    made.lap("guardian");
-
     let place = cgroup::prepare(guardian_pid, run_id).await?;
     made.docket.degraded.extend(place.degraded.iter().cloned());
     let owner = Owner::of(&Proc::default(), std::process::id(), Some(guardian_pid))?;
+    if let Some(guardian) = &mut made.guardian {
+        guardian.announce_leaf(cgroup::leaf_path(&place, run_id));
+    }
     let leaf = made
         .leaf
         .insert(LeafCgroup::create(&place, run_id, &owner)?);
@@ -216,10 +230,12 @@ async fn set_up(made: &mut Made, record_file: Option<&RecordFile>) -> Result<(),
 
     watch(made, leaf_id);
     made.lap("load");
-    if let Some(guardian) = &mut made.guardian {
-        guardian
-            .entrust(&made.docket)
-            .map_err(RunError::system("telling the guardian of the run"))?;
+    if let Some(guardian) = &mut made.guardian
+        && let Err(problem) = guardian.entrust(&made.docket)
+    {
+        let warning = format!("no guardian, should `sandbox` be killed: {problem}");
+        say(&warning);
+        made.docket.degraded.push(warning);
     }
     Ok(())
 }
@@ -349,10 +365,13 @@ async fn start_and_wait(
     let spawn_ns = u64::try_from(made.lap.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("spawn".to_owned(), spawn_ns);
     let running_since = Instant::now();
-    if let Some(guardian) = &mut made.guardian
-        && let Some(walltime) = spec.limits.walltime.value
-    {
-        guardian.expect_end_within(walltime.saturating_add(spec.grace));
+    if let (Some(guardian), Ok(main_pid)) = (&mut made.guardian, u32::try_from(spawned.pid)) {
+        let walltime = spec.limits.walltime.value;
+        guardian.started(Start {
+            main_pid,
+            at_ns: clock::now_ns(),
+            end_within: walltime.map(|walltime| walltime.saturating_add(spec.grace)),
+        });
     }
     let ring = made.ring.take();
     let mut running = Running::new(
@@ -370,9 +389,16 @@ async fn start_and_wait(
     made.ring = ring;
     if let Err(error) = waited {
         // What is still running is killed with the leaf; the verdict says that it was us.
+        let (reason, at_ns) = (IntentReason::RunnerLost, clock::now_ns());
+        add_declared(docket, made.tracer.as_ref(), &mut ended.own_actions);
+        if let Some(tracer) = &mut made.tracer
+            && let Err(error) = tracer.declare(leaf.cgroup().id, reason, at_ns)
+        {
+            ended.degraded.push(error.to_string());
+        }
         ended.own_actions.push(OwnAction {
-            reason: IntentReason::RunnerLost,
-            at_ns: clock::now_ns(),
+            reason,
+            at_ns,
             signal: None,
             detail: Some(format!("the event loop failed: {error}")),
         });

@@ -76,10 +76,28 @@ fn mask() -> SigSet {
 
 /// Blocks the signals for this thread and all that it starts later. To be called first of all.
 ///
+/// SIGXFSZ is blocked and never read: under `ulimit -f` a write then fails with EFBIG, and is told
+/// of. The analysis starts with an empty mask and the caller's dispositions.
+///
 /// # Errors
 /// None that sigprocmask(2) knows for a valid set.
 pub(super) fn block() -> io::Result<()> {
-    Ok(mask().thread_block()?)
+    let mut blocked = mask();
+    blocked.add(Signal::SIGXFSZ);
+    Ok(blocked.thread_block()?)
+}
+
+/// Blocks for a guardian, in whatever way it was started, all that it is not to die of.
+///
+/// # Errors
+/// As [`block`].
+pub(super) fn block_all() -> io::Result<()> {
+    let all: SigSet = CANCEL
+        .into_iter()
+        .chain(PASS_ON)
+        .chain([Signal::SIGXFSZ, Signal::SIGPIPE, Signal::SIGTSTP])
+        .collect();
+    Ok(all.thread_block()?)
 }
 
 impl Signals {

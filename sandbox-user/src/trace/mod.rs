@@ -11,6 +11,7 @@ mod log;
 mod object;
 mod offsets;
 mod programs;
+mod ring;
 
 use std::{
     io,
@@ -30,11 +31,9 @@ pub use self::{
     clean::clean,
     decode::{DecodeError, Event, EventKind, text as comm},
     object::{PinDir, PinLock},
+    ring::Ring,
 };
-use crate::{
-    evidence::{Confidence, IntentReason, Process, Signal, WaitStatus},
-    sys,
-};
+use crate::evidence::{Confidence, IntentReason, Process, Signal, WaitStatus};
 
 /// Set to `error` … `trace` to have the eBPF programs log to stderr, from a set of their own.
 pub const LOG_VARIABLE: &str = "SANDBOX_EBPF_LOG";
@@ -90,8 +89,11 @@ pub struct Tracer {
     last_kill: HashMap<MapData, u64, wire::Kill>,
     victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
+    members: HashMap<MapData, wire::ProcessKey, u64>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
+    /// Nobody removes the pins before the first leaf is watched.
+    opening: Option<PinLock>,
 }
 
 struct Logging {
@@ -158,8 +160,12 @@ impl Tracer {
         match level {
             None => {
                 let dir = PinDir::own();
-                let mode = object::ensure_pinned(&dir)?;
-                Self::with(dir, mode, None)
+                let (mode, lock) = object::ensure_pinned(&dir)?;
+                let opened = Self::with(dir, mode, None)?;
+                Ok(Self {
+                    opening: Some(lock),
+                    ..opened
+                })
             }
             Some(level) => {
                 let dir = object::private_dir();
@@ -194,10 +200,12 @@ impl Tracer {
             last_kill: open_map(&dir, "LAST_KILL")?,
             victims: open_map(&dir, "VICTIMS")?,
             fugitives: open_map(&dir, "FUGITIVES")?,
+            members: open_map(&dir, "MEMBERS")?,
             rings: open_map(&dir, "RINGS")?,
             dir,
             mode,
             logging,
+            opening: None,
         })
     }
 
@@ -231,6 +239,8 @@ impl Tracer {
             self.forget(leaf_id)?;
             return Err(error);
         }
+        // From now on that leaf keeps them.
+        self.opening = None;
         Ok(ring)
     }
 
@@ -349,6 +359,17 @@ impl Tracer {
         for (key, _) in self.fugitives_of(leaf_id)? {
             remove(&mut self.fugitives, "FUGITIVES", &key)?;
         }
+        // Those whose exit was not seen.
+        let members: Vec<wire::ProcessKey> = self
+            .members
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, leaf)| *leaf == leaf_id)
+            .map(|(key, _)| key)
+            .collect();
+        for key in members {
+            remove(&mut self.members, "MEMBERS", &key)?;
+        }
         Ok(())
     }
 
@@ -393,47 +414,6 @@ impl Tracer {
         if let Some(logging) = &mut self.logging {
             logging.logger.flush();
         }
-    }
-}
-
-/// The ring of one supervisor.
-pub struct Ring {
-    ring: RingBuf<MapData>,
-}
-
-impl Ring {
-    fn new() -> Result<Self, TraceError> {
-        let fd = sys::bpf::create_ring(object::RING_BYTES).map_err(|error| TraceError::Load {
-            what: "a ring buffer",
-            reason: error.to_string(),
-        })?;
-        let ring = MapData::from_fd(fd)
-            .and_then(Map::from_map_data)
-            .and_then(RingBuf::try_from)
-            .map_err(of("ring"))?;
-        Ok(Self { ring })
-    }
-
-    /// Hands on at most this many events; returns whether more may be waiting.
-    pub fn drain(
-        &mut self,
-        at_most: usize,
-        mut take: impl FnMut(Result<Event, DecodeError>),
-    ) -> bool {
-        for _ in 0..at_most {
-            match self.ring.next() {
-                Some(bytes) => take(decode::event(&bytes)),
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
-impl AsFd for Ring {
-    /// Readable when events wait.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 

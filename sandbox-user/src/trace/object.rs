@@ -7,8 +7,9 @@
 //! dots in names, so what is not in its place is told by a prefix and its loader's pid.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -139,40 +140,67 @@ impl PinDir {
     }
 }
 
-/// Held while pins are made or removed.
+/// Held while pins are made, removed or taken into use.
 pub struct PinLock(#[expect(dead_code, reason = "held for its Drop")] Flock<File>);
 
 impl PinLock {
-    /// Waits for the lock.
+    /// Waits until nobody else holds it, to make or remove pins.
     ///
     /// # Errors
     /// Where the lock file cannot be made.
     pub fn take() -> io::Result<Self> {
+        Self::with(FlockArg::LockExclusive)
+    }
+
+    /// Waits until nobody makes or removes pins, to use what is there.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn share() -> io::Result<Self> {
+        Self::with(FlockArg::LockShared)
+    }
+
+    fn with(kind: FlockArg) -> io::Result<Self> {
         if let Some(parent) = Path::new(LOCK).parent() {
             fs::create_dir_all(parent)?;
         }
-        let file = File::create(LOCK)?;
-        Flock::lock(file, FlockArg::LockExclusive)
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(LOCK)?;
+        Flock::lock(file, kind)
             .map(Self)
             .map_err(|(_, errno)| errno.into())
     }
 }
 
-/// Makes sure that this build's programs are loaded and pinned, and says in which mode.
+/// Makes sure that this build's programs are loaded and pinned, and says in which mode. They stay
+/// while the lock that comes with it is held, and from then on while they watch a leaf.
 ///
 /// # Errors
 /// Why nothing can be loaded here, in one line that says how to mend it.
-pub(super) fn ensure_pinned(dir: &PinDir) -> Result<Confidence, TraceError> {
-    if let Some(mode) = dir.mode() {
-        return Ok(mode);
-    }
-    let _lock = PinLock::take().map_err(|source| TraceError::Io {
+pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), TraceError> {
+    let lock_failed = |source| TraceError::Io {
         path: LOCK.into(),
         source,
-    })?;
-    if let Some(mode) = dir.mode() {
-        return Ok(mode);
+    };
+    loop {
+        let shared = PinLock::share().map_err(lock_failed)?;
+        if let Some(mode) = dir.mode() {
+            return Ok((mode, shared));
+        }
+        drop(shared);
+        let exclusive = PinLock::take().map_err(lock_failed)?;
+        if dir.mode().is_none() {
+            load(dir)?;
+        }
+        drop(exclusive);
+        // Somebody may clean in between: once more.
     }
+}
+
+fn load(dir: &PinDir) -> Result<(), TraceError> {
     prepare_pins()?;
     if dir.path().exists() {
         // Some of its links were taken away: what is left sees only half.
@@ -182,12 +210,11 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<Confidence, TraceError> {
         })?;
     }
     let own = PinDir(Path::new(PINS).join(format!("loading-{}", std::process::id())));
-    let loaded = load_into(&own, None).and_then(|(mode, _)| {
+    let loaded = load_into(&own, None).and_then(|_| {
         fs::rename(own.path(), dir.path()).map_err(|source| TraceError::Io {
             path: dir.path().display().to_string(),
             source,
-        })?;
-        Ok(mode)
+        })
     });
     if loaded.is_err() && own.path().exists() {
         own.remove().map_err(|source| TraceError::Io {
