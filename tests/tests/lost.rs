@@ -194,7 +194,10 @@ fn a_sandbox_that_is_killed_while_it_sets_up_leaves_a_record_and_nothing_else() 
     assert_eq!(files, ["record.json"]);
     let outcome = running.finish();
     let record = outcome.record();
-    record.assert_verdict("runner_lost", "same");
+    assert_eq!(record.reason(), "runner_lost", "{record}");
+    // It died before it had opened the kernel side.
+    assert_eq!(record.confidence(), "inferred", "{record}");
+    assert_eq!(record.text("/termination/retry_hint"), "same", "{record}");
     assert!(record.at("/started_at").is_null(), "{record}");
     record.assert_notes(&["Lost: sandbox died before the analysis was started."]);
     assert!(!outcome.stdout.contains("ready"), "{}", outcome.stdout);
