@@ -808,8 +808,18 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         .degraded("1 map updates");
     with_facts("victims", |facts| facts.victims_left_out = 5)
         .expect(Reason::Completed)
-        .confidence(strong)
+        .confidence(Confidence::Exact)
         .degraded("5 signals");
+    with_facts("an OOM kill among the victims left out", |facts| {
+        facts.victims_left_out = 5;
+        facts.oom_kills = 1;
+    })
+    .counts_own_oom()
+    .counts_oom_kills(1)
+    .exits(1)
+    .expect(Reason::ExitCode)
+    .confidence(Confidence::Exact)
+    .hint(RetryHint::MoreMemory);
     with_facts("an escape of which no more is known", |facts| {
         facts.escapes = 1;
         facts.births = 2;
