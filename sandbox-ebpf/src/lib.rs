@@ -112,12 +112,12 @@ pub struct Main {
     pub leader_exit_code: u32,
     /// `signal->group_exit_code`, valid where `signal_flags` has [`SIGNAL_GROUP_EXIT`].
     pub group_exit_code: u32,
-    /// `signal->flags` at the last exit seen.
+    /// `signal->flags` once they have [`SIGNAL_GROUP_EXIT`], before that 0.
     pub signal_flags: u32,
     /// 1 once the leader itself has exited.
     pub leader_exited: u32,
-    /// Tasks of the process that had not exited at the last exit seen (`signal->live`).
-    pub live: u32,
+    /// 1 once a task exited that was the last of the process (`signal->live` 0).
+    pub all_exited: u32,
     /// Zero.
     pub _pad: u32,
 }
