@@ -108,12 +108,22 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     if kill.sender.cgroup_id == cgroup_id {
         kill.flags |= KILL_SENDER_IN_LEAF;
     }
+    // A bracket whose end was missed stays open, so each is asked for only where the signal looks
+    // as its own do: `__oom_kill_process` (mm/oom_kill.c) sends SEND_SIG_PRIV, and `__cgroup_kill`
+    // (kernel/cgroup/cgroup.c) NOINFO to one thread. kill(2) never does either.
     let sender_task = bpf_get_current_pid_tgid();
-    if let Some(oom) = unsafe { OOMS.get(sender_task) } {
+    if signal == SIGKILL
+        && kill.info == INFO_PRIV
+        && let Some(oom) = unsafe { OOMS.get(sender_task) }
+    {
         kill.flags |= KILL_IN_OOM;
         kill.oom = *oom;
     }
-    if let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) } {
+    if signal == SIGKILL
+        && kill.info == INFO_NOINFO
+        && kill.group == 0
+        && let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) }
+    {
         kill.flags |= KILL_IN_CGROUP_KILL;
         kill.kill_cgroup_id = *killed;
     }
