@@ -33,13 +33,7 @@ pub(crate) static MAINS: HashMap<u64, Main> = HashMap::with_max_entries(LEAVES, 
 /// Cgroup id → what the runner is about to do, written by user space.
 #[map]
 pub(crate) static INTENTS: HashMap<u64, Intent> = HashMap::with_max_entries(LEAVES, 0);
-/// Cgroup id → the first delivered SIGKILL.
-#[map]
-pub(crate) static FIRST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
-/// Cgroup id → the last delivered SIGKILL.
-#[map]
-pub(crate) static LAST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
-/// (Victim, signal) → the last delivered one.
+/// (Victim, signal, from within or not) → the last delivered one.
 #[map]
 pub(crate) static VICTIMS: HashMap<VictimKey, Kill> = HashMap::with_max_entries(VICTIMS_MAX, 0);
 /// Processes outside that came from a leaf.
