@@ -20,7 +20,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
     programs::ProgramInfo,
 };
 use aya_log::EbpfLogger;
@@ -90,6 +90,7 @@ pub struct Tracer {
     victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
     members: HashMap<MapData, wire::ProcessKey, u64>,
+    unmarked: Array<MapData, u64>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
 }
@@ -193,6 +194,7 @@ impl Tracer {
             victims: open_map(&dir, "VICTIMS")?,
             fugitives: open_map(&dir, "FUGITIVES")?,
             members: open_map(&dir, "MEMBERS")?,
+            unmarked: open_map(&dir, "UNMARKED")?,
             rings: open_map(&dir, "RINGS")?,
             dir,
             mode,
@@ -379,6 +381,15 @@ impl Tracer {
                 })
             })
             .collect()
+    }
+
+    /// OOM kills and writes to `cgroup.kill`, on the whole host and since the programs were loaded,
+    /// that the maps had no room to mark as such.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn unmarked(&self) -> Result<u64, TraceError> {
+        self.unmarked.get(&0, 0).map_err(of("UNMARKED"))
     }
 
     /// The names of the programs at work.
