@@ -12,7 +12,7 @@ use aya_ebpf::{
 
 use crate::{
     kernel::{Ptr, load},
-    maps::CGROUP_KILLS,
+    maps::{CGROUP_KILLS, check_bracket},
     offsets::offset,
 };
 
@@ -24,14 +24,14 @@ fn cgroup_kill_begin(ctx: FEntryContext) -> i32 {
     let file: Ptr = load(open_file, offset!(kernfs_open_file_kn));
     let directory: Ptr = load(file, offset!(kernfs_node_parent));
     let cgroup_id: u64 = load(directory, offset!(kernfs_node_id));
-    // Without room the kill shows as one without a bracket, and lowers confidence there.
-    let _ = CGROUP_KILLS.insert(bpf_get_current_pid_tgid(), cgroup_id, BPF_ANY.into());
+    check_bracket(CGROUP_KILLS.insert(bpf_get_current_pid_tgid(), cgroup_id, BPF_ANY.into()));
     0
 }
 
 /// Forgets it.
 #[fexit(function = "cgroup_kill_write")]
 fn cgroup_kill_end(_ctx: FExitContext) -> i32 {
+    // Absent where there was no room for it.
     let _ = CGROUP_KILLS.remove(bpf_get_current_pid_tgid());
     0
 }

@@ -112,12 +112,12 @@ pub struct Main {
     pub leader_exit_code: u32,
     /// `signal->group_exit_code`, valid where `signal_flags` has [`SIGNAL_GROUP_EXIT`].
     pub group_exit_code: u32,
-    /// `signal->flags` at the last exit seen.
+    /// `signal->flags` once they have [`SIGNAL_GROUP_EXIT`], before that 0.
     pub signal_flags: u32,
     /// 1 once the leader itself has exited.
     pub leader_exited: u32,
-    /// Tasks of the process that had not exited at the last exit seen (`signal->live`).
-    pub live: u32,
+    /// 1 once a task exited that was the last of the process (`signal->live` 0).
+    pub all_exited: u32,
     /// Zero.
     pub _pad: u32,
 }
@@ -199,12 +199,15 @@ pub struct Kill {
     pub oom: Oom,
 }
 
-/// Key of the victims' map; the value is the last delivered [`Kill`] with that signal.
+/// Key of the victims' map; the value is the last delivered [`Kill`] with that signal, from within
+/// the leaf and from elsewhere apart.
 ///
 /// Last, since a signal that is fatal makes every later one ignored (`prepare_signal`,
-/// kernel/signal.c): of several delivered ones the earlier were handled.
+/// kernel/signal.c): of several delivered ones the earlier were handled. Apart, since a handler
+/// often ends by sending its own process the same signal again, and who meant it is who sent the
+/// first.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 pub struct VictimKey {
     /// The leaf.
     pub cgroup_id: u64,
@@ -213,12 +216,14 @@ pub struct VictimKey {
     /// The victim's process id.
     pub tgid: u32,
     /// The signal's number.
-    pub signal: u32,
+    pub signal: u16,
+    /// 1 where the sender was in the leaf too.
+    pub from_leaf: u16,
 }
 
 /// Key of a process that left its leaf, or was born of one that did.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 pub struct ProcessKey {
     /// [`Task::start_time_ns`].
     pub start_time_ns: u64,

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{
     ABSENT, BirthEvent, EscapeEvent, EventKind, ExecEvent, ExitEvent, FILENAME_LEN, Facts,
-    Fugitive, Main, ProcessKey, Task,
+    Fugitive, Main, ProcessKey, SIGNAL_GROUP_EXIT, Task,
 };
 
 use crate::{
@@ -164,7 +164,7 @@ fn born(task: Ptr, cgroup_id: u64) {
                 group_exit_code: 0,
                 signal_flags: 0,
                 leader_exited: 0,
-                live: 0,
+                all_exited: 0,
                 _pad: 0,
             };
             maps::check(facts, MAINS.insert(cgroup_id, main, BPF_NOEXIST.into()));
@@ -198,9 +198,15 @@ fn exited(task: Ptr, cgroup_id: u64) {
     {
         let main = unsafe { &mut *main };
         main.exit_at_ns = event.header.at_ns;
-        main.group_exit_code = event.group_exit_code;
-        main.signal_flags = event.signal_flags;
-        main.live = event.live;
+        // Two tasks may exit at once, so each only adds what stays true; a 0 for `live` is seen by
+        // whoever is last to be counted off, if by nobody else.
+        if event.signal_flags & SIGNAL_GROUP_EXIT != 0 {
+            main.group_exit_code = event.group_exit_code;
+            main.signal_flags = event.signal_flags;
+        }
+        if event.live == 0 {
+            main.all_exited = 1;
+        }
         if event.task.pid == event.task.tgid {
             main.leader_exit_code = event.exit_code;
             main.leader_exited = 1;

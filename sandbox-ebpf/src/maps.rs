@@ -1,7 +1,7 @@
 //! The maps, keyed by cgroup id, and the counting in them.
 //!
-//! All are preallocated: an insert can fail only for want of room, and every failure is counted in
-//! the leaf's own [`Facts::failed_updates`]. A leaf is watched when it stands in [`FACTS`].
+//! All are preallocated: an insert can fail only for want of room, and every failure is counted, in
+//! the leaf's own [`Facts::failed_updates`] or, where no leaf is known yet, in [`UNMARKED`]. A leaf is watched when it stands in [`FACTS`].
 
 use core::{
     cell::UnsafeCell,
@@ -11,7 +11,7 @@ use core::{
 use aya_ebpf::{
     bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_HASH},
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
 };
 use sandbox_ebpf::{Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, VictimKey};
 
@@ -33,13 +33,7 @@ pub(crate) static MAINS: HashMap<u64, Main> = HashMap::with_max_entries(LEAVES, 
 /// Cgroup id → what the runner is about to do, written by user space.
 #[map]
 pub(crate) static INTENTS: HashMap<u64, Intent> = HashMap::with_max_entries(LEAVES, 0);
-/// Cgroup id → the first delivered SIGKILL.
-#[map]
-pub(crate) static FIRST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
-/// Cgroup id → the last delivered SIGKILL.
-#[map]
-pub(crate) static LAST_KILL: HashMap<u64, Kill> = HashMap::with_max_entries(LEAVES, 0);
-/// (Victim, signal) → the last delivered one.
+/// (Victim, signal, from within or not) → the last delivered one.
 #[map]
 pub(crate) static VICTIMS: HashMap<VictimKey, Kill> = HashMap::with_max_entries(VICTIMS_MAX, 0);
 /// Processes outside that came from a leaf.
@@ -55,6 +49,9 @@ pub(crate) static OOMS: HashMap<u64, Oom> = HashMap::with_max_entries(BRACKETS, 
 /// `pid_tgid` → the cgroup whose `cgroup.kill` this task is writing.
 #[map]
 pub(crate) static CGROUP_KILLS: HashMap<u64, u64> = HashMap::with_max_entries(BRACKETS, 0);
+/// Brackets that found no room, on the whole host: whose kills they were is not known.
+#[map]
+pub(crate) static UNMARKED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Cgroup id → the ring buffer of the supervisor that watches it.
 ///
@@ -102,6 +99,16 @@ pub(crate) fn count_from(counter: *mut u64) -> u64 {
 #[inline(always)]
 pub(crate) fn facts(cgroup_id: u64) -> Option<*mut Facts> {
     FACTS.get_ptr_mut(cgroup_id)
+}
+
+/// Counts a bracket that the kernel refused to keep.
+#[inline(always)]
+pub(crate) fn check_bracket(kept: Result<(), i32>) {
+    if kept.is_err()
+        && let Some(unmarked) = UNMARKED.get_ptr_mut(0)
+    {
+        count(unmarked);
+    }
 }
 
 /// Counts a map update that the kernel refused.

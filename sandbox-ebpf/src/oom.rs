@@ -15,7 +15,7 @@ use sandbox_ebpf::Oom;
 
 use crate::{
     kernel::{self, Ptr, load},
-    maps::OOMS,
+    maps::{OOMS, check_bracket},
     offsets::offset,
 };
 
@@ -45,14 +45,14 @@ fn oom_begin(ctx: FEntryContext) -> i32 {
         oom.chosen_tgid = kernel::tgid(chosen);
     }
     debug!(&ctx, "OOM in {} chose {}", oom.cgroup_id, oom.chosen_tgid);
-    // Without room the kill shows as the kernel's, and the cgroup's counters say OOM.
-    let _ = OOMS.insert(bpf_get_current_pid_tgid(), oom, BPF_ANY.into());
+    check_bracket(OOMS.insert(bpf_get_current_pid_tgid(), oom, BPF_ANY.into()));
     0
 }
 
 /// Forgets it.
 #[fexit(function = "oom_kill_process")]
 fn oom_end(_ctx: FExitContext) -> i32 {
+    // Absent where there was no room for it.
     let _ = OOMS.remove(bpf_get_current_pid_tgid());
     0
 }

@@ -5,7 +5,7 @@
 //! is the sender, or for the OOM killer the one that asked for memory.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST},
+    bindings::{BPF_ANY, BPF_EXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -19,9 +19,7 @@ use sandbox_ebpf::{
 
 use crate::{
     kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
-    maps::{
-        self, CGROUP_KILLS, FIRST_KILL, INTENTS, LAST_KILL, MAINS, OOMS, VICTIMS, count, count_from,
-    },
+    maps::{self, CGROUP_KILLS, INTENTS, MAINS, OOMS, VICTIMS, count, count_from},
     offsets::offset,
     stream,
 };
@@ -108,12 +106,22 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     if kill.sender.cgroup_id == cgroup_id {
         kill.flags |= KILL_SENDER_IN_LEAF;
     }
+    // A bracket whose end was missed stays open, so each is asked for only where the signal looks
+    // as its own do: `__oom_kill_process` (mm/oom_kill.c) sends SEND_SIG_PRIV, and `__cgroup_kill`
+    // (kernel/cgroup/cgroup.c) NOINFO to one thread. kill(2) never does either.
     let sender_task = bpf_get_current_pid_tgid();
-    if let Some(oom) = unsafe { OOMS.get(sender_task) } {
+    if signal == SIGKILL
+        && kill.info == INFO_PRIV
+        && let Some(oom) = unsafe { OOMS.get(sender_task) }
+    {
         kill.flags |= KILL_IN_OOM;
         kill.oom = *oom;
     }
-    if let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) } {
+    if signal == SIGKILL
+        && kill.info == INFO_NOINFO
+        && kill.group == 0
+        && let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) }
+    {
         kill.flags |= KILL_IN_CGROUP_KILL;
         kill.kill_cgroup_id = *killed;
     }
@@ -143,17 +151,13 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
             }
         };
         count(counter);
-        if unsafe { FIRST_KILL.get(cgroup_id) }.is_none() {
-            // Two CPUs may both find it empty; the first insert stands.
-            let _ = FIRST_KILL.insert(cgroup_id, kill, BPF_NOEXIST.into());
-        }
-        maps::check(facts, LAST_KILL.insert(cgroup_id, kill, BPF_ANY.into()));
     }
     let key = VictimKey {
         cgroup_id,
         start_time_ns: kill.victim.start_time_ns,
         tgid: kill.victim.tgid,
-        signal: kill.signal as u32,
+        signal: kill.signal as u16,
+        from_leaf: u16::from(kill.flags & KILL_SENDER_IN_LEAF != 0),
     };
     if unsafe { VICTIMS.get(key) }.is_some() {
         maps::check(facts, VICTIMS.insert(key, kill, BPF_EXIST.into()));

@@ -374,7 +374,8 @@ pub struct Evidence {
     /// What the runner did.
     pub own_actions: Vec<OwnAction>,
     /// Signals generated for members of the leaf that could be fatal, by time; the last delivered
-    /// of each kind for each victim (see [`wire::VictimKey`]). Empty without a kernel side.
+    /// of each kind for each victim, from within and from outside (see [`wire::VictimKey`]). Empty
+    /// without a kernel side.
     pub signals: Vec<Signal>,
     /// The kernel side's counters; `None` without a kernel side.
     pub facts: Option<wire::Facts>,

@@ -119,3 +119,42 @@ fn a_kill_of_a_child_from_outside_leaves_the_ending_to_main() {
     );
     record.assert_notes(&["exited with code 137"]);
 }
+
+#[test]
+fn a_signal_that_a_handler_sends_on_to_its_own_process_is_the_outsiders() {
+    let _guest = Guest::enter();
+    let python = "import os, sys, time
+try:
+    print('ready', os.getpid(), flush=True)
+    time.sleep(60)
+finally:
+    time.sleep(0.2)";
+    let bash = "trap 'trap - TERM; kill -TERM $$' TERM; echo ready $$; while :; do sleep 0.1; done";
+    for (signal, command) in [
+        (Signal::SIGINT, ["python3", "-c", python]),
+        (Signal::SIGTERM, ["bash", "-c", bash]),
+    ] {
+        let running = Sandbox::new().start(command);
+        let pid = running.ready();
+        let outsider = Outsider::signals(pid, signal);
+        let number = signal as i32;
+        let record = running
+            .finish()
+            .ended(128 + number, "external_kill", "same");
+        assert_has(
+            record.fatal(),
+            &json!({
+                "signal": number, "cause": "process", "delivered": true,
+                "victim": {"pid": pid, "is_main": true}, "sender": outsider.as_sender(),
+            }),
+        );
+        let own = record.kills().iter().find(|kill| {
+            kill["signal"] == number && kill["victim"]["pid"] == pid && kill["sender"]["pid"] == pid
+        });
+        assert!(own.is_some(), "its own is told too:\n{record}");
+        record.assert_notes(&[&format!(
+            "the main process got {signal} from bash (pid {}, uid 0)",
+            outsider.pid
+        )]);
+    }
+}

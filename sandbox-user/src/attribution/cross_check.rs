@@ -46,11 +46,11 @@ pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
         );
     }
     if facts.victims_left_out > 0 {
+        // Main's own are always kept, and no verdict rests on another's.
         let left_out = facts.victims_left_out;
-        dossier.doubt(
-            Confidence::Strong,
-            format!("{left_out} signals to members other than the main process are not in kills"),
-        );
+        dossier.degraded.push(format!(
+            "{left_out} signals to members other than the main process are not in kills"
+        ));
     }
     if facts.escapes > 0 && evidence.fugitives.is_empty() {
         let escapes = facts.escapes;

@@ -37,7 +37,10 @@ pub(super) fn member_died_of_own_limit(evidence: &Evidence, judged: &[Judged<'_>
                 }
             )
     });
-    seen || (!has_brackets(evidence)
+    let left_out = evidence
+        .facts
+        .is_some_and(|facts| facts.victims_left_out > 0 && facts.oom_kills > 0);
+    seen || ((left_out || !has_brackets(evidence))
         && matches!(
             counted_oom(evidence),
             CountedOom::Killed {

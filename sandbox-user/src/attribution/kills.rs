@@ -107,6 +107,11 @@ impl Judged<'_> {
         self.signal.result == Delivery::Delivered
     }
 
+    /// Whether a process sent itself this signal: kill(2), tgkill(2) or raise(3).
+    pub(super) fn is_sent_to_itself(&self) -> bool {
+        self.cause == Cause::Process(Origin::Run) && is_to_itself(self.signal)
+    }
+
     /// Path of the cgroup whose `cgroup.kill` was written, where it is the leaf or above it.
     pub(super) fn killed_cgroup(&self, evidence: &Evidence) -> Option<String> {
         let id = self.signal.cgroup_kill?;

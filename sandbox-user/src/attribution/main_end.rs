@@ -1,7 +1,7 @@
 //! How the main process ended, and when that was settled.
 
 use super::kills::Judged;
-use super::main_status;
+use super::{from_outside, main_status};
 use crate::evidence::{Evidence, WaitStatus};
 
 /// The main process's end.
@@ -16,9 +16,11 @@ pub(super) enum MainEnd {
     Killed {
         signal: i32,
         core_dumped: bool,
-        /// The fatal signal's place among those judged, where there is a record of it.
+        /// The place among those judged of the signal that decided, where there is a record of it.
         kill: Option<usize>,
-        /// When that was delivered, else when it exited.
+        /// The place of main's own, where that one was handled and main then sent it to itself.
+        passed_on: Option<usize>,
+        /// When the one that it died of was delivered, else when it exited.
         at_ns: Option<u64>,
     },
     /// Nobody saw.
@@ -37,19 +39,32 @@ impl MainEnd {
                 signal,
                 core_dumped,
             }) => {
-                let kill = judged.iter().rposition(|judged| {
+                let could_kill = |judged: &Judged<'_>| {
                     judged.signal.victim_is_main
                         && judged.signal.signal == signal
                         && judged.was_delivered()
                         && evidence
                             .exit_at_ns
                             .is_none_or(|exit| judged.signal.at_ns <= exit)
+                };
+                let last = judged.iter().rposition(could_kill);
+                let of_itself = last.filter(|last| {
+                    judged
+                        .get(*last)
+                        .is_some_and(|judged| judged.is_sent_to_itself())
+                });
+                let from_outside = of_itself.and_then(|last| {
+                    judged
+                        .iter()
+                        .take(last)
+                        .rposition(|judged| could_kill(judged) && from_outside(&judged.cause))
                 });
                 Self::Killed {
                     signal,
                     core_dumped,
-                    kill,
-                    at_ns: kill
+                    kill: from_outside.or(last),
+                    passed_on: from_outside.and(of_itself),
+                    at_ns: last
                         .and_then(|kill| judged.get(kill))
                         .map(|judged| judged.signal.at_ns)
                         .or(evidence.exit_at_ns),
@@ -66,7 +81,7 @@ impl MainEnd {
         }
     }
 
-    /// The fatal signal's place among those judged.
+    /// The place among those judged of the signal that decided.
     pub(super) fn fatal_kill(&self) -> Option<usize> {
         match self {
             Self::Killed { kill, .. } => *kill,

@@ -11,6 +11,8 @@
 //! 3. Otherwise main's own ending decides: its exit code, or the *last delivered* record of the
 //!    signal that its wait status names. A signal that is fatal makes every later one ignored
 //!    (`prepare_signal`, kernel/signal.c), so of several delivered ones the last is the fatal one.
+//!    Where main sent that one to itself after it had got the same from outside, as handlers do when
+//!    they are done, the one from outside decides.
 //! 4. Where there is no such record the cgroup's event counters decide, never a usage against a
 //!    limit, and `confidence` is `inferred`.
 
@@ -139,6 +141,7 @@ impl Dossier {
                 signal,
                 core_dumped,
                 kill,
+                passed_on,
                 ..
             } => {
                 self.note(Finding::MainSignaled {
@@ -149,6 +152,13 @@ impl Dossier {
                     Some(kill) => Finding::FatalSignal { kill },
                     None => Finding::FatalSignalUnseen { signal },
                 });
+                if let (Some(kill), Some(own)) = (kill, passed_on) {
+                    self.note(Finding::Conclusion {
+                        text: format!(
+                            "kills[{own}] is how the main process passed kills[{kill}] on to itself, as a handler does when it is done"
+                        ),
+                    });
+                }
                 let fatal = kill.and_then(|kill| judged.get(kill));
                 if let Some(fatal) = fatal
                     && matches!(

@@ -330,6 +330,68 @@ fn somebody_else_kills_it() {
 }
 
 #[test]
+fn main_handles_a_signal_from_outside_and_passes_it_on_to_itself() {
+    let handled = |name, kill: Kill| {
+        Case::named(name)
+            .dies_at(5_003, SIGTERM)
+            .with(kill.at(5_000))
+            .with(Kill::of_main(SIGTERM).by_itself().at(5_002))
+    };
+    let outsiders = || Kill::of_main(SIGTERM).by_outsider();
+    let outcome = handled("kill -TERM $$ in a trap", outsiders())
+        .expect(Reason::ExternalKill)
+        .surely()
+        .rests_on("the fatal signal is kills[0]")
+        .rests_on("kills[1] is how the main process passed kills[0] on");
+    let kills = &outcome.attribution.kills;
+    assert_eq!(kills.len(), 2, "both are told");
+    let sender = kills[0].sender.clone().expect("a sender");
+    assert_eq!(sender.comm.as_deref(), Some("earlyoom"));
+    handled("the same on 7.x", outsiders().without_siginfo()).expect(Reason::ExternalKill);
+    handled(
+        "the deadline",
+        Kill::of_main(SIGTERM).by_runner(IntentReason::Walltime),
+    )
+    .acts(IntentReason::Walltime, 4_999)
+    .expect(Reason::Walltime)
+    .surely();
+    handled(
+        "a warning",
+        Kill::of_main(SIGTERM).by_runner_without_intent(),
+    )
+    .expect(Reason::Signal);
+    handled("a child's", Kill::of_main(SIGTERM).by_child())
+        .expect(Reason::Signal)
+        .surely();
+    handled("from outside, then the deadline", outsiders().at(100))
+        .with(
+            Kill::of_main(SIGTERM)
+                .by_runner(IntentReason::Walltime)
+                .at(5_001),
+        )
+        .acts(IntentReason::Walltime, 5_000)
+        .expect(Reason::Walltime);
+    handled("a child's after it", outsiders())
+        .with(Kill::of_main(SIGTERM).by_child().at(5_001))
+        .expect(Reason::ExternalKill);
+    Case::named("another signal from outside")
+        .dies_of(SIGTERM)
+        .with(Kill::of_main(SIGINT).by_outsider().at(10))
+        .with(Kill::of_main(SIGTERM).by_itself().at(20))
+        .expect(Reason::Signal);
+    Case::named("one from outside, another from a child that it dies of")
+        .dies_of(SIGTERM)
+        .with(Kill::of_main(SIGTERM).by_outsider().at(10))
+        .with(Kill::of_main(SIGTERM).by_child().at(20))
+        .expect(Reason::Signal);
+    Case::named("the terminal's Ctrl-C, and sandbox did not mind")
+        .dies_of(SIGINT)
+        .with(Kill::of_main(SIGINT).by_kernel().at(10))
+        .with(Kill::of_main(SIGINT).by_itself().at_one_thread().at(20))
+        .expect(Reason::ExternalKill);
+}
+
+#[test]
 fn time_runs_out() {
     let deadline = |name| Case::named(name).acts(IntentReason::Walltime, 60_000);
     let term = || {
@@ -808,8 +870,18 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         .degraded("1 map updates");
     with_facts("victims", |facts| facts.victims_left_out = 5)
         .expect(Reason::Completed)
-        .confidence(strong)
+        .confidence(Confidence::Exact)
         .degraded("5 signals");
+    with_facts("an OOM kill among the victims left out", |facts| {
+        facts.victims_left_out = 5;
+        facts.oom_kills = 1;
+    })
+    .counts_own_oom()
+    .counts_oom_kills(1)
+    .exits(1)
+    .expect(Reason::ExitCode)
+    .confidence(Confidence::Exact)
+    .hint(RetryHint::MoreMemory);
     with_facts("an escape of which no more is known", |facts| {
         facts.escapes = 1;
         facts.births = 2;

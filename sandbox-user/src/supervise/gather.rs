@@ -12,6 +12,9 @@ use crate::{
     trace::{Snapshot, Tracer},
 };
 
+/// What stands for brackets without room among the misses by program.
+const UNMARKED: &str = "(unmarked)";
+
 /// How the run ended, as its supervisor (or guardian) saw it.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
@@ -209,6 +212,19 @@ fn missed(
             ));
         }
     }
+    let before = docket.trace.misses_before.get(UNMARKED).copied();
+    match tracer.unmarked() {
+        Ok(count) => {
+            let during = count.saturating_sub(before.unwrap_or_default());
+            if during > 0 {
+                *confidence = (*confidence).min(Confidence::Strong);
+                degraded.push(format!(
+                    "{during} OOM kills or writes to cgroup.kill on this host found no room to be marked as such"
+                ));
+            }
+        }
+        Err(error) => degraded.push(error.to_string()),
+    }
     total
 }
 
@@ -316,5 +332,11 @@ pub(super) fn misses_by_program(tracer: &Tracer) -> BTreeMap<String, u64> {
         .misses()
         .into_iter()
         .map(|misses| (misses.program.to_owned(), misses.count))
+        .chain(
+            tracer
+                .unmarked()
+                .ok()
+                .map(|count| (UNMARKED.to_owned(), count)),
+        )
         .collect()
 }

@@ -206,7 +206,7 @@ fn oom(oom: &wire::Oom) -> OomContext {
 /// How the main process ended, once its last task has exited: what wait(2) reports
 /// (`wait_task_zombie`, kernel/exit.c).
 pub(super) fn main_status(main: &wire::Main) -> Option<WaitStatus> {
-    if main.leader_exited == 0 || main.live != 0 {
+    if main.leader_exited == 0 || main.all_exited == 0 {
         None
     } else if main.signal_flags & wire::SIGNAL_GROUP_EXIT != 0 {
         Some(wait_status(main.group_exit_code))
@@ -312,11 +312,11 @@ mod tests {
     fn a_leader_that_left_before_its_threads_ends_with_the_groups_code() {
         let mut main = wire::Main {
             leader_exited: 1,
-            live: 1,
+            all_exited: 0,
             ..Default::default()
         };
         assert_eq!(main_status(&main), None);
-        main.live = 0;
+        main.all_exited = 1;
         main.group_exit_code = 7 << 8;
         assert_eq!(main_status(&main), Some(WaitStatus::Exited { code: 0 }));
         main.signal_flags = wire::SIGNAL_GROUP_EXIT;

@@ -14,13 +14,14 @@ mod programs;
 mod ring;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
 use aya::{
     Pod,
-    maps::{HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
     programs::ProgramInfo,
 };
 use aya_log::EbpfLogger;
@@ -85,11 +86,10 @@ pub struct Tracer {
     facts: HashMap<MapData, u64, wire::Facts>,
     mains: HashMap<MapData, u64, wire::Main>,
     intents: HashMap<MapData, u64, wire::Intent>,
-    first_kill: HashMap<MapData, u64, wire::Kill>,
-    last_kill: HashMap<MapData, u64, wire::Kill>,
     victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
     members: HashMap<MapData, wire::ProcessKey, u64>,
+    unmarked: Array<MapData, u64>,
     rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
     logging: Option<Logging>,
     /// Nobody removes the pins before the first leaf is watched.
@@ -196,11 +196,10 @@ impl Tracer {
             facts: open_map(&dir, "FACTS")?,
             mains: open_map(&dir, "MAINS")?,
             intents: open_map(&dir, "INTENTS")?,
-            first_kill: open_map(&dir, "FIRST_KILL")?,
-            last_kill: open_map(&dir, "LAST_KILL")?,
             victims: open_map(&dir, "VICTIMS")?,
             fugitives: open_map(&dir, "FUGITIVES")?,
             members: open_map(&dir, "MEMBERS")?,
+            unmarked: open_map(&dir, "UNMARKED")?,
             rings: open_map(&dir, "RINGS")?,
             dir,
             mode,
@@ -273,23 +272,15 @@ impl Tracer {
             return Ok(None);
         };
         let main = get(&self.mains, "MAINS", &leaf_id)?;
-        let mut kills: Vec<wire::Kill> = Vec::new();
+        // By key: where another run forgets its own meanwhile, a walk may begin anew.
+        let mut kills = BTreeMap::new();
         for entry in self.victims.iter() {
             let (key, kill) = entry.map_err(of("VICTIMS"))?;
             if key.cgroup_id == leaf_id {
-                kills.push(kill);
+                kills.insert(key, kill);
             }
         }
-        for map in [
-            (&self.first_kill, "FIRST_KILL"),
-            (&self.last_kill, "LAST_KILL"),
-        ] {
-            if let Some(kill) = get(map.0, map.1, &leaf_id)?
-                && !kills.contains(&kill)
-            {
-                kills.push(kill);
-            }
-        }
+        let mut kills: Vec<wire::Kill> = kills.into_values().collect();
         kills.sort_by_key(|kill| kill.at_ns);
         Ok(Some(Snapshot {
             facts,
@@ -326,14 +317,15 @@ impl Tracer {
         &self,
         leaf_id: u64,
     ) -> Result<Vec<(wire::ProcessKey, wire::Fugitive)>, TraceError> {
-        let mut found = Vec::new();
+        // By key, as in `snapshot`.
+        let mut found = BTreeMap::new();
         for entry in self.fugitives.iter() {
             let (key, fugitive) = entry.map_err(of("FUGITIVES"))?;
             if fugitive.leaf_id == leaf_id {
-                found.push((key, fugitive));
+                found.insert(key, fugitive);
             }
         }
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     /// Ends the watch on a leaf and frees all that the maps hold of it.
@@ -345,8 +337,6 @@ impl Tracer {
         absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
         remove(&mut self.mains, "MAINS", &leaf_id)?;
         remove(&mut self.intents, "INTENTS", &leaf_id)?;
-        remove(&mut self.first_kill, "FIRST_KILL", &leaf_id)?;
-        remove(&mut self.last_kill, "LAST_KILL", &leaf_id)?;
         let victims: Vec<wire::VictimKey> = self
             .victims
             .keys()
@@ -399,6 +389,15 @@ impl Tracer {
                 })
             })
             .collect()
+    }
+
+    /// OOM kills and writes to `cgroup.kill`, on the whole host and since the programs were loaded,
+    /// that the maps had no room to mark as such.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn unmarked(&self) -> Result<u64, TraceError> {
+        self.unmarked.get(&0, 0).map_err(of("UNMARKED"))
     }
 
     /// The names of the programs at work.
