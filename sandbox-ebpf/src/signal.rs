@@ -107,8 +107,8 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
         kill.flags |= KILL_SENDER_IN_LEAF;
     }
     // A bracket whose end was missed stays open, so each is asked for only where the signal looks
-    // as its own do: `__oom_kill_process` (mm/oom_kill.c) sends SEND_SIG_PRIV, and `__cgroup_kill`
-    // (kernel/cgroup/cgroup.c) NOINFO to one thread. kill(2) never does either.
+    // as its own do: SIGKILL without a siginfo, and SEND_SIG_PRIV from `__oom_kill_process`
+    // (mm/oom_kill.c). Up to 6.18 kill(2) has a siginfo.
     let sender_task = bpf_get_current_pid_tgid();
     if signal == SIGKILL
         && kill.info == INFO_PRIV
@@ -118,8 +118,7 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
         kill.oom = *oom;
     }
     if signal == SIGKILL
-        && kill.info == INFO_NOINFO
-        && kill.group == 0
+        && kill.info != INFO_POINTER
         && let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) }
     {
         kill.flags |= KILL_IN_CGROUP_KILL;
