@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::limits::{Limits, OnPidsLimit, OomScope};
 use crate::policy::Warn;
+use crate::record::Reason;
 
 pub use names::{MAX_LABELS, MAX_NAME_BYTES, NameError, check_id, check_label, check_user};
 
@@ -169,6 +170,17 @@ pub enum NotesPolicy {
     Failure,
     /// Not at all.
     Never,
+}
+
+impl NotesPolicy {
+    /// Whether a run that ended for this reason has its notes on stderr.
+    pub fn wants(self, reason: Reason) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Failure => reason != Reason::Completed,
+            Self::Never => false,
+        }
+    }
 }
 
 /// Whether the record says where the time went.

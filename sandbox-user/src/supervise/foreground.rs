@@ -23,7 +23,7 @@ use crate::{
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, Reason, RunRecord, User},
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
-    spec::{NotesPolicy, RunSpec},
+    spec::RunSpec,
     stdio::Outputs,
     trace::{Ring, Tracer},
 };
@@ -414,11 +414,7 @@ fn cancelled_before_start(received: &super::signals::Received) -> Ended {
 }
 
 fn say_notes(spec: &RunSpec, record: &RunRecord) {
-    let wanted = match spec.notes {
-        NotesPolicy::Always => true,
-        NotesPolicy::Failure => record.termination.reason != Reason::Completed,
-        NotesPolicy::Never => false,
-    };
+    let wanted = spec.notes.wants(record.termination.reason);
     // Why a start failed has been said, in full.
     if wanted && record.termination.reason != Reason::SetupFailed {
         say(&record.completion_notes);

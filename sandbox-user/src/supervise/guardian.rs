@@ -43,8 +43,8 @@ use crate::{
     escape::escape_untrusted,
     evidence::{IntentReason, OwnAction},
     notes,
-    record::{Reason, RunRecord},
-    spec::{NotesPolicy, RunSpec},
+    record::RunRecord,
+    spec::RunSpec,
     trace::{PinDir, Tracer},
 };
 
@@ -471,12 +471,7 @@ async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
 }
 
 fn say_notes(spec: &RunSpec, record: &RunRecord) {
-    let wanted = match spec.notes {
-        NotesPolicy::Always => true,
-        NotesPolicy::Failure => record.termination.reason != Reason::Completed,
-        NotesPolicy::Never => false,
-    };
-    if wanted {
+    if spec.notes.wants(record.termination.reason) {
         // Where stderr is closed there is nobody to tell.
         let notes = escape_untrusted(&record.completion_notes);
         let _ = writeln!(io::stderr(), "sandbox: {notes}");

@@ -22,7 +22,7 @@ pub mod step;
 
 use std::ffi::c_long;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// A system call's `errno`, as a number that `std::io::Error::from_raw_os_error` explains.
 pub type Errno = i32;
@@ -46,10 +46,5 @@ fn check(result: c_long) -> Result<c_long, Errno> {
 /// # Errors
 /// EMFILE where no descriptor is left.
 pub fn duplicate_above_stdio(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers only.
-    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) } {
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: a descriptor that the kernel just made for us.
-        duplicate => Ok(unsafe { OwnedFd::from_raw_fd(duplicate) }),
-    }
+    fd::duplicate(fd.as_raw_fd())
 }
