@@ -235,6 +235,7 @@ fn with_fentry_switched_off_an_escape_ends_the_run_and_a_visit_does_not() {
     let record = running.finish().record();
     assert_eq!(record.reason(), "completed", "{record}");
     assert!(record.list("/escaped").is_empty(), "{record}");
+    assert_eq!(record.at("/processes/joined"), 1, "{record}");
     drop(visitor.kill());
     visitor.wait().expect("it is ours");
 }

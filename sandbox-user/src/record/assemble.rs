@@ -230,6 +230,7 @@ fn processes(evidence: &Evidence, peak: Option<u64>, part: ProcessesPart) -> Pro
     let facts = evidence.facts;
     Processes {
         births: facts.map(|facts| facts.births.saturating_add(facts.threads)),
+        joined: facts.map(|facts| facts.joined),
         execs: facts.map(|facts| facts.execs),
         exits: facts.map(|facts| facts.exits),
         peak,

@@ -228,6 +228,8 @@ pub struct Counters {
 pub struct Processes {
     /// Tasks born in the leaf: processes and threads, as `exits` counts both.
     pub births: Option<u64>,
+    /// Tasks that somebody moved in from another cgroup: they exit here too.
+    pub joined: Option<u64>,
     /// Successful execs.
     pub execs: Option<u64>,
     /// Tasks that exited.
