@@ -83,10 +83,3 @@ fn escaped(mut error: clap::Error) -> clap::Error {
 
 #[cfg(test)]
 mod tests;
-
-/// Says on stderr why `sandbox` failed.
-pub fn report(error: &dyn std::error::Error) {
-    let text = crate::escape::escape_untrusted(&error.to_string());
-    // Where stderr is closed there is nobody to tell.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("sandbox: {text}\n"));
-}

@@ -29,3 +29,4 @@ pub mod record;
 pub mod notes;
 
 pub mod escape;
+pub mod say;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
     host,
+    say::say,
     spec::RunSpec,
     supervise,
 };
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     };
     status
         .unwrap_or_else(|error| {
-            cli::report(&*error);
+            say(error);
             cli::EXIT_FAILURE
         })
         .into()

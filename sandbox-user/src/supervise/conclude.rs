@@ -9,10 +9,9 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    clock,
     docket::Docket,
     event_loop::take_events,
-    gather::{Ended, Gathered, add_declared, gather},
+    gather::{Ended, Gathered, action_now, add_declared, gather},
     reaper,
     record_error::RecordError,
     record_file::RecordFile,
@@ -131,19 +130,23 @@ impl Ending<'_> {
                 self.ended.left_over = Some(0);
                 return Ok((CleanupMethod::AlreadyEmpty, Population::Empty));
             }
-            self.ended.left_over = u64::try_from(leaf.procs()?.len()).ok();
+            // Main is none of them, also where it is yet to be killed.
+            let main = match self.ended.status {
+                Some(_) => None,
+                None => self.ended.main_pid,
+            };
+            let left_over = leaf.procs()?.into_iter().filter(|pid| Some(*pid) != main);
+            self.ended.left_over = u64::try_from(left_over.count()).ok();
             // Why main itself is to be killed has been declared, and stands.
             let main_runs = self
                 .ended
                 .own_actions
                 .iter()
                 .any(|action| action.reason == IntentReason::RunnerLost);
-            if !main_runs
-                && let Some(tracer) = self.tracer.as_deref_mut()
-                && let Err(error) =
-                    tracer.declare(leaf.cgroup().id, IntentReason::LeftOver, clock::now_ns())
-            {
-                self.ended.degraded.push(error.to_string());
+            if !main_runs {
+                let action = action_now(IntentReason::LeftOver);
+                let tracer = self.tracer.as_deref_mut();
+                self.ended.declare(tracer, Some(leaf.cgroup()), action);
             }
             Ok::<_, CgroupError>((CleanupMethod::CgroupKill, reaper::empty(leaf).await?))
         };

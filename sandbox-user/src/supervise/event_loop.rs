@@ -16,7 +16,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock,
     docket::Docket,
-    gather::Ended,
+    gather::{Ended, action_now},
     reaper,
     signals::{Meaning, Origin, Received, Signals},
     sources::{Alarms, CounterFile, counter_changed, event_waits, main_end},
@@ -278,10 +278,8 @@ impl<'a> Running<'a> {
     /// Ends the run for this reason: every member is asked by SIGTERM where the reason has a grace.
     fn end(&mut self, reason: IntentReason, detail: Option<String>) -> io::Result<()> {
         let action = OwnAction {
-            reason,
-            at_ns: clock::now_ns(),
-            signal: None,
             detail,
+            ..action_now(reason)
         };
         self.end_as(action, libc::SIGTERM)
     }
@@ -320,12 +318,8 @@ impl<'a> Running<'a> {
     }
 
     fn declare(&mut self, action: OwnAction) {
-        if let Some(tracer) = self.tracer.as_deref_mut()
-            && let Err(error) = tracer.declare(self.leaf.cgroup().id, action.reason, action.at_ns)
-        {
-            self.ended.degraded.push(error.to_string());
-        }
-        self.ended.own_actions.push(action);
+        let leaf = Some(self.leaf.cgroup());
+        self.ended.declare(self.tracer.as_deref_mut(), leaf, action);
     }
 
     fn tell_members(&mut self, signal: i32) {

@@ -1,6 +1,6 @@
 //! `sandbox run` in the foreground: every step from the request to the record, in order.
 
-use std::{collections::BTreeMap, io::Write as _, os::fd::AsFd as _, time::Instant};
+use std::{collections::BTreeMap, os::fd::AsFd as _, time::Instant};
 
 use jiff::Timestamp;
 
@@ -9,19 +9,19 @@ use super::{
     conclude::{Ending, conclude},
     docket::{Docket, TraceDocket},
     event_loop::Running,
-    gather::{Ended, add_declared, misses_by_program},
+    gather::{Ended, action_now, add_declared, misses_by_program},
     guardian::{Guardian, Start},
     prepare::{self, RunError},
     signals::{self, Signals},
 };
 use crate::{
     cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
-    escape::escape_untrusted,
     evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
     host::{HostInfo, recover},
     identity::{Caller, Identity},
     limits::{EffectiveLimits, EnclosingLimits},
-    record::{self, Reason, RunRecord, User},
+    record::{self, RunRecord, User},
+    say::{say, say_notes},
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::RunSpec,
     stdio::Outputs,
@@ -155,6 +155,10 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
         }
     });
 
+    if let Some(guardian) = &made.guardian {
+        ended.own_actions.extend(guardian.actions());
+        ended.own_actions.sort_by_key(|action| action.at_ns);
+    }
     if let Some(end) = made.guardian.as_mut().and_then(Guardian::end) {
         ended.degraded.push(format!(
             "the guardian died ({end}): had `sandbox` been killed too, nobody would have ended the run"
@@ -173,7 +177,7 @@ async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError>
     if let Some(guardian) = made.guardian.take() {
         guardian.dismiss();
     }
-    say_notes(&made.docket.spec, &record);
+    say_notes(made.docket.spec.notes, &record);
     let status = match recorded {
         Ok(()) => record::exit_status(&record),
         Err(error) => {
@@ -243,7 +247,7 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
 fn remove_orphans() -> Result<(), RunError> {
     let recovered = recover(&cgroup::Mount::find()?);
     for leaf in &recovered.leaves {
-        say(&format!(
+        say(format_args!(
             "removed {leaf}, left behind by a run whose `sandbox` was killed"
         ));
     }
@@ -366,35 +370,40 @@ async fn start_and_wait(
             end_within: walltime.map(|walltime| walltime.saturating_add(spec.grace)),
         });
     }
-    let ring = made.ring.take();
-    let mut running = Running::new(
+    let main_pid = u32::try_from(spawned.pid).ok();
+    let running = Running::new(
         docket,
         leaf,
         made.tracer.as_mut(),
-        ring,
+        made.ring.take(),
         spawned,
         terminal,
         signals,
-    )
-    .map_err(RunError::system("watching the analysis"))?;
-    let waited = running.until_main_ends().await;
-    let (mut ended, ring) = running.finish();
-    made.ring = ring;
+    );
+    let (mut ended, waited) = match running {
+        Ok(mut running) => {
+            let waited = running.until_main_ends().await;
+            let (ended, ring) = running.finish();
+            made.ring = ring;
+            (ended, waited)
+        }
+        Err(error) => {
+            let ended = Ended {
+                main_pid,
+                started_at_ns: Some(clock::now_ns()),
+                ..Ended::default()
+            };
+            (ended, Err(error))
+        }
+    };
     if let Err(error) = waited {
         // What is still running is killed with the leaf; the verdict says that it was us.
-        let (reason, at_ns) = (IntentReason::RunnerLost, clock::now_ns());
         add_declared(docket, made.tracer.as_ref(), &mut ended.own_actions);
-        if let Some(tracer) = &mut made.tracer
-            && let Err(error) = tracer.declare(leaf.cgroup().id, reason, at_ns)
-        {
-            ended.degraded.push(error.to_string());
-        }
-        ended.own_actions.push(OwnAction {
-            reason,
-            at_ns,
-            signal: None,
+        let action = OwnAction {
             detail: Some(format!("the event loop failed: {error}")),
-        });
+            ..action_now(IntentReason::RunnerLost)
+        };
+        ended.declare(made.tracer.as_mut(), docket.leaf.as_ref(), action);
     }
     let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("run".to_owned(), run_ns);
@@ -404,25 +413,10 @@ async fn start_and_wait(
 fn cancelled_before_start(received: &super::signals::Received) -> Ended {
     Ended {
         own_actions: vec![OwnAction {
-            reason: IntentReason::Cancelled,
-            at_ns: clock::now_ns(),
             signal: Some(received.signal),
             detail: Some("before the analysis was started".to_owned()),
+            ..action_now(IntentReason::Cancelled)
         }],
         ..Ended::default()
     }
-}
-
-fn say_notes(spec: &RunSpec, record: &RunRecord) {
-    let wanted = spec.notes.wants(record.termination.reason);
-    // Why a start failed has been said, in full.
-    if wanted && record.termination.reason != Reason::SetupFailed {
-        say(&record.completion_notes);
-    }
-}
-
-/// One line to stderr; where that is closed, there is nobody to tell.
-fn say(line: &dyn std::fmt::Display) {
-    let line = escape_untrusted(&line.to_string());
-    let _ = writeln!(std::io::stderr(), "sandbox: {line}");
 }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{docket::Docket, processes::ProcessTable};
+use super::{clock, docket::Docket, processes::ProcessTable};
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
-        OwnAction, Process, SetupFailure, WaitStatus,
+        IntentReason, OwnAction, Process, SetupFailure, WaitStatus,
     },
     trace::{Snapshot, Tracer},
 };
@@ -40,6 +40,35 @@ pub(super) struct Ended {
     pub(super) at_large: Vec<(u32, u64)>,
     /// What went wrong on the way, one sentence each.
     pub(super) degraded: Vec<String>,
+}
+
+impl Ended {
+    /// Declares why the runner is about to signal members, before it does: where the kernel side sees
+    /// it, and among its own actions. Where the kernel side does not take it, the verdict rests on
+    /// the action's time and the sender.
+    pub(super) fn declare(
+        &mut self,
+        tracer: Option<&mut Tracer>,
+        leaf: Option<&CgroupRef>,
+        action: OwnAction,
+    ) {
+        if let Some((tracer, leaf)) = tracer.zip(leaf)
+            && let Err(error) = tracer.declare(leaf.id, action.reason, action.at_ns)
+        {
+            self.degraded.push(error.to_string());
+        }
+        self.own_actions.push(action);
+    }
+}
+
+/// What the runner does now, of its own accord.
+pub(super) fn action_now(reason: IntentReason) -> OwnAction {
+    OwnAction {
+        reason,
+        at_ns: clock::now_ns(),
+        signal: None,
+        detail: None,
+    }
 }
 
 /// What was read in the end.

@@ -1,0 +1,141 @@
+//! The supervisor's side of the guardian.
+
+use std::{
+    io::{self, BufRead as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::{Message, Start, VERB, send};
+use crate::{
+    evidence::OwnAction,
+    supervise::{docket::Docket, record_file::RecordFile},
+};
+
+/// How long the guardian may take to answer, or to read.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The supervisor's side.
+pub(in crate::supervise) struct Guardian {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Guardian {
+    /// Starts it. The open record is its stdout, so that it can write what the supervisor cannot any
+    /// more, or take back what was made for it.
+    ///
+    /// # Errors
+    /// Where the process cannot be started.
+    pub(in crate::supervise) fn start(record_file: Option<&mut RecordFile>) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+        socket.set_write_timeout(Some(ANSWER_WITHIN))?;
+        let (stdout, record) = match record_file {
+            Some(record_file) => {
+                record_file.announce_to(Announcer(socket.try_clone()?));
+                let (file, target) = record_file.share()?;
+                (Stdio::from(file), Some(target))
+            }
+            None => (Stdio::null(), None),
+        };
+        let child = Command::new("/proc/self/exe")
+            .arg0("sandbox-guardian")
+            .arg(VERB)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(stdout)
+            .spawn()?;
+        let mut guardian = Self { child, socket };
+        if let Some(target) = record {
+            guardian.send(&Message::Record(target));
+        }
+        Ok(guardian)
+    }
+
+    /// Its pid.
+    pub(in crate::supervise) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it of the request, before anything is set up for it.
+    pub(in crate::supervise) fn announce(&mut self, docket: &Docket) {
+        self.send(&Message::Run(Box::new(docket.clone())));
+    }
+
+    /// Tells it of the leaf that is about to be made.
+    pub(in crate::supervise) fn announce_leaf(&mut self, cgroup: String) {
+        self.send(&Message::Leaf(cgroup));
+    }
+
+    /// Hands the run, which has its leaf, over to its care.
+    ///
+    /// # Errors
+    /// What it cannot do, in one sentence.
+    pub(in crate::supervise) fn entrust(&mut self, docket: &Docket) -> Result<(), String> {
+        self.announce(docket);
+        let mut answer = String::new();
+        match io::BufReader::new(&self.socket).read_line(&mut answer) {
+            Ok(0) => Err("it ended before the analysis was started".to_owned()),
+            Ok(_) if answer.trim().is_empty() => Ok(()),
+            Ok(_) => Err(answer.trim().to_owned()),
+            Err(error) => Err(format!("it does not answer: {error}")),
+        }
+    }
+
+    /// Tells it that the run has started.
+    pub(in crate::supervise) fn started(&mut self, start: Start) {
+        self.send(&Message::Started(start));
+    }
+
+    /// What it did in its supervisor's place, as far as it has said so: most often nothing.
+    pub(in crate::supervise) fn actions(&self) -> Vec<OwnAction> {
+        let mut said = Vec::new();
+        let mut part = [0; 1024];
+        while let Ok(length @ 1..) =
+            recv(self.socket.as_raw_fd(), &mut part, MsgFlags::MSG_DONTWAIT)
+        {
+            said.extend_from_slice(part.get(..length).unwrap_or_default());
+        }
+        said.split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect()
+    }
+
+    /// How it ended, where it did before it was dismissed.
+    pub(in crate::supervise) fn end(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(status.to_string())
+    }
+
+    /// Ends it, the run being recorded. By SIGKILL, since it may have been stopped or frozen, and
+    /// has nothing left to do.
+    pub(in crate::supervise) fn dismiss(mut self) {
+        // It may have ended before; nothing is known of how that anybody could use.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Where it has died the run goes on under its supervisor alone; [`Self::end`] tells.
+    fn send(&mut self, message: &Message) {
+        let _ = send(&self.socket, message);
+    }
+}
+
+/// Tells the guardian that a stream is about to be written.
+#[derive(Debug)]
+pub(in crate::supervise) struct Announcer(UnixStream);
+
+impl Announcer {
+    /// Does it.
+    pub(in crate::supervise) fn announce(self) {
+        // Where the guardian has died there is nobody to write a second record.
+        let _ = send(&self.0, &Message::Recording);
+    }
+}

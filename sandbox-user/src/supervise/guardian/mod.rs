@@ -1,0 +1,63 @@
+//! The guardian: a small process that ends a run whose `sandbox` was killed.
+//!
+//! It is this same program under another verb, outside of every leaf, in a session of its own, and
+//! holds one end of a socket to the supervisor. The kernel closes that socket whatever the
+//! supervisor dies of; then the guardian kills the leaf, writes the record and removes the leaf. It
+//! also keeps the deadline while the supervisor is stopped (SIGSTOP, Ctrl-Z) and cannot.
+//!
+//! It is told of each thing before there is one to be left behind: of the record's file at its start,
+//! of the request, of the leaf before it is made, of the whole run before that starts, which it
+//! answers with a line (empty, or what it cannot do). What goes to a stream must not get there twice
+//! and cannot be read back: [`Message::Recording`] comes right before it is written, and the
+//! guardian writes none from then on. A file can be looked at, so there it is the file that tells.
+
+mod handle;
+mod process;
+mod ward;
+
+use std::{
+    io::{self, Write as _},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::handle::{Announcer, Guardian};
+pub use self::process::main;
+use super::{docket::Docket, record_file::Target};
+
+/// The verb under which this program is a guardian.
+const VERB: &str = "guardian";
+
+/// What the supervisor tells its guardian, one JSON document a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Message {
+    /// Where the record goes: stdout is it, open.
+    Record(Target),
+    /// This is the run; to be answered once it has a leaf.
+    Run(Box<Docket>),
+    /// This cgroup is about to be made for it.
+    Leaf(String),
+    /// Main has started.
+    Started(Start),
+    /// The record is about to be written to a stream.
+    Recording,
+}
+
+/// How it started.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// Main's pid.
+    pub(super) main_pid: u32,
+    /// When the spawn returned.
+    pub(super) at_ns: u64,
+    /// From then on: when it is to be over at the latest.
+    pub(super) end_within: Option<Duration>,
+}
+fn send(mut socket: &UnixStream, message: &Message) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    socket.write_all(&line)
+}

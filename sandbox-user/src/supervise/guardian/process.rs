@@ -1,0 +1,96 @@
+//! The guardian process: it listens until the run is over, or its supervisor is.
+
+use std::{
+    io::{self, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Message,
+    ward::{Entrusted, Ward},
+};
+use crate::supervise::signals;
+
+/// How much later than the supervisor the guardian keeps a deadline.
+const LATER: Duration = Duration::from_secs(1);
+
+/// Is a guardian: reads stdin until the run is over, or the supervisor is.
+///
+/// # Errors
+/// Where the socket cannot be read or the run cannot be ended; what could not be done is in the
+/// message.
+pub fn main() -> io::Result<()> {
+    signals::block_all()?;
+    // Ctrl-C in the terminal is not for the guardian.
+    nix::unistd::setsid()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let answers = socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let lines = BufReader::new(tokio::net::UnixStream::from_std(socket)?).lines();
+        watch_over(lines, answers).await
+    })
+}
+
+async fn watch_over(
+    mut lines: Lines<BufReader<tokio::net::UnixStream>>,
+    mut answers: UnixStream,
+) -> io::Result<()> {
+    let mut ward = Ward::default();
+    let mut overdue: Option<Instant> = None;
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            () = until(overdue) => {
+                overdue = None;
+                ward.keep_deadline(&answers).await;
+                continue;
+            }
+        };
+        let Some(line) = line else { break };
+        let taken = match serde_json::from_str(&line) {
+            Ok(Message::Record(target)) => ward.take_record(target).map(|()| None),
+            Ok(Message::Run(docket)) => ward.take(*docket),
+            Ok(Message::Leaf(cgroup)) => {
+                ward.announced = Some(cgroup);
+                Ok(None)
+            }
+            Ok(Message::Started(start)) => {
+                ward.start = Some(start);
+                overdue = start
+                    .end_within
+                    .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
+                Ok(None)
+            }
+            Ok(Message::Recording) => {
+                ward.stream_is_written = true;
+                Ok(None)
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let answer = match taken {
+            Ok(None) => continue,
+            Ok(Some(Entrusted)) => String::new(),
+            Err(problem) => problem.replace('\n', " "),
+        };
+        // Where the supervisor has gone the next line is the end.
+        let _ = writeln!(answers, "{answer}");
+    }
+    ward.finish().await
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,253 @@
+//! A run in the guardian's care: what it was told of it, and how it goes on from where its
+//! supervisor was.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    time::Duration,
+};
+
+use super::Start;
+use crate::{
+    cgroup::{CgroupError, LeafCgroup, Mount, Population},
+    evidence::IntentReason,
+    notes,
+    record::RunRecord,
+    say::{say, say_notes},
+    supervise::{
+        conclude::{Ending, conclude},
+        docket::Docket,
+        gather::{Ended, action_now, add_declared},
+        reaper,
+        record_file::{Progress, RecordFile, Target},
+    },
+    sys::pidfd::Stat,
+    trace::{MainProcess, PinDir, Tracer},
+};
+
+/// How long rmdir may say EBUSY.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A run in the guardian's care, as far as it was told.
+#[derive(Default)]
+pub(super) struct Ward {
+    docket: Option<Docket>,
+    /// The leaf that is about to be made.
+    pub(super) announced: Option<String>,
+    leaf: Option<LeafCgroup>,
+    tracer: Option<Tracer>,
+    record_file: Option<RecordFile>,
+    /// How main started; `None` = nobody has said that it did.
+    pub(super) start: Option<Start>,
+    ended: Ended,
+    /// The supervisor may have written the record where it cannot be looked at.
+    pub(super) stream_is_written: bool,
+}
+
+/// All is there to end the run.
+pub(super) struct Entrusted;
+
+impl Ward {
+    /// Where the record goes: stdout is it, open.
+    pub(super) fn take_record(&mut self, target: Target) -> Result<(), String> {
+        let file = io::stdout().as_fd().try_clone_to_owned();
+        let file = file.map_err(|error| format!("the record cannot be shared: {error}"))?;
+        self.record_file = Some(RecordFile::inherited(File::from(file), target));
+        Ok(())
+    }
+
+    /// What run it is; all is there once it has a leaf.
+    pub(super) fn take(&mut self, docket: Docket) -> Result<Option<Entrusted>, String> {
+        let leaf = docket.leaf.as_ref().map(|leaf| leaf.path.clone());
+        let pins = docket.trace.pins.clone();
+        self.docket = Some(docket);
+        let Some(cgroup) = leaf else {
+            return Ok(None);
+        };
+        self.leaf = Some(open(&cgroup).map_err(|error| error.to_string())?);
+        if let Some(pins) = pins {
+            let tracer = Tracer::reopen(PinDir::at(&pins)).map_err(|error| error.to_string())?;
+            self.tracer = Some(tracer);
+        }
+        Ok(Some(Entrusted))
+    }
+
+    /// A leaf that was made and not told of any more, and the watch on it.
+    fn find_leaf(&mut self) {
+        let announced = self.announced.take().filter(|_| self.leaf.is_none());
+        let Some(leaf) = announced.and_then(|cgroup| open(&cgroup).ok()) else {
+            return;
+        };
+        if let Some(docket) = &mut self.docket {
+            docket.leaf = Some(leaf.cgroup().clone());
+        }
+        let id = leaf.cgroup().id;
+        self.leaf = Some(leaf);
+        self.tracer = Tracer::reopen(PinDir::own())
+            .ok()
+            .filter(|tracer| tracer.facts(id).is_ok_and(|facts| facts.is_some()));
+    }
+
+    /// Main's pid, as far as it can be found out: `sandbox` may have died right after the spawn,
+    /// before it could tell. Whoever executed first in the leaf is main then.
+    fn main_pid(&self) -> Option<u32> {
+        if let Some(start) = self.start {
+            return Some(start.main_pid);
+        }
+        if let Some(main) = self.traced_main() {
+            return Some(main.process.pid);
+        }
+        let members = self.leaf.as_ref()?.procs().ok()?;
+        members
+            .into_iter()
+            .filter_map(|pid| Some((pid, Stat::of(i32::try_from(pid).ok()?).ok()?)))
+            .filter(|(_, stat)| !stat.never_executed())
+            .min_by_key(|(pid, stat)| (stat.start_time_ticks, *pid))
+            .map(|(pid, _)| pid)
+    }
+
+    /// Main in the kernel's account.
+    fn traced_main(&self) -> Option<MainProcess> {
+        let (tracer, leaf) = (self.tracer.as_ref()?, self.leaf.as_ref()?);
+        tracer.snapshot(leaf.cgroup().id).ok()??.main
+    }
+
+    /// Whether anything ever ran in the leaf, by the CPU time that it took.
+    fn leaf_was_used(&self) -> bool {
+        let used = |leaf: &LeafCgroup| leaf.stats().value.cpu_usage_us;
+        self.leaf.as_ref().and_then(used).is_some_and(|us| us > 0)
+    }
+
+    /// Whether main is known to have ended, or to have been there and be gone.
+    fn main_has_ended(&self) -> bool {
+        let Some(leaf) = &self.leaf else {
+            return false;
+        };
+        match self.traced_main() {
+            Some(main) => main.status.is_some(),
+            None => {
+                self.start.is_some()
+                    && leaf
+                        .population()
+                        .is_ok_and(|population| population == Population::Empty)
+            }
+        }
+    }
+
+    /// The supervisor has not ended the run in time: it is stopped. It is told, for when it goes on.
+    pub(super) async fn keep_deadline(&mut self, mut supervisor: &UnixStream) {
+        let Some(leaf) = &self.leaf else {
+            return;
+        };
+        if leaf.procs().is_ok_and(|members| !members.is_empty()) {
+            let action = action_now(IntentReason::Walltime);
+            if let Ok(line) = serde_json::to_string(&action) {
+                let _ = writeln!(supervisor, "{line}");
+            }
+            self.ended
+                .declare(self.tracer.as_mut(), Some(leaf.cgroup()), action);
+        }
+        // The supervisor tries again when it goes on.
+        let _ = reaper::empty(leaf).await;
+    }
+
+    /// The supervisor is gone: goes on where it was.
+    pub(super) async fn finish(mut self) -> io::Result<()> {
+        self.find_leaf();
+        if self.stream_is_written {
+            // It may be whole, or in part, or not there: it cannot be seen from here.
+            say("killed while it wrote the record, which may not be whole");
+            return self.clear().await;
+        }
+        match self.record_file.as_mut().map(RecordFile::progress) {
+            Some(Progress::Published) => self.clear().await,
+            Some(Progress::Drafted(record)) => self.finish_recording(*record).await,
+            Some(Progress::Nothing) | None => self.judge().await,
+        }
+    }
+
+    /// Nothing was judged yet.
+    async fn judge(mut self) -> io::Result<()> {
+        let Some(docket) = self.docket.take() else {
+            // There is no run to speak of.
+            if let Some(file) = self.record_file.take() {
+                file.discard();
+            }
+            return self.clear().await;
+        };
+        let mut ended = Ended {
+            main_pid: self.main_pid(),
+            started_at_ns: self.start.map(|start| start.at_ns),
+            ..std::mem::take(&mut self.ended)
+        };
+        if ended.main_pid.is_none() && self.tracer.is_none() && self.leaf_was_used() {
+            ended.degraded.push(
+                "something ran in the leaf and was gone before it could be seen whether the analysis had started"
+                    .to_owned(),
+            );
+        }
+        // What the supervisor was about to do comes first, and the next declaration takes its place.
+        add_declared(&docket, self.tracer.as_ref(), &mut ended.own_actions);
+        if !self.main_has_ended() {
+            let leaf = self.leaf.as_ref().map(LeafCgroup::cgroup);
+            let action = action_now(IntentReason::RunnerLost);
+            ended.declare(self.tracer.as_mut(), leaf, action);
+        }
+        let (record, recorded) = conclude(Ending {
+            docket: &docket,
+            leaf: self.leaf.as_ref(),
+            tracer: self.tracer.as_mut(),
+            ring: None,
+            ended,
+            record_file: self.record_file,
+            timings: BTreeMap::new(),
+        })
+        .await;
+        say_notes(docket.spec.notes, &record);
+        recorded.map_err(io::Error::other)
+    }
+
+    /// The supervisor had judged and drafted the record before it went. What is drafted is recorded
+    /// whatever becomes of the leaf.
+    async fn finish_recording(mut self, mut record: RunRecord) -> io::Result<()> {
+        if let Some(leaf) = &self.leaf {
+            match remove_leaf(leaf).await {
+                Ok(()) => record.cleanup.removed = true,
+                Err(error) => record.tracing.degraded.push(error.to_string()),
+            }
+        }
+        record.completion_notes = notes::render(&record);
+        let recorded = match self.record_file.take() {
+            Some(file) => file.finish(&record).map_err(io::Error::other),
+            None => Ok(()),
+        };
+        if let Some(docket) = &self.docket {
+            say_notes(docket.spec.notes, &record);
+        }
+        let cleared = self.clear().await;
+        recorded.and(cleared)
+    }
+
+    /// The record is out: the leaf and what the kernel side knows of it go, where they are still there.
+    async fn clear(self) -> io::Result<()> {
+        let Some(leaf) = &self.leaf else {
+            return Ok(());
+        };
+        remove_leaf(leaf).await.map_err(io::Error::other)?;
+        match self.tracer {
+            Some(mut tracer) => tracer.forget(leaf.cgroup().id).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+}
+
+fn open(cgroup: &str) -> Result<LeafCgroup, CgroupError> {
+    LeafCgroup::open(&Mount::find()?, cgroup)
+}
+
+async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
+    reaper::empty(leaf).await?;
+    leaf.remove(REMOVE_WITHIN)
+}
