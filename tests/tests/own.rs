@@ -120,6 +120,16 @@ fn a_seccomp_filter_that_kills_is_told_as_that() {
 }
 
 #[test]
+fn strict_seccomp_which_sends_no_signal_is_nobodys_kill() {
+    let _guest = Guest::enter();
+    let outcome = Sandbox::new().victim(["strict-seccomp"]);
+    let record = outcome.ended(137, "signal", "none");
+    assert_eq!(record.confidence(), "exact", "{record}");
+    assert!(record.kills().is_empty(), "{record}");
+    record.assert_notes(&["SIGKILL", "which nobody sent", "strict seccomp forbids"]);
+}
+
+#[test]
 fn a_sigterm_from_outside_that_main_handles_leaves_the_ending_to_main() {
     let _guest = Guest::enter();
     for (status, reason) in [(0, "completed"), (7, "exit_code")] {

@@ -263,6 +263,13 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
         });
         return Reason::Signal;
     }
+    if signal == SIGKILL && nothing_was_missed(evidence) {
+        // `__secure_computing_strict`, kernel/seccomp.c: do_exit(SIGKILL).
+        dossier.note(Finding::Conclusion {
+            text: "SIGKILL without a signal is strict seccomp's".to_owned(),
+        });
+        return Reason::Signal;
+    }
     if evidence.facts.is_some() {
         dossier.doubt(
             Confidence::Inferred,
@@ -300,6 +307,16 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
             Reason::Signal
         }
     }
+}
+
+/// Whether the kernel side has a record of each signal that main got: it saw main being born, all
+/// programs ran each time, every map took what it was given, and the counters agree.
+fn nothing_was_missed(evidence: &Evidence) -> bool {
+    evidence.confidence == Confidence::Exact
+        && evidence
+            .facts
+            .is_some_and(|facts| facts.births > 0 && facts.failed_updates == 0)
+        && matches!(counted_oom(evidence), CountedOom::NoKill)
 }
 
 fn note_rlimit(evidence: &Evidence, dossier: &mut Dossier) {

@@ -66,6 +66,11 @@ fn main_ends_by_itself() {
         .expect(Reason::Signal)
         .surely()
         .rests_on("seccomp");
+    Case::named("strict seccomp, which generates no signal either")
+        .dies_of(SIGKILL)
+        .expect(Reason::Signal)
+        .surely()
+        .rests_on("strict seccomp");
     Case::named("a child's kill -9")
         .dies_of(SIGKILL)
         .with(Kill::of_main(SIGKILL).by_child())
@@ -893,11 +898,18 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         .expect(Reason::Completed)
         .confidence(strong)
         .degraded("memory.events counted 1");
-    Case::named("no record of the signal")
-        .dies_of(SIGKILL)
-        .expect(Reason::ExternalKill)
-        .confidence(Confidence::Inferred)
-        .degraded("no record of the signal");
+    for miss in ["a birth", "a map update", "a run of a program"] {
+        let mut case = Case::named("no record of the signal").dies_of(SIGKILL);
+        let facts = case.evidence.facts.as_mut().expect("it is watched");
+        match miss {
+            "a birth" => facts.births = 0,
+            "a map update" => facts.failed_updates = 1,
+            _ => case.evidence.confidence = strong,
+        }
+        case.expect(Reason::ExternalKill)
+            .confidence(Confidence::Inferred)
+            .degraded("no record of the signal");
+    }
     let mut case = Case::named("two counts of OOM kills")
         .oom_takes_processes()
         .with(Kill::oom(false, Some(LEAF)));

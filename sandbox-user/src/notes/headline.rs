@@ -65,6 +65,9 @@ fn signal(record: &RunRecord) -> Vec<String> {
     let origin = match fatal(record) {
         Some(kill) => own_signal(kill),
         None if record.exit.signal == Some(SIGSYS) => FORBIDDEN.to_owned(),
+        None if record.exit.signal == Some(SIGKILL) => {
+            "which nobody sent: it made a system call that strict seccomp forbids".to_owned()
+        }
         None => "taken to be its own, though who sent it was not seen".to_owned(),
     };
     vec![format!(

@@ -81,6 +81,8 @@ enum Act {
     DeathSignal,
     /// Break a seccomp filter that forbids everything.
     Seccomp,
+    /// Make a system call that strict seccomp forbids.
+    StrictSeccomp,
     /// Leave a child behind in a session of its own, and exit.
     Daemonise,
     /// Ignore SIGTERM and hold.
@@ -191,6 +193,7 @@ impl Act {
             Self::ExecInThread { act } => family::exec_in_thread(&act),
             Self::DeathSignal => family::death_signal().map(|()| 0),
             Self::Seccomp => sys::break_a_seccomp_filter(),
+            Self::StrictSeccomp => sys::break_strict_seccomp(),
             Self::Daemonise => family::daemonise().map(|()| 0),
             Self::IgnoreTerm => {
                 sys::ignore(Signal::SIGTERM)?;

@@ -60,6 +60,15 @@ pub(crate) fn break_a_seccomp_filter() -> Result<u8> {
     std::process::exit(98)
 }
 
+/// Dies of strict seccomp, which allows read, write, exit and sigreturn only.
+pub(crate) fn break_strict_seccomp() -> Result<u8> {
+    crate::ready();
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) };
+    let _ = nix::unistd::getpid();
+    std::process::exit(98)
+}
+
 /// Dies of a genuine SIGSEGV, raised by the processor's fault.
 pub(crate) fn write_to_null() -> ! {
     // Rust's own handler would look for a stack overflow first.
