@@ -116,13 +116,15 @@ impl fmt::Display for Leftovers {
     }
 }
 
-/// The programs and maps that all runs share stay pinned: `sandbox/<abi>/<object>`.
+/// The programs and maps that all runs share stay pinned: `sandbox/<abi>/<object>`, with a folder
+/// `untraced` where they were loaded while fentry was off.
 fn is_shared(pin: &Path) -> bool {
     let Ok(inside) = pin.strip_prefix(PINS) else {
         return false;
     };
     let depth = inside.components().count();
-    inside.starts_with("sandbox") && depth <= 3 && (depth < 3 || !pin.is_dir())
+    let is_object = !pin.is_dir() || inside.ends_with("untraced");
+    inside.starts_with("sandbox") && depth <= 3 && (depth < 3 || is_object)
 }
 
 /// Processes that could be ours. On a systemd guest the manager starts some of its own at any time,

@@ -55,8 +55,6 @@ impl Sysctl {
 impl Drop for Sysctl {
     fn drop(&mut self) {
         fs::write(self.path, self.before.trim()).expect("root may turn it back");
-        // What was loaded under it must not serve later tests.
-        unpin();
     }
 }
 
@@ -179,7 +177,7 @@ fn with_fentry_switched_off_the_other_programs_still_tell_the_reason() {
         assert_eq!(record.confidence(), "exact", "{record}");
         return;
     }
-    let _off = switched.expect("root may turn it off");
+    let off = switched.expect("root may turn it off");
     let outcome = Sandbox::new()
         .options(["--memory", "64MiB"])
         .victim(["eat", "256MiB"]);
@@ -197,6 +195,11 @@ fn with_fentry_switched_off_the_other_programs_still_tell_the_reason() {
         .options(["--timeout", "1s", "--grace", "0"])
         .victim(["ignore-term"]);
     known_as(&outcome, "walltime", "strong");
+
+    // Switched on again, it is used from the next run on.
+    drop(off);
+    let record = Sandbox::new().victim(["exit", "0"]).record();
+    assert_eq!(record.confidence(), "exact", "{record}");
 }
 
 #[test]

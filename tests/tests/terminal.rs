@@ -47,6 +47,13 @@ class Terminal:
 def state(pid):
     return open(f"/proc/{pid}/stat").read().rsplit(") ")[-1][0]
 
+def is_pending(pid, number):
+    pending = re.search(r"ShdPnd:\s*(\w+)", open(f"/proc/{pid}/status").read())[1]
+    return int(pending, 16) >> (number - 1) & 1
+
+def in_foreground(terminal):
+    return open(f"/proc/{os.tcgetpgrp(terminal.fd)}/comm").read().strip()
+
 def until(what, condition):
     end = time.monotonic() + LIMIT
     while not condition():
@@ -111,10 +118,11 @@ fn ctrl_c_twice_ends_an_analysis_that_ignores_it() {
     let _guest = Guest::enter();
     at_a_terminal(
         r#"
-t = Terminal(*RUN, "--grace", "1h", "--", "bash", "-c", "trap '' INT; echo re''ady; while :; do sleep 0.05; done")
+t = Terminal(*RUN, "--grace", "1h", "--", "bash", "-c", "trap 'echo cau''ght' INT; echo re''ady; while :; do sleep 0.05; done")
 t.expect("ready")
 t.type("\x03")
-time.sleep(0.3)
+t.expect("caught")
+until("sandbox to take it", lambda: not is_pending(t.pid, signal.SIGINT))
 t.type("\x03")
 equal(t.status(), 137)
 equal(record()["termination"]["reason"], "cancelled")
@@ -225,13 +233,13 @@ os.environ["PS1"] = "P> "
 t = Terminal(*RUN, "--", "bash", "--norc", "--noprofile", "-i")
 t.expect("P> ")
 t.type("sleep 1000\n")
-time.sleep(0.3)
+until("sleep to run", lambda: in_foreground(t) == "sleep")
 t.type("\x1a")
 t.expect("Stopped")
 t.type("kill %1; wait; echo do''ne\n")
 t.expect("done")
 t.type("sleep 1000\n")
-time.sleep(0.3)
+until("sleep to run", lambda: in_foreground(t) == "sleep")
 t.type("\x03")
 t.expect("P> ")
 t.type("exit 6\n")

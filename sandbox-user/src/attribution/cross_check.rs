@@ -23,6 +23,7 @@ pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
             "memory.events counted OOM kills and /proc/vmstat none",
         );
     }
+    denials_above(evidence, dossier);
     let Some(facts) = evidence.facts else {
         return;
     };
@@ -84,5 +85,24 @@ pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
         dossier.degraded.push(format!(
             "the kernel side saw {seen} forks denied by the leaf's limit and pids.events.local counted {counted}"
         ));
+    }
+}
+
+/// From 6.12 on the denial of an enclosing limit is counted up there only, for whoever met it: where
+/// no fexit runs, nobody knows whether this run did.
+fn denials_above(evidence: &Evidence, dossier: &mut Dossier) {
+    let counts_above = evidence.counters.after.pids_events_local.is_some();
+    if evidence.confidence == Confidence::Exact || !counts_above {
+        return;
+    }
+    let above = evidence.ancestors.iter().zip(&evidence.ancestor_counters);
+    for (ancestor, span) in above {
+        if rise(span, pids_events_local, "max").is_some_and(|denied| denied > 0) {
+            let path = &ancestor.path;
+            dossier.doubt(
+                Confidence::Inferred,
+                format!("forks were denied at the pids.max of {path} meanwhile; without fentry it is not known whether they were this run's"),
+            );
+        }
     }
 }

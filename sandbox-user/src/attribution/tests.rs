@@ -582,6 +582,19 @@ fn forks_are_denied() {
         .dies_at(502, SIGKILL)
         .with(Kill::of_main(SIGKILL).by_runner(IntentReason::Pids).at(502))
         .expect(Reason::PidsAncestor);
+    for inferred in [true, false] {
+        let mut case =
+            Case::named("6.12, without fentry: denied above, maybe somebody else").exits(1);
+        case = if inferred {
+            case.inferred()
+        } else {
+            case.strong()
+        };
+        case.parent_counts_denials(2)
+            .expect(Reason::ExitCode)
+            .confidence(Confidence::Inferred)
+            .degraded("pids.max of /sandbox/runs");
+    }
     Case::named("6.1, nobody watching, no limit above")
         .inferred()
         .without_pids_events_local()

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::error::CgroupError;
 use crate::evidence::FlatKeyed;
+use crate::record::PressureTotals;
 
 /// A value that may be the kernel's `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,13 +128,14 @@ pub(super) fn parse_nested_keyed(text: &str) -> Option<NestedKeyed> {
         .collect()
 }
 
-/// The `total` of the `some` line of a pressure file, µs (Documentation/accounting/psi.rst).
-pub(super) fn parse_pressure_total(text: &str) -> Option<u64> {
-    parse_nested_keyed(text)?
-        .get("some")?
-        .get("total")?
-        .parse()
-        .ok()
+/// The `total` of each line of a pressure file, µs (Documentation/accounting/psi.rst).
+pub(super) fn parse_pressure(text: &str) -> Option<PressureTotals> {
+    let lines = parse_nested_keyed(text)?;
+    let total = |line: &str| lines.get(line)?.get("total")?.parse().ok();
+    Some(PressureTotals {
+        some_us: total("some")?,
+        full_us: total("full"),
+    })
 }
 
 /// Parses a file of one number a line (`cgroup.procs`).
@@ -341,10 +343,19 @@ mod tests {
     }
 
     #[test]
-    fn the_pressure_that_counts_is_the_total_of_some() {
+    fn pressure_is_the_total_of_each_line_and_full_may_be_missing() {
         let text = "some avg10=0.12 avg60=0.00 avg300=0.00 total=8123\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
-        assert_eq!(parse_pressure_total(text), Some(8123));
-        assert_eq!(parse_pressure_total("full total=7\n"), None);
+        let both = PressureTotals {
+            some_us: 8123,
+            full_us: Some(7),
+        };
+        assert_eq!(parse_pressure(text), Some(both));
+        let some = PressureTotals {
+            full_us: None,
+            ..both
+        };
+        assert_eq!(parse_pressure("some total=8123\n"), Some(some));
+        assert_eq!(parse_pressure("full total=7\n"), None);
     }
 
     #[test]
@@ -384,7 +395,7 @@ mod tests {
             let _ = parse_cpu_max(&text);
             let _ = parse_flat_keyed(&text);
             let _ = parse_nested_keyed(&text);
-            let _ = parse_pressure_total(&text);
+            let _ = parse_pressure(&text);
             let _ = parse_pids(&text);
         }
 

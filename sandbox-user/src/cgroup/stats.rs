@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
-use super::files::{Dir, NestedKeyed, parse_nested_keyed, parse_pressure_total};
+use super::files::{Dir, NestedKeyed, parse_nested_keyed, parse_pressure};
 use crate::evidence::{EventCounters, FlatKeyed};
+use crate::record::{Pressure, PressureTotals};
 
 /// What was read, and what could not be.
 #[derive(Debug)]
@@ -58,12 +59,8 @@ pub struct LeafStats {
     pub io_read_bytes: Option<u64>,
     /// `wbytes` of io.stat.
     pub io_write_bytes: Option<u64>,
-    /// Time in which some task waited for a CPU, µs (`total` of cpu.pressure).
-    pub pressure_cpu_us: Option<u64>,
-    /// Time in which some task waited for memory, µs.
-    pub pressure_memory_us: Option<u64>,
-    /// Time in which some task waited for I/O, µs.
-    pub pressure_io_us: Option<u64>,
+    /// How long tasks waited for want of CPU, memory and I/O.
+    pub pressure: Pressure,
 }
 
 impl LeafStats {
@@ -124,9 +121,11 @@ pub(super) fn stats(dir: &Dir) -> Reading<LeafStats> {
         pids_peak: reader.keep(Dir::number, "pids.peak"),
         io_read_bytes: io_sum("rbytes"),
         io_write_bytes: io_sum("wbytes"),
-        pressure_cpu_us: reader.keep(pressure, "cpu.pressure"),
-        pressure_memory_us: reader.keep(pressure, "memory.pressure"),
-        pressure_io_us: reader.keep(pressure, "io.pressure"),
+        pressure: Pressure {
+            cpu: reader.keep(pressure, "cpu.pressure"),
+            memory: reader.keep(pressure, "memory.pressure"),
+            io: reader.keep(pressure, "io.pressure"),
+        },
     };
     Reading {
         value,
@@ -134,8 +133,8 @@ pub(super) fn stats(dir: &Dir) -> Reading<LeafStats> {
     }
 }
 
-fn pressure(dir: &Dir, name: &str) -> Result<Option<u64>, CgroupError> {
-    dir.parse(name, "a line some … total=N", parse_pressure_total)
+fn pressure(dir: &Dir, name: &str) -> Result<Option<PressureTotals>, CgroupError> {
+    dir.parse(name, "a line some … total=N", parse_pressure)
 }
 
 /// A device's line may lack a key; it then counts nothing.

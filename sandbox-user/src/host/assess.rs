@@ -57,6 +57,7 @@ pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Fi
     findings.extend(bpf_privileges(facts));
     findings.push(bpffs(facts));
     findings.extend(lockdown(facts));
+    findings.push(domains(facts));
     findings.push(programs(tracing));
     findings
 }
@@ -320,6 +321,18 @@ fn programs(tracing: &Result<Confidence, String>) -> Finding {
                 found,
                 Some("see the findings above"),
             )
+        }
+    }
+}
+
+fn domains(facts: &HostFacts) -> Finding {
+    let name = "Landlock";
+    match facts.landlock_domains {
+        Support::Present => Finding::ok(name, "keeps an analysis from its user's other processes"),
+        Support::Absent => {
+            let found = "absent, or older than Linux 6.12: an analysis can signal and trace its user's other processes";
+            let mend = "run what you do not trust as a user of its own";
+            Finding::new(name, Status::Degraded, found, Some(mend))
         }
     }
 }

@@ -74,6 +74,14 @@ pub enum Lockdown {
     Confidentiality,
 }
 
+impl Lockdown {
+    /// This host's; `None` where it has none or hides it (securityfs is not mounted).
+    pub fn of_host() -> Option<Self> {
+        let text = std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+        parse_lockdown(&text)
+    }
+}
+
 /// Whether something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +121,8 @@ pub struct HostFacts {
     pub bpffs: Bpffs,
     /// Lockdown; `None` where the kernel has none or hides it.
     pub lockdown: Option<Lockdown>,
+    /// Landlock domains that keep signals in (Linux 6.12).
+    pub landlock_domains: Support,
 }
 
 impl HostFacts {
@@ -148,9 +158,12 @@ impl HostFacts {
                 Ok(text) if has_bpffs(&text) => Bpffs::Mounted,
                 Ok(_) | Err(_) => Bpffs::NotMounted,
             },
-            lockdown: std::fs::read_to_string("/sys/kernel/security/lockdown")
-                .ok()
-                .and_then(|text| parse_lockdown(&text)),
+            lockdown: Lockdown::of_host(),
+            landlock_domains: if crate::sys::step::knows_domains() {
+                Support::Present
+            } else {
+                Support::Absent
+            },
             hierarchy,
         }
     }

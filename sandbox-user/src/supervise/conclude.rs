@@ -22,8 +22,8 @@ use crate::{
     evidence::IntentReason,
     notes,
     record::{
-        Cleanup, CleanupMethod, MemoryNeeded, Pressure, PressureTotals, ProcessesPart, RunParts,
-        RunRecord, TracingPart, Usage,
+        Cleanup, CleanupMethod, MemoryNeeded, ProcessesPart, RunParts, RunRecord, TracingPart,
+        Usage,
     },
     spec::Timings,
     trace::{Ring, Tracer},
@@ -231,7 +231,10 @@ impl Ending<'_> {
 
 async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     let until = Instant::now() + REMOVE_WITHIN;
-    while leaf.try_remove()? == Removal::Busy && Instant::now() < until {
+    while Instant::now() < until {
+        if leaf.try_remove()? == Removal::Removed {
+            return Ok(());
+        }
         tokio::time::sleep(TRY_EVERY).await;
     }
     // Says why, where it is still busy.
@@ -239,12 +242,6 @@ async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
 }
 
 fn usage(stats: &LeafStats, needed: Option<u64>) -> Usage {
-    let pressure = |some: Option<u64>| {
-        some.map(|some_us| PressureTotals {
-            some_us,
-            full_us: None,
-        })
-    };
     Usage {
         cpu_user_us: stats.cpu_user_us,
         cpu_system_us: stats.cpu_system_us,
@@ -259,10 +256,6 @@ fn usage(stats: &LeafStats, needed: Option<u64>) -> Usage {
         throttled_us: stats.cpu_throttled_us,
         io_read_bytes: stats.io_read_bytes,
         io_write_bytes: stats.io_write_bytes,
-        pressure: Pressure {
-            cpu: pressure(stats.pressure_cpu_us),
-            memory: pressure(stats.pressure_memory_us),
-            io: pressure(stats.pressure_io_us),
-        },
+        pressure: stats.pressure.clone(),
     }
 }

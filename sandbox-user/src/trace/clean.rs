@@ -85,7 +85,7 @@ pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), 
 }
 
 /// The leaves that a set watches. A directory without RINGS was never whole, or is no more: none.
-fn watched(dir: &PinDir) -> Result<Vec<u64>, TraceError> {
+pub(super) fn watched(dir: &PinDir) -> Result<Vec<u64>, TraceError> {
     if dir
         .path()
         .join(RINGS)

@@ -32,7 +32,7 @@ use super::{
     offsets::offsets,
     programs::{self, Attach, Program},
 };
-use crate::{evidence::Confidence, sys};
+use crate::{evidence::Confidence, host::Lockdown, sys};
 
 /// The object, as `cargo xtask ebpf` built and committed it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../sandbox-ebpf/prebuilt/sandbox.bpf.o");
@@ -43,6 +43,9 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCK: &str = "/run/sandbox/bpf.lock";
 /// The map of ring buffers.
 pub(super) const RINGS: &str = "RINGS";
+/// A directory that marks a set as loaded while `kernel.ftrace_enabled` was 0: bpffs has no other
+/// files than pins.
+const UNTRACED: &str = "untraced";
 const LINK_PREFIX: &str = "link_";
 /// Bytes of a supervisor's ring; detail beyond it is dropped and counted.
 pub(super) const RING_BYTES: u32 = 512 * 1024;
@@ -120,6 +123,12 @@ impl PinDir {
             })
     }
 
+    /// Whether it could see more by now: it was loaded while functions could not be traced, and they
+    /// can be again.
+    fn is_outdated(&self) -> bool {
+        self.0.join(UNTRACED).exists() && functions_can_be_traced()
+    }
+
     pub(super) fn link(&self, program: &Program) -> PathBuf {
         self.0.join(format!("{LINK_PREFIX}{}", program.name))
     }
@@ -134,7 +143,12 @@ impl PinDir {
     /// What the system says of the first entry that cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.0)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
         fs::remove_dir(&self.0)
     }
@@ -187,12 +201,14 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
     };
     loop {
         let shared = PinLock::share().map_err(lock_failed)?;
-        if let Some(mode) = dir.mode() {
+        if let Some(mode) = dir.mode()
+            && !(dir.is_outdated() && is_unused(dir))
+        {
             return Ok((mode, shared));
         }
         drop(shared);
         let exclusive = PinLock::take().map_err(lock_failed)?;
-        if dir.mode().is_none() {
+        if dir.mode().is_none() || (dir.is_outdated() && is_unused(dir)) {
             load(dir)?;
         }
         drop(exclusive);
@@ -200,10 +216,15 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
     }
 }
 
+/// Whether a set is known to watch nothing.
+fn is_unused(dir: &PinDir) -> bool {
+    super::clean::watched(dir).is_ok_and(|leaves| leaves.is_empty())
+}
+
 fn load(dir: &PinDir) -> Result<(), TraceError> {
     prepare_pins()?;
     if dir.path().exists() {
-        // Some of its links were taken away: what is left sees only half.
+        // Some of its links were taken away, so that what is left sees only half; or it is outdated.
         dir.remove().map_err(|source| TraceError::Io {
             path: dir.path().display().to_string(),
             source,
@@ -222,7 +243,20 @@ fn load(dir: &PinDir) -> Result<(), TraceError> {
             source,
         })?;
     }
-    loaded
+    loaded.map_err(name_lockdown)
+}
+
+/// The kernel's own words for what lockdown forbids are those for a helper that it does not know.
+fn name_lockdown(error: TraceError) -> TraceError {
+    match (error, Lockdown::of_host()) {
+        (TraceError::Load { what, reason }, Some(Lockdown::Confidentiality)) => TraceError::Load {
+            what,
+            reason: format!(
+                "{reason}; it is locked down (confidentiality), which forbids programs that read its memory: boot with lockdown=integrity, or without"
+            ),
+        },
+        (error, _) => error,
+    }
 }
 
 /// Loads a set of its own that logs what it sees at this level, for debugging; its pins are the
@@ -328,6 +362,7 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
     let exact = if functions_can_be_traced() {
         attach_all(&mut object, dir, Confidence::Exact, &btf)
     } else {
+        fs::create_dir(dir.path().join(UNTRACED)).map_err(io_failed)?;
         Err("kernel.ftrace_enabled is 0".to_owned())
     };
     match exact {

@@ -91,7 +91,7 @@ impl Test {
 fn run_all(passes: Vec<Pass>, binaries: &Binaries, assets: &Assets, test_limit: u64) -> Vec<Row> {
     // Whoever takes longest starts first, so that no guest is left alone at the end.
     let mut queue: Vec<(usize, Pass)> = passes.into_iter().enumerate().collect();
-    queue.sort_by_key(|(_, pass)| (pass.mode == Mode::Systemd, pass.tests.len()));
+    queue.sort_by_key(|(_, pass)| (pass.mode != Mode::Bare, pass.tests.len()));
     let queue = Mutex::new(queue);
     // A function of its own, so that the lock is let go before the guest is run.
     let next = || locked(&queue).pop();

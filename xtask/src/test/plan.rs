@@ -7,6 +7,8 @@ use crate::vm::{Machine, Mode, Series};
 
 /// The kernel of the systemd pass, where none is asked for.
 const SYSTEMD_KERNEL: Series = Series::V6_12;
+/// That of the locked-down pass.
+const LOCKED_DOWN_KERNEL: Series = Series::V6_12;
 
 /// A test in a test binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,36 +66,45 @@ impl Pass {
     }
 }
 
-/// The guests to run: every kernel bare and one with systemd, or what was asked for.
+/// The guests to run: every kernel bare, one with systemd and one locked down, or what was asked for.
 pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
     let every = if kernels.is_empty() {
         &Series::ALL[..]
     } else {
         kernels
     };
-    let bare = || every.iter().map(|kernel| Pass::new(*kernel, Mode::Bare));
     match mode {
-        Some(Mode::Bare) => bare().collect(),
-        Some(Mode::Systemd) if kernels.is_empty() => vec![Pass::new(SYSTEMD_KERNEL, Mode::Systemd)],
-        Some(Mode::Systemd) => kernels
-            .iter()
-            .map(|kernel| Pass::new(*kernel, Mode::Systemd))
+        None => [Mode::Bare, Mode::Systemd, Mode::LockedDown]
+            .into_iter()
+            .flat_map(|mode| {
+                let usual = every.iter().filter(move |kernel| is_usual(**kernel, mode));
+                usual.map(move |kernel| Pass::new(*kernel, mode))
+            })
             .collect(),
-        None => {
-            let systemd = every
-                .contains(&SYSTEMD_KERNEL)
-                .then(|| Pass::new(SYSTEMD_KERNEL, Mode::Systemd));
-            bare().chain(systemd).collect()
-        }
+        Some(mode) => every
+            .iter()
+            .filter(|kernel| !kernels.is_empty() || is_usual(**kernel, mode))
+            .map(|kernel| Pass::new(*kernel, mode))
+            .collect(),
     }
 }
 
-/// `systemd*` targets need a systemd guest and `bare*` ones a bare guest; `guest*` ones, which test
-/// the guest itself, run in both; all others run bare.
+/// Whether this kernel boots in this mode where nothing else is asked for.
+fn is_usual(kernel: Series, mode: Mode) -> bool {
+    match mode {
+        Mode::Bare => true,
+        Mode::Systemd => kernel == SYSTEMD_KERNEL,
+        Mode::LockedDown => kernel == LOCKED_DOWN_KERNEL,
+    }
+}
+
+/// `systemd*` targets need a systemd guest and `lockdown*` ones a kernel that is locked down; `guest*`
+/// ones, which test the guest itself, run in those with systemd and in bare ones; all others run bare.
 fn is_meant_for(target: &str, mode: Mode) -> bool {
     match mode {
         Mode::Systemd => target.starts_with("systemd") || target.starts_with("guest"),
-        Mode::Bare => !target.starts_with("systemd"),
+        Mode::LockedDown => target.starts_with("lockdown"),
+        Mode::Bare => !target.starts_with("systemd") && !target.starts_with("lockdown"),
     }
 }
 
@@ -106,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kernel_runs_bare_and_one_runs_systemd() {
+    fn every_kernel_runs_bare_one_runs_systemd_and_one_is_locked_down() {
         assert_eq!(
             labels(&[], None),
             [
@@ -114,7 +125,8 @@ mod tests {
                 "6.12 bare",
                 "6.18 bare",
                 "7 bare",
-                "6.12 systemd"
+                "6.12 systemd",
+                "6.12 locked-down"
             ]
         );
     }
@@ -128,7 +140,7 @@ mod tests {
 
     #[test]
     fn targets_go_to_the_guests_that_their_names_say() {
-        let all: Vec<Test> = ["bare_host", "guest", "outcomes", "systemd"]
+        let all: Vec<Test> = ["bare_host", "guest", "lockdown", "outcomes", "systemd"]
             .iter()
             .map(|target| Test {
                 target: (*target).to_owned(),
@@ -145,6 +157,7 @@ mod tests {
         };
         assert_eq!(chosen(Mode::Bare, None), ["bare_host", "guest", "outcomes"]);
         assert_eq!(chosen(Mode::Systemd, None), ["guest", "systemd"]);
+        assert_eq!(chosen(Mode::LockedDown, None), ["lockdown"]);
         assert_eq!(chosen(Mode::Bare, Some("outcomes::w")), ["outcomes"]);
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Mode {
     Bare,
     /// A full systemd userland.
     Systemd,
+    /// Bare, in a kernel that is locked down (confidentiality).
+    LockedDown,
 }
 
 impl fmt::Display for Mode {
@@ -40,6 +42,7 @@ impl fmt::Display for Mode {
         formatter.pad(match self {
             Self::Bare => "bare",
             Self::Systemd => "systemd",
+            Self::LockedDown => "locked-down",
         })
     }
 }
@@ -291,6 +294,9 @@ fn command_line(machine: &Machine) -> String {
     ];
     match machine.mode {
         Mode::Bare => words.push("guest.init=/payload/guest/bare-init"),
+        Mode::LockedDown => {
+            words.extend(["guest.init=/payload/guest/bare-init", "guest.lockdown"]);
+        }
         Mode::Systemd => words.extend([
             "guest.init=/usr/lib/systemd/systemd",
             "systemd.unit=sandbox-guest.target",

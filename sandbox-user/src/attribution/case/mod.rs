@@ -216,11 +216,12 @@ impl Case {
     }
 
     pub(crate) fn counts_denials(mut self, by: u64) -> Self {
-        let after = &mut self.evidence.counters.after;
-        let files = [&mut after.pids_events, &mut after.pids_events_local];
-        for file in files.into_iter().flatten() {
-            *file.entry("max".to_owned()).or_default() += by;
-        }
+        raise_denials(&mut self.evidence.counters, by);
+        self
+    }
+
+    pub(crate) fn parent_counts_denials(mut self, by: u64) -> Self {
+        raise_denials(&mut self.evidence.ancestor_counters[0], by);
         self
     }
 
@@ -493,5 +494,13 @@ fn raise(span: &mut CounterSpan, key: &str, by: u64) {
     let files = [&mut after.memory_events, &mut after.memory_events_local];
     for file in files.into_iter().flatten() {
         *file.entry(key.to_owned()).or_default() += by;
+    }
+}
+
+fn raise_denials(span: &mut CounterSpan, by: u64) {
+    let after = &mut span.after;
+    let files = [&mut after.pids_events, &mut after.pids_events_local];
+    for file in files.into_iter().flatten() {
+        *file.entry("max".to_owned()).or_default() += by;
     }
 }

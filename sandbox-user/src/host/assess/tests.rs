@@ -42,6 +42,7 @@ fn good() -> HostFacts {
         btf: Btf::Readable,
         bpffs: Bpffs::Mounted,
         lockdown: Some(Lockdown::None),
+        landlock_domains: Support::Present,
     }
 }
 
@@ -63,7 +64,13 @@ fn a_good_host_has_no_trouble() {
 #[test]
 fn each_lack_is_one_finding_that_says_how_to_mend_it() {
     type Change = fn(&mut HostFacts);
-    let table: [(Change, &str, Status, &str); 13] = [
+    let table: [(Change, &str, Status, &str); 14] = [
+        (
+            |f| f.landlock_domains = Support::Absent,
+            "Landlock",
+            Status::Degraded,
+            "a user of its own",
+        ),
         (
             |f| f.system_bus = Support::Absent,
             "placement",
