@@ -63,7 +63,7 @@ fn before_the_record_is_drafted_the_guardian_judges() {
 fn once_it_is_drafted_the_guardian_finishes_the_draft() {
     let _guest = Guest::enter();
     // The draft is made durable, the leaf is removed, the record is made durable and renamed.
-    for (call, nth) in [("fsync", 1), ("unlinkat", 1), ("fsync", 2), ("rename", 1)] {
+    for (call, nth) in [("fsync", 2), ("unlinkat", 1), ("fsync", 3), ("rename", 1)] {
         let record = dies_at(call, nth);
         assert_eq!(record.reason(), "exit_code", "{call} {nth}: {record}");
         // Who had judged was the supervisor: it alone has a ring.
@@ -78,7 +78,7 @@ fn once_it_is_drafted_the_guardian_finishes_the_draft() {
 #[test]
 fn once_it_is_published_the_guardian_only_clears_away() {
     let _guest = Guest::enter();
-    for (call, nth) in [("fsync", 3), ("kill", 1)] {
+    for (call, nth) in [("fsync", 4), ("kill", 1)] {
         let record = dies_at(call, nth);
         assert_eq!(record.reason(), "exit_code", "{call} {nth}: {record}");
     }

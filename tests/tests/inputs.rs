@@ -408,3 +408,23 @@ fn limits_that_the_host_cannot_give_are_refused_by_name() {
     refused(&scene, "--cpus 1e300", &["--cpus"]);
     refused(&scene, "--pids 99999999999", &["--pids"]);
 }
+
+#[test]
+fn an_analysis_can_neither_forge_nor_destroy_its_record() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    // Whatever is beside the record-to-be, it removes and replaces.
+    scene.write(
+        "forge",
+        "#!/bin/bash\nfor f in .[!.]* *; do case $f in forge|out) ;; *) rm -f \"$f\"; echo forged >\"$f\" ;; esac; done\nexit 3\n",
+    );
+    let said = scene.bash("sandbox run --user ana --record record.json -- ./forge");
+    assert_eq!(said.code(), 3, "{said}");
+    let record = scene.record();
+    assert_eq!(record.at("/exit/code"), 3, "{record}");
+    let drafts = scene
+        .files()
+        .into_iter()
+        .filter(|name| name.starts_with(".record.json"));
+    assert_eq!(drafts.count(), 0);
+}

@@ -18,8 +18,10 @@ mod processes;
 mod reaper;
 mod record_error;
 mod record_file;
+mod record_path;
 mod signals;
 mod sources;
+mod staged;
 
 pub use foreground::{Outcome, foreground};
 pub use prepare::{RunError, with_callers_rights};

@@ -10,8 +10,9 @@ use std::{
 pub enum RecordError {
     /// Its file cannot be made.
     #[error(
-        "the record cannot be written to {}: {source}; name a path in a directory where uid {uid} may create files",
-        path.display()
+        "the record cannot be written to {}: {source}; {}",
+        path.display(),
+        where_to(source, *uid)
     )]
     Unwritable {
         /// The path that was asked for.
@@ -41,6 +42,14 @@ pub enum RecordError {
         /// Why: no space, a closed pipe …
         source: io::Error,
     },
+}
+
+fn where_to(source: &io::Error, uid: u32) -> String {
+    if source.kind() == io::ErrorKind::NotFound {
+        "make its directory first".to_owned()
+    } else {
+        format!("name a path in a directory where uid {uid} may create files")
+    }
 }
 
 fn kept_in(path: Option<&Path>) -> String {
