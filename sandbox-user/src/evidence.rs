@@ -134,6 +134,8 @@ pub struct OwnAction {
     /// The signal that made the runner act: the SIGINT, SIGHUP or SIGTERM that it was itself sent.
     /// `None` where no signal did (a deadline, a request, a client that went).
     pub signal: Option<i32>,
+    /// Who sent that; `None` where it came from the kernel (a terminal), or no signal did.
+    pub asked_by: Option<u32>,
     /// More for people: which signal asked for the cancellation and from whom, who escaped where …
     pub detail: Option<String>,
 }

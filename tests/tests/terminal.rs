@@ -131,6 +131,39 @@ equal(record()["termination"]["reason"], "cancelled")
 }
 
 #[test]
+fn a_signal_to_the_whole_job_cancels_the_run_whoever_is_quicker_to_die() {
+    let _guest = Guest::enter();
+    at_a_terminal(
+        r#"
+t = shell()
+for signal, status in [("TERM", 143), ("INT", 130), ("HUP", 129)]:
+    t.type(" ".join(RUN) + " -- victim sleep &\n")
+    t.expect("ready")
+    t.type(f"kill -{signal} %1; wait %1; echo status=$?.\n")
+    t.expect(f"status={status}\\.")
+    equal(record()["termination"]["reason"], "cancelled")
+    equal(record()["termination"]["confidence"], "exact")
+t.type("exit\n")
+t.status()
+"#,
+    );
+}
+
+#[test]
+fn timeout_1_cancels_the_run() {
+    let _guest = Guest::enter();
+    at_a_terminal(
+        r#"
+t = Terminal("timeout", "3", *RUN, "--", "victim", "sleep")
+t.expect("ready")
+equal(t.status(), 124)
+equal(record()["termination"]["reason"], "cancelled")
+equal(record()["exit"]["signal"], 15)
+"#,
+    );
+}
+
+#[test]
 fn it_keeps_the_foreground_so_that_an_interactive_analysis_can_read() {
     let _guest = Guest::enter();
     at_a_terminal(

@@ -106,14 +106,20 @@ fn signal() -> impl Strategy<Value = Signal> {
 }
 
 fn action() -> impl Strategy<Value = OwnAction> {
-    (intent(), time(), of(1..65), of(any::<String>())).prop_map(
-        |(reason, at_ns, signal, detail)| OwnAction {
+    (
+        intent(),
+        time(),
+        of(1..65),
+        of(1..4_u32),
+        of(any::<String>()),
+    )
+        .prop_map(|(reason, at_ns, signal, asked_by, detail)| OwnAction {
             reason,
             at_ns,
             signal,
+            asked_by,
             detail,
-        },
-    )
+        })
 }
 
 fn setup_failure() -> impl Strategy<Value = SetupFailure> {

@@ -210,6 +210,7 @@ fn killed(evidence: &Evidence, fatal: &Judged<'_>, dossier: &mut Dossier) -> Rea
         }
         Cause::CgroupKill(Origin::Outside) | Cause::CgroupKillRacingFork => Reason::ExternalKill,
         Cause::CgroupKill(Origin::Run) => Reason::Signal,
+        Cause::Process(Origin::Outside) if is_cancellation(evidence, fatal) => Reason::Cancelled,
         Cause::Process(Origin::Outside) => Reason::ExternalKill,
         // A warning or a forwarded signal that main did not survive: sandbox did not mean to end it.
         Cause::Process(Origin::Run | Origin::Runner) => Reason::Signal,
@@ -229,14 +230,28 @@ fn killed(evidence: &Evidence, fatal: &Judged<'_>, dossier: &mut Dossier) -> Rea
 /// A terminal's Ctrl-C reaches main and `sandbox` at once, and main may be gone before `sandbox` has
 /// written its intent: it is one cancellation.
 fn from_terminal(evidence: &Evidence, signal: i32) -> Reason {
-    let is_cancelled = evidence
-        .own_actions
-        .iter()
-        .any(|action| action.reason == IntentReason::Cancelled);
     match signal {
-        SIGINT | SIGQUIT | SIGHUP if is_cancelled => Reason::Cancelled,
+        SIGINT | SIGQUIT | SIGHUP if is_cancelled_by(evidence, signal) => Reason::Cancelled,
         _ => Reason::ExternalKill,
     }
+}
+
+/// Whether `sandbox` was asked to end the run by this signal.
+fn is_cancelled_by(evidence: &Evidence, signal: i32) -> bool {
+    evidence
+        .own_actions
+        .iter()
+        .any(|action| action.reason == IntentReason::Cancelled && action.signal == Some(signal))
+}
+
+/// Whether the same sender sent `sandbox` the same signal, as `kill %1` and timeout(1) send theirs to
+/// the whole process group: that is one cancellation, whoever was quicker to die.
+fn is_cancellation(evidence: &Evidence, fatal: &Judged<'_>) -> bool {
+    evidence.own_actions.iter().any(|action| {
+        action.reason == IntentReason::Cancelled
+            && action.signal == Some(fatal.signal.signal)
+            && action.asked_by == Some(fatal.signal.sender.pid)
+    })
 }
 
 fn out_of_memory(level: Option<OomLevel>, dossier: &mut Dossier) -> Reason {
@@ -296,6 +311,10 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
             note_rlimit(evidence, dossier);
             dossier.conclude("SIGXCPU is taken to be RLIMIT_CPU's");
             Reason::Cputime
+        }
+        SIGTERM | SIGINT | SIGHUP if is_cancelled_by(evidence, signal) => {
+            dossier.conclude("sandbox got the same signal, and both are taken to be one's");
+            Reason::Cancelled
         }
         SIGTERM | SIGINT | SIGHUP => {
             dossier.conclude("who sent the signal is not known; a program seldom ends itself by it, so it is taken to be from outside");

@@ -636,6 +636,24 @@ fn it_is_cancelled() {
         .dies_of(SIGINT)
         .with(Kill::of_main(SIGINT).by_kernel())
         .expect(Reason::ExternalKill);
+    Case::named("kill %1, or timeout(1): the process group is told, and main is quicker")
+        .asked_to_end(900, SIGTERM, 900)
+        .dies_at(905, SIGTERM)
+        .with(Kill::of_main(SIGTERM).by_outsider().at(900))
+        .expect(Reason::Cancelled)
+        .surely();
+    Case::named("one stranger kills main, another asks sandbox")
+        .asked_to_end(901, SIGTERM, 901)
+        .dies_at(905, SIGTERM)
+        .with(Kill::of_main(SIGTERM).by_outsider().at(900))
+        .expect(Reason::ExternalKill)
+        .surely();
+    Case::named("the process group is told, and nobody watches")
+        .inferred()
+        .asked_to_end(906, SIGTERM, 900)
+        .dies_at(905, SIGTERM)
+        .expect(Reason::Cancelled)
+        .confidence(Confidence::Inferred);
     Case::named("cancelled before exec")
         .never_executes()
         .acts_on(IntentReason::Cancelled, 1, SIGTERM)

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cgroup::{EventFile, LeafCgroup},
-    evidence::{IntentReason, OwnAction, SignalInfo},
+    evidence::{IntentReason, OwnAction, Signal, SignalInfo},
     limits::OnPidsLimit,
     spawn::{Spawned, Terminal},
     sys::{pidfd, readiness},
@@ -75,6 +75,21 @@ pub(super) fn take_events(ring: &mut Ring, ended: &mut Ended) -> bool {
         Ok(event) => ended.processes.take(&event),
         Err(error) => ended.degraded.push(error.to_string()),
     })
+}
+
+/// What a signal that means the end of the run asks for, now or when main was told.
+fn cancellation(received: &Received, main_was_told_at_ns: Option<u64>) -> OwnAction {
+    let (asked_by, detail) = match received.origin {
+        Origin::Kernel => (None, "from the terminal".to_owned()),
+        Origin::Process(pid) => (Some(pid), format!("from pid {pid}")),
+    };
+    OwnAction {
+        reason: IntentReason::Cancelled,
+        at_ns: main_was_told_at_ns.unwrap_or_else(clock::now_ns),
+        signal: Some(received.signal),
+        asked_by,
+        detail: Some(detail),
+    }
 }
 
 impl<'a> Running<'a> {
@@ -210,23 +225,13 @@ impl<'a> Running<'a> {
                 Ok(())
             }
             Meaning::Cancel if self.stage == Stage::Running => {
-                let detail = match received.origin {
-                    Origin::Kernel => "from the terminal".to_owned(),
-                    Origin::Process(pid) => format!("from pid {pid}"),
-                };
-                // The terminal has told the whole foreground process group already.
-                let told = received.origin == Origin::Kernel && self.terminal == Terminal::Shared;
+                let from_terminal =
+                    received.origin == Origin::Kernel && self.terminal == Terminal::Shared;
+                let main_was_told_at_ns = self.main_was_told_at_ns(received);
+                // Whoever tells the whole process group has told its members already.
+                let told = from_terminal || main_was_told_at_ns.is_some();
                 let forward = if told { 0 } else { received.signal };
-                let at_ns = self.asked_at_ns(received);
-                self.end_as(
-                    OwnAction {
-                        reason: IntentReason::Cancelled,
-                        at_ns,
-                        signal: Some(received.signal),
-                        detail: Some(detail),
-                    },
-                    forward,
-                )
+                self.end_as(cancellation(received, main_was_told_at_ns), forward)
             }
             // Whoever asks twice does not want to wait.
             Meaning::Cancel => self.kill(),
@@ -238,41 +243,28 @@ impl<'a> Running<'a> {
         while let Some(received) = self.signals.try_next()? {
             if received.meaning == Meaning::Cancel && self.stage == Stage::Running {
                 self.stage = Stage::Killing;
-                let at_ns = self.asked_at_ns(&received);
-                self.declare(OwnAction {
-                    reason: IntentReason::Cancelled,
-                    at_ns,
-                    signal: Some(received.signal),
-                    detail: None,
-                });
+                let main_was_told_at_ns = self.main_was_told_at_ns(&received);
+                self.declare(cancellation(&received, main_was_told_at_ns));
             }
         }
         Ok(())
     }
 
-    /// When a cancellation was asked for: now, or when main got the same signal from the terminal,
-    /// which tells the whole foreground process group in one go.
-    fn asked_at_ns(&self, received: &Received) -> u64 {
-        let now = clock::now_ns();
-        if received.origin != Origin::Kernel {
-            return now;
-        }
-        self.tracer
-            .as_deref()
-            .and_then(|tracer| tracer.snapshot(self.leaf.cgroup().id).ok().flatten())
-            .and_then(|snapshot| {
-                snapshot
-                    .signals
-                    .into_iter()
-                    .rev()
-                    .find(|signal| {
-                        signal.victim_is_main
-                            && signal.signal == received.signal
-                            && signal.info == SignalInfo::Priv
-                    })
-                    .map(|signal| signal.at_ns)
-            })
-            .unwrap_or(now)
+    /// When main got the same signal from the same sender, as the whole process group does from a
+    /// terminal, `kill %1` and timeout(1).
+    fn main_was_told_at_ns(&self, received: &Received) -> Option<u64> {
+        let is_the_same = |signal: &Signal| {
+            signal.victim_is_main
+                && signal.signal == received.signal
+                && match received.origin {
+                    Origin::Kernel => signal.info == SignalInfo::Priv,
+                    Origin::Process(pid) => signal.sender.pid == pid,
+                }
+        };
+        let tracer = self.tracer.as_deref()?;
+        let snapshot = tracer.snapshot(self.leaf.cgroup().id).ok()??;
+        let same = snapshot.signals.into_iter().rev().find(is_the_same)?;
+        Some(same.at_ns)
     }
 
     /// Ends the run for this reason: every member is asked by SIGTERM where the reason has a grace.

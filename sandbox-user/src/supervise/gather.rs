@@ -67,6 +67,7 @@ pub(super) fn action_now(reason: IntentReason) -> OwnAction {
         reason,
         at_ns: clock::now_ns(),
         signal: None,
+        asked_by: None,
         detail: None,
     }
 }
@@ -272,6 +273,7 @@ pub(super) fn add_declared(docket: &Docket, tracer: Option<&Tracer>, actions: &m
             reason,
             at_ns,
             signal: None,
+            asked_by: None,
             detail: None,
         });
         actions.sort_by_key(|action| action.at_ns);

@@ -184,8 +184,18 @@ impl Case {
             reason,
             at_ns: (START_MS + ms) * MS,
             signal: None,
+            asked_by: None,
             detail: None,
         });
+        self
+    }
+
+    /// Asked for by this process's signal.
+    pub(crate) fn asked_to_end(mut self, ms: u64, signal: i32, by: u32) -> Self {
+        self = self.acts_on(IntentReason::Cancelled, ms, signal);
+        if let Some(action) = self.evidence.own_actions.last_mut() {
+            action.asked_by = Some(by);
+        }
         self
     }
 
