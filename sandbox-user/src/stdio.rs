@@ -76,12 +76,15 @@ fn same_file(path: &Path, file: &File) -> bool {
 
 fn open(path: &Path, identity: &Identity) -> Result<File, OutputError> {
     let open = || {
-        OpenOptions::new()
+        // A FIFO without a reader is ENXIO at once, instead of a wait that nothing interrupts.
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
-            .custom_flags(libc::O_NOCTTY)
-            .open(path)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(path)?;
+        crate::sys::fd::set_blocking(&file)?;
+        Ok(file)
     };
     let opened = with_file_identity(&identity.into(), open);
     failing(path, identity, opened)

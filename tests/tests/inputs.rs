@@ -425,6 +425,6 @@ fn an_analysis_can_neither_forge_nor_destroy_its_record() {
     let drafts = scene
         .files()
         .into_iter()
-        .filter(|name| name.starts_with(".record.json"));
+        .filter(|name| name.starts_with(".sandbox-"));
     assert_eq!(drafts.count(), 0);
 }

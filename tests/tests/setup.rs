@@ -83,7 +83,7 @@ fn too_little_memory_to_start_is_named() {
 #[test]
 fn memory_that_runs_out_on_either_side_of_exec_is_named() {
     let _guest = Guest::enter();
-    for size in [16, 64, 128, 256, 512] {
+    for size in [16, 32, 40, 48, 56, 60, 64, 96, 128, 256, 512] {
         let outcome = Sandbox::new()
             .options(["--memory", &format!("{size}KiB")])
             .victim(["eat", "1MiB"]);
@@ -98,6 +98,12 @@ fn memory_that_runs_out_on_either_side_of_exec_is_named() {
                 let _record = outcome.ended(137, "memory", "more_memory");
             }
         }
+        let never_executed = record.number("/processes/execs") == 0;
+        assert_eq!(
+            never_executed,
+            record.reason() == "setup_failed",
+            "{record}"
+        );
         record.assert_notes(&["memory limit of", "(--memory)"]);
     }
 }

@@ -33,6 +33,7 @@ mod property;
 mod tests;
 
 use crate::evidence::{Confidence, Evidence, IntentReason, WaitStatus};
+use crate::limits::OomScope;
 use crate::record::{
     DenyingLevel, Finding, KillEntry, LimitHit, NearestTerms, Reason, RetryHint, exit_of,
 };
@@ -78,7 +79,7 @@ pub fn attribute(evidence: &Evidence) -> Attribution {
     dossier.note_actions(evidence);
     dossier.note_denials(evidence, &denials);
     dossier.note_fugitives(evidence);
-    dossier.note_signals(&main, &judged);
+    dossier.note_signals(evidence, &main, &judged);
 
     let exit = exit_of(evidence);
     Attribution {
@@ -136,6 +137,8 @@ impl Dossier {
 
     fn note_main(&mut self, evidence: &Evidence, main: &MainEnd, judged: &[Judged<'_>]) {
         match *main {
+            // Our own code in the child: the command has no exit code.
+            MainEnd::Exited { .. } if evidence.setup_failure.is_some() => {}
             MainEnd::Exited { code, .. } => self.note(Finding::MainExited { code }),
             MainEnd::Killed {
                 signal,
@@ -228,11 +231,12 @@ impl Dossier {
     }
 
     /// Signals that are part of the story without having decided it.
-    fn note_signals(&mut self, main: &MainEnd, judged: &[Judged<'_>]) {
+    fn note_signals(&mut self, evidence: &Evidence, main: &MainEnd, judged: &[Judged<'_>]) {
         let fatal = main.fatal_kill();
-        let oom_took_main = fatal
+        let oom_took_all = fatal
             .and_then(|kill| judged.get(kill))
-            .is_some_and(|judged| matches!(judged.cause, Cause::Oom { .. }));
+            .is_some_and(|judged| matches!(judged.cause, Cause::Oom { .. }))
+            && evidence.oom_scope == OomScope::Whole;
         let mut members = 0;
         for (kill, judged) in judged.iter().enumerate() {
             if fatal == Some(kill) || !judged.was_delivered() {
@@ -243,7 +247,7 @@ impl Dossier {
                     self.note(Finding::HandledSignal { kill });
                 }
             } else if matches!(judged.cause, Cause::Oom { .. })
-                && !oom_took_main
+                && !oom_took_all
                 && members < MEMBERS_NAMED
             {
                 members += 1;

@@ -137,6 +137,14 @@ impl Proc {
         }
     }
 
+    /// Whether this process is in the first PID namespace, whose pids the kernel side speaks of. Where
+    /// that cannot be told it is taken to be.
+    pub fn is_in_first_pid_namespace(&self) -> bool {
+        /// PROC_PID_INIT_INO (include/linux/proc_ns.h).
+        const FIRST: u64 = 0xEFFF_FFFC;
+        self.pid_namespace().map_or(true, |inode| inode == FIRST)
+    }
+
     /// The cgroup2 path of a process (`self` or a pid).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Bpffs, Btf, Capability, HostFacts, Lockdown, Support};
+use super::facts::{Bpffs, Btf, Capability, HostFacts, Lockdown, PidNamespace, Support};
 use crate::cgroup::{CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide};
 use crate::evidence::Confidence;
 
@@ -58,7 +58,15 @@ pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Fi
     findings.push(bpffs(facts));
     findings.extend(lockdown(facts));
     findings.push(domains(facts));
-    findings.push(programs(tracing));
+    findings.push(match facts.pids {
+        PidNamespace::First => programs(tracing),
+        PidNamespace::Nested => Finding::new(
+            "tracing",
+            Status::Degraded,
+            "inferred: `sandbox` is in a PID namespace of its own",
+            Some("start it in the host's (docker run --pid=host)"),
+        ),
+    });
     findings
 }
 

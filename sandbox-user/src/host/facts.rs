@@ -62,6 +62,16 @@ pub enum Bpffs {
     NotMounted,
 }
 
+/// Which PID namespace `sandbox` is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PidNamespace {
+    /// The host's.
+    First,
+    /// A container's.
+    Nested,
+}
+
 /// Kernel lockdown (kernel_lockdown(7)); `confidentiality` refuses what tracing needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,6 +131,8 @@ pub struct HostFacts {
     pub bpffs: Bpffs,
     /// Lockdown; `None` where the kernel has none or hides it.
     pub lockdown: Option<Lockdown>,
+    /// Whether this process's pids are the kernel's.
+    pub pids: PidNamespace,
     /// Landlock domains that keep signals in (Linux 6.12).
     pub landlock_domains: Support,
 }
@@ -157,6 +169,11 @@ impl HostFacts {
             bpffs: match proc.read("self/mountinfo") {
                 Ok(text) if has_bpffs(&text) => Bpffs::Mounted,
                 Ok(_) | Err(_) => Bpffs::NotMounted,
+            },
+            pids: if proc.is_in_first_pid_namespace() {
+                PidNamespace::First
+            } else {
+                PidNamespace::Nested
             },
             lockdown: Lockdown::of_host(),
             landlock_domains: if crate::sys::step::knows_domains() {

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 
 pub use assess::{Finding, Status, assess, will_run};
 pub use check::{CheckReport, Colour, check};
-pub use facts::{Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, Support};
+pub use facts::{Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, Support};
 pub use recover::{Recovered, recover};
+
+/// Why there is no kernel side in a container, and what to do about it.
+pub(crate) const NESTED_PIDS: &str = "`sandbox` is in a PID namespace of its own, and the kernel's programs see other process ids; start it in the host's (docker run --pid=host)";
 
 /// What the record says of the host; `None` = could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

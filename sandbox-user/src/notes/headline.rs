@@ -446,6 +446,18 @@ fn runner_lost(record: &RunRecord) -> Vec<String> {
     let after = after(record);
     vec![
         match (action(record, IntentReason::RunnerLost), record.exit.signal) {
+            (
+                Some(Finding::OwnAction {
+                    detail: Some(detail),
+                    ..
+                }),
+                _,
+            ) => {
+                format!(
+                    "Lost: sandbox stopped the analysis{after}, since {}.",
+                    name::text(detail)
+                )
+            }
             (Some(_), _) => {
                 format!("Lost: sandbox died under the analysis, which was stopped{after}.")
             }

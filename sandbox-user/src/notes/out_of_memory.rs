@@ -87,10 +87,15 @@ pub(super) fn host_oom(record: &RunRecord) -> Vec<String> {
     ]
 }
 
-/// The first that the OOM killer took: of a group that is the one that it chose.
+/// The one to tell of: main's, or where a whole group was killed the first of it, which is the one
+/// that the OOM killer chose.
 fn oom_kill(record: &RunRecord) -> Option<&KillEntry> {
     let fatal = fatal(record)?;
-    let scope = &fatal.oom.as_ref()?.scope;
+    let oom = fatal.oom.as_ref()?;
+    if !oom.group {
+        return Some(fatal);
+    }
+    let scope = &oom.scope;
     record.kills.iter().find(|kill| {
         kill.delivered == Some(true) && kill.oom.as_ref().is_some_and(|oom| oom.scope == *scope)
     })

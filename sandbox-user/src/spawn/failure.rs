@@ -101,6 +101,16 @@ fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
     }
 }
 
+/// What an execve that failed with E2BIG comes to where the leaf's memory had run out: the kernel
+/// could not get a page for the arguments (fs/exec.c, `get_arg_page`) and says the same of it.
+pub(super) fn for_want_of_memory(argv: &[OsString]) -> SetupFailure {
+    SetupFailure {
+        step: describe(Progress::Exec, argv),
+        errno: Some(libc::ENOMEM),
+        kind: SetupFailureKind::OutOfMemory,
+    }
+}
+
 /// What the child was doing, in words.
 pub(super) fn describe(at: Progress<'_>, argv: &[OsString]) -> String {
     match at {

@@ -119,6 +119,17 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
+    /// The same where an allocation in the leaf has failed meanwhile, which execve tells as E2BIG too.
+    #[must_use]
+    pub fn after_failed_allocation(self, argv: &[OsString]) -> Self {
+        match self {
+            Self::Setup(failure) if failure.errno == Some(libc::E2BIG) => {
+                Self::Setup(failure::for_want_of_memory(argv))
+            }
+            other @ (Self::Setup(_) | Self::KilledAtBirth | Self::Killed { .. }) => other,
+        }
+    }
+
     /// The same as evidence; a killed child has no errno.
     pub fn into_failure(self) -> SetupFailure {
         let killed = |step| SetupFailure {

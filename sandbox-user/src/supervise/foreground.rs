@@ -12,12 +12,13 @@ use super::{
     gather::{Ended, action_now, add_declared, misses_by_program},
     guardian::{Guardian, Start},
     prepare::{self, RunError},
+    record_file::RecordFile,
     signals::{self, Signals},
 };
 use crate::{
     cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
-    evidence::{IntentReason, OwnAction, SetupFailure, SetupFailureKind},
-    host::{HostInfo, recover},
+    evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
+    host::{HostInfo, NESTED_PIDS, recover},
     identity::{Caller, Identity},
     limits::{EffectiveLimits, EnclosingLimits},
     record::{self, RunRecord, User},
@@ -47,12 +48,15 @@ pub struct Outcome {
 /// failures are in the record, as `setup_failed`.
 pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
+    let caller = Caller::current()?;
+    // Before anything of our own is open, which `fd:N` could mean.
+    let record_file = prepare::open_record(&spec, &caller)?;
     signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, accepted_at))
+    runtime.block_on(run(spec, caller, record_file, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -75,10 +79,13 @@ impl Made {
     }
 }
 
-async fn run(spec: RunSpec, accepted_at: Timestamp) -> Result<Outcome, RunError> {
+async fn run(
+    spec: RunSpec,
+    caller: Caller,
+    mut record_file: Option<RecordFile>,
+    accepted_at: Timestamp,
+) -> Result<Outcome, RunError> {
     let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
-    let caller = Caller::current()?;
-    let mut record_file = prepare::open_record(&spec, &caller)?;
     let began = Instant::now();
     // From here on there is something that could be left behind.
     let guardian = Guardian::start(record_file.as_mut());
@@ -259,6 +266,13 @@ fn remove_orphans() -> Result<(), RunError> {
 
 /// Begins to watch; a host that does not allow it is degraded, not refused.
 fn watch(made: &mut Made, leaf_id: u64) {
+    if !Proc::default().is_in_first_pid_namespace() {
+        // Ours and fugitives' pids are not those that the kernel side sees.
+        made.docket
+            .degraded
+            .push(format!("no kernel side: {NESTED_PIDS}"));
+        return;
+    }
     let watched = Tracer::open().and_then(|mut tracer| {
         let ring = tracer.watch(leaf_id)?;
         Ok((tracer, ring))
@@ -343,6 +357,11 @@ async fn start_and_wait(
     let spawned = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
+            let error = if allocation_failed(leaf, docket) {
+                error.after_failed_allocation(&spec.command)
+            } else {
+                error
+            };
             say(&error);
             return Ok(match error {
                 // By the OOM killer or by somebody, on its way to exec: the kernel side knows.
@@ -400,7 +419,7 @@ async fn start_and_wait(
         // What is still running is killed with the leaf; the verdict says that it was us.
         add_declared(docket, made.tracer.as_ref(), &mut ended.own_actions);
         let action = OwnAction {
-            detail: Some(format!("the event loop failed: {error}")),
+            detail: Some(format!("it could not watch it any longer: {error}")),
             ..action_now(IntentReason::RunnerLost)
         };
         ended.declare(made.tracer.as_mut(), docket.leaf.as_ref(), action);
@@ -408,6 +427,15 @@ async fn start_and_wait(
     let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("run".to_owned(), run_ns);
     Ok(ended)
+}
+
+/// Whether the leaf's memory ran out since it was made (`oom` of memory.events).
+fn allocation_failed(leaf: &LeafCgroup, docket: &Docket) -> bool {
+    let count = |counters: &EventCounters| {
+        let events = counters.memory_events.as_ref()?;
+        events.get("oom").copied()
+    };
+    count(&leaf.counters().value) > count(&docket.before)
 }
 
 fn cancelled_before_start(received: &super::signals::Received) -> Ended {

@@ -9,7 +9,7 @@ use crate::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
         IntentReason, OwnAction, Process, SetupFailure, WaitStatus,
     },
-    trace::{Snapshot, Tracer},
+    trace::{MainProcess, Snapshot, Tracer},
 };
 
 /// What stands for brackets without room among the misses by program.
@@ -172,12 +172,7 @@ pub(super) fn gather(
         main: main
             .map(|main| main.process.clone())
             .or_else(|| ended.main_pid.map(|pid| only_pid(docket, pid))),
-        exec_at_ns: if ended.setup_failure.is_some() {
-            None
-        } else {
-            main.and_then(|main| main.exec_at_ns)
-                .or(ended.started_at_ns)
-        },
+        exec_at_ns: exec_at_ns(main, ended, missed),
         status: ended.status,
         exit_at_ns: main.and_then(|main| main.exit_at_ns).or(ended.ended_at_ns),
         kernel_status: main.and_then(|main| main.status),
@@ -213,6 +208,19 @@ pub(super) fn gather(
         evidence,
         stats,
         missed,
+    }
+}
+
+/// When main was executed. Where the kernel side saw main, and skipped nothing, its event alone says
+/// so: an exec may fail past the point from which on the spawn cannot tell any more.
+fn exec_at_ns(main: Option<&MainProcess>, ended: &Ended, missed: Option<u64>) -> Option<u64> {
+    if ended.setup_failure.is_some() {
+        return None;
+    }
+    match main {
+        Some(main) if missed == Some(0) => main.exec_at_ns,
+        Some(main) => main.exec_at_ns.or(ended.started_at_ns),
+        None => ended.started_at_ns,
     }
 }
 

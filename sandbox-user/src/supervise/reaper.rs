@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a leaf may take to become empty; what is left then hangs in the kernel.
 const EMPTY_WITHIN: Duration = Duration::from_secs(30);
+/// Members that are told at a time: each takes a descriptor.
+const AT_A_TIME: usize = 128;
 /// Between two looks; the first ones come sooner.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -31,21 +33,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// # Errors
 /// Where the leaf cannot be read.
 pub(super) fn signal_members(leaf: &LeafCgroup, signal: i32) -> Result<usize, CgroupError> {
-    let members: Vec<(u32, OwnedFd)> = leaf
-        .procs()?
-        .into_iter()
-        .filter_map(|pid| {
-            let fd = pidfd::open(i32::try_from(pid).ok()?).ok()?;
-            Some((pid, fd))
-        })
-        .collect();
-    // A pid that is still listed belongs to the process that its descriptor names.
-    let still = leaf.procs()?;
-    Ok(members
-        .into_iter()
-        .filter(|(pid, _)| still.contains(pid))
-        .filter(|(_, fd)| pidfd::send_signal(fd.as_fd(), signal).is_ok())
-        .count())
+    let mut told = 0;
+    for some in leaf.procs()?.chunks(AT_A_TIME) {
+        let members: Vec<(u32, OwnedFd)> = some
+            .iter()
+            .filter_map(|pid| Some((*pid, pidfd::open(i32::try_from(*pid).ok()?).ok()?)))
+            .collect();
+        // A pid that is still listed belongs to the process that its descriptor names.
+        let still = leaf.procs()?;
+        told += members
+            .into_iter()
+            .filter(|(pid, _)| still.contains(pid))
+            .filter(|(_, fd)| pidfd::send_signal(fd.as_fd(), signal).is_ok())
+            .count();
+    }
+    Ok(told)
 }
 
 /// Kills everything in the leaf until it is empty. Returns whether it became so.

@@ -242,10 +242,7 @@ fn open_stream(path: &Path) -> io::Result<RecordFile> {
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
-    nix::fcntl::fcntl(
-        &file,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()),
-    )?;
+    crate::sys::fd::set_blocking(&file)?;
     Ok(RecordFile {
         file,
         target: Target::Stream {

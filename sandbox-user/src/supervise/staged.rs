@@ -6,7 +6,6 @@
 //! one from the start, and that it is still its own is looked at before it counts.
 
 use std::{
-    ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
     os::{
@@ -50,17 +49,14 @@ impl Staged {
         run_id: Uuid,
         caller: &FileIdentity,
     ) -> io::Result<(File, Self)> {
-        let name = match path.file_name() {
-            Some(name) if !path.is_dir() => name,
-            Some(_) | None => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        };
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
         check_replaceable(path, caller)?;
-        let mut draft_name = OsString::from(".");
-        draft_name.push(name);
-        draft_name.push(format!(".{run_id}"));
         let staged = Self {
             path: path.to_owned(),
-            draft: path.with_file_name(draft_name),
+            // Whatever the record's name is, this one is not too long.
+            draft: path.with_file_name(format!(".sandbox-{run_id}")),
             caller: caller.clone(),
         };
         let unnamed = options()
@@ -144,7 +140,12 @@ impl Staged {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        File::open(directory_of(&self.path))?.sync_all()
+        match File::open(directory_of(&self.path)) {
+            Ok(directory) => directory.sync_all(),
+            // One may write in a directory that one may not read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

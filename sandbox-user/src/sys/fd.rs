@@ -1,21 +1,46 @@
-//! Descriptors that are known by number only.
+//! Descriptors: those that are known by number only, and whether they block.
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
 };
 
-/// A close-on-exec duplicate of a descriptor that the caller of `sandbox` left open under this
-/// number. See F_DUPFD_CLOEXEC in fcntl(2).
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// A close-on-exec duplicate of a descriptor that the caller of `sandbox` left open for writing under
+/// this number. See F_DUPFD_CLOEXEC in fcntl(2).
 ///
 /// # Errors
-/// EBADF where nothing is open there.
+/// EBADF where nothing is open there, or only for reading, or a descriptor of our own: those are
+/// close-on-exec, and an inherited one never is.
 pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers only; a number that is not open is an error.
+    let get = |command| {
+        // SAFETY: takes numbers only; a number that is not open is an error.
+        match unsafe { libc::fcntl(number, command) } {
+            flags if flags >= 0 => Ok(flags),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    let is_ours = get(libc::F_GETFD)? & libc::FD_CLOEXEC != 0;
+    let is_read_only = get(libc::F_GETFL)? & libc::O_ACCMODE == libc::O_RDONLY;
+    if is_ours || is_read_only {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: as above.
     let fd: RawFd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor that the kernel just opened for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes O_NONBLOCK off an open file that nobody else has yet.
+///
+/// # Errors
+/// What fcntl(2) says.
+pub fn set_blocking(file: impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
 }

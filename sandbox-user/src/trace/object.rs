@@ -11,6 +11,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -20,6 +21,7 @@ use aya::{
 };
 use aya_log::{EbpfLogger, Level};
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
 };
@@ -41,6 +43,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 const PINS: &str = "/sys/fs/bpf/sandbox";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCK: &str = "/run/sandbox/bpf.lock";
+/// How long loading may take somebody else: ten times what an emulated machine needs.
+const LOCKED_AT_MOST: Duration = Duration::from_secs(30);
 /// The map of ring buffers.
 pub(super) const RINGS: &str = "RINGS";
 /// A directory that marks a set as loaded while `kernel.ftrace_enabled` was 0: bpffs has no other
@@ -163,7 +167,7 @@ impl PinLock {
     /// # Errors
     /// Where the lock file cannot be made.
     pub fn take() -> io::Result<Self> {
-        Self::with(FlockArg::LockExclusive)
+        Self::with(FlockArg::LockExclusiveNonblock)
     }
 
     /// Waits until nobody makes or removes pins, to use what is there.
@@ -171,7 +175,7 @@ impl PinLock {
     /// # Errors
     /// As [`Self::take`].
     pub fn share() -> io::Result<Self> {
-        Self::with(FlockArg::LockShared)
+        Self::with(FlockArg::LockSharedNonblock)
     }
 
     fn with(kind: FlockArg) -> io::Result<Self> {
@@ -183,9 +187,22 @@ impl PinLock {
             .append(true)
             .mode(0o600)
             .open(LOCK)?;
-        Flock::lock(file, kind)
-            .map(Self)
-            .map_err(|(_, errno)| errno.into())
+        let until = Instant::now() + LOCKED_AT_MOST;
+        let mut file = file;
+        loop {
+            match Flock::lock(file, kind) {
+                Ok(locked) => return Ok(Self(locked)),
+                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < until => file = unlocked,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "another process holds it all the time (see lslocks); is a `sandbox` stopped?",
+                    ));
+                }
+                Err((_, errno)) => return Err(errno.into()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -42,6 +42,7 @@ fn good() -> HostFacts {
         btf: Btf::Readable,
         bpffs: Bpffs::Mounted,
         lockdown: Some(Lockdown::None),
+        pids: PidNamespace::First,
         landlock_domains: Support::Present,
     }
 }
@@ -64,7 +65,13 @@ fn a_good_host_has_no_trouble() {
 #[test]
 fn each_lack_is_one_finding_that_says_how_to_mend_it() {
     type Change = fn(&mut HostFacts);
-    let table: [(Change, &str, Status, &str); 14] = [
+    let table: [(Change, &str, Status, &str); 15] = [
+        (
+            |f| f.pids = PidNamespace::Nested,
+            "tracing",
+            Status::Degraded,
+            "--pid=host",
+        ),
         (
             |f| f.landlock_domains = Support::Absent,
             "Landlock",

@@ -27,6 +27,8 @@ const LATER: Duration = Duration::from_secs(1);
 /// message.
 pub fn main() -> io::Result<()> {
     signals::block_all()?;
+    // /proc/self/exe would have it called `exe`.
+    nix::sys::prctl::set_name(c"sandbox-guard")?;
     // Ctrl-C in the terminal is not for the guardian.
     nix::unistd::setsid()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -49,7 +51,9 @@ async fn watch_over(
     let mut overdue: Option<Instant> = None;
     loop {
         let line = tokio::select! {
-            line = lines.next_line() => line?,
+            // A supervisor that dies with an answer unread resets the connection (net/unix/af_unix.c,
+            // unix_release_sock): an error here is its end too.
+            line = lines.next_line() => line.unwrap_or(None),
             () = until(overdue) => {
                 overdue = None;
                 ward.keep_deadline(&answers).await;
