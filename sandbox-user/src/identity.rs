@@ -286,6 +286,11 @@ impl Accounts for SystemAccounts {
     }
 }
 
+/// Whether this process has more rights than its caller, by a set-user-ID or set-group-ID bit.
+pub fn is_setuid() -> bool {
+    Uid::current() != Uid::effective() || Gid::current() != Gid::effective()
+}
+
 /// Who called, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

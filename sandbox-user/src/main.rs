@@ -4,13 +4,19 @@ use std::process::ExitCode;
 
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
-    host,
+    host, identity,
     say::say,
     spec::RunSpec,
     supervise,
+    sys::rlimits::CallersLimits,
 };
 
 fn main() -> ExitCode {
+    if identity::is_setuid() {
+        say("it is not to be installed setuid: it would lend its rights to everybody; use sudo");
+        return cli::EXIT_FAILURE.into();
+    }
+    let rlimits = CallersLimits::lift();
     let cli = match Cli::parse_arguments(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -20,7 +26,7 @@ fn main() -> ExitCode {
         }
     };
     let status = match cli.command {
-        Command::Run(args) => run(*args),
+        Command::Run(args) => run(*args, rlimits),
         Command::Check(args) => host::check(&args),
         Command::Guardian => supervise::guardian::main().map(|()| 0).map_err(Into::into),
     };
@@ -32,8 +38,8 @@ fn main() -> ExitCode {
         .into()
 }
 
-fn run(args: RunArgs) -> Result<u8, Box<dyn std::error::Error>> {
+fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::Error>> {
     let metadata = supervise::with_callers_rights(|| args.metadata())??;
     let spec = RunSpec::from_args(args, metadata)?;
-    Ok(supervise::foreground(spec)?.status)
+    Ok(supervise::foreground(spec, rlimits)?.status)
 }

@@ -69,6 +69,8 @@ pub struct RunSpec {
     pub record: Option<RecordDestination>,
     /// When stderr gets the completion notes.
     pub notes: NotesPolicy,
+    /// What the shell is to run in the end, with the record on its stdin.
+    pub on_complete: Option<String>,
     /// Whether the record says where the time went.
     pub timings: Timings,
 }
@@ -239,6 +241,7 @@ mod tests {
             stderr: Output::File(PathBuf::from(OsString::from_vec(b"/tmp/\xfe".to_vec()))),
             record: Some(RecordDestination::File("/tmp/record.json".into())),
             notes: NotesPolicy::Always,
+            on_complete: None,
             timings: Timings::Include,
         }
     }

@@ -116,15 +116,21 @@ impl fmt::Display for Leftovers {
     }
 }
 
-/// The programs and maps that all runs share stay pinned: `sandbox/<abi>/<object>`, with a folder
-/// `untraced` where they were loaded while fentry was off.
+/// The programs and maps that all runs share stay pinned: `sandbox/<16 hex digits>/<object>`, with a
+/// folder `untraced` where they were loaded while fentry was off.
 fn is_shared(pin: &Path) -> bool {
     let Ok(inside) = pin.strip_prefix(PINS) else {
         return false;
     };
-    let depth = inside.components().count();
-    let is_object = !pin.is_dir() || inside.ends_with("untraced");
-    inside.starts_with("sandbox") && depth <= 3 && (depth < 3 || is_object)
+    let names: Vec<&str> = inside.iter().filter_map(|name| name.to_str()).collect();
+    let is_stamp =
+        |name: &str| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match names[..] {
+        ["sandbox"] => true,
+        ["sandbox", stamp] => is_stamp(stamp),
+        ["sandbox", stamp, object] => is_stamp(stamp) && (!pin.is_dir() || object == "untraced"),
+        _ => false,
+    }
 }
 
 /// Processes that could be ours. On a systemd guest the manager starts some of its own at any time,

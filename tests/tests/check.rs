@@ -108,6 +108,12 @@ fn clean_removes_the_shared_programs_and_keeps_those_of_a_live_run() {
         "{cleaned}"
     );
     assert_eq!(pins(), 0, "{cleaned}");
+    let again = scene.bash("sandbox check --clean").expect(0);
+    assert!(
+        !again.out().contains("removed"),
+        "there was nothing: {again}"
+    );
+    assert_eq!(pins(), 0, "{again}");
 }
 
 #[test]

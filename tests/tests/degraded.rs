@@ -259,3 +259,19 @@ fn unpinning_the_programs_under_a_run_neither_breaks_it_nor_the_next() {
         "{record}"
     );
 }
+
+#[test]
+fn in_a_pid_namespace_of_its_own_it_takes_no_pid_for_another() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "unshare --pid --fork --mount-proc sandbox run --user ana --record record.json \
+         --timeout 1s --grace 0 -- victim ignore-term",
+    );
+    assert_eq!(said.code(), 137, "{said}");
+    let record = scene.record();
+    assert_eq!(record.reason(), "walltime", "{record}");
+    assert_eq!(record.confidence(), "inferred", "{record}");
+    let degraded = record.at("/tracing/degraded").to_string();
+    assert!(degraded.contains("--pid=host"), "{degraded}");
+}

@@ -390,14 +390,15 @@ fn a_record_that_could_not_take_its_name_is_found_before_the_start() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_is_told_and_kills_nobody() {
+fn a_limit_on_the_size_of_files_is_the_analysiss_and_not_the_records() {
     let _guest = Guest::enter();
-    let said = Scene::new().bash(
-        "ulimit -f 0; sandbox run --user ana --record r.json -- true | cat; \
-         echo ${PIPESTATUS[0]}; ls -A",
+    let scene = Scene::new();
+    let said = scene.bash(
+        "(ulimit -f 0; sandbox run --user ana --record record.json -- dd if=/dev/zero of=big count=1)",
     );
-    assert_eq!(said.out(), "125", "{said}");
-    assert!(said.err().contains("File too large"), "{said}");
+    assert_eq!(said.code(), 153, "{said}");
+    let record = scene.record();
+    assert_eq!(record.text("/exit/signal_name"), "SIGXFSZ", "{record}");
 }
 
 #[test]
@@ -427,4 +428,59 @@ fn an_analysis_can_neither_forge_nor_destroy_its_record() {
         .into_iter()
         .filter(|name| name.starts_with(".sandbox-"));
     assert_eq!(drafts.count(), 0);
+}
+
+#[test]
+fn a_descriptor_that_is_not_the_callers_to_write_to_is_refused_before_the_start() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    for fd in 3..12 {
+        let said = scene.bash(&format!(
+            "sandbox run --user ana --record fd:{fd} -- touch started"
+        ));
+        assert_eq!(said.code(), 125, "{fd}: {said}");
+        assert!(said.err().contains(&format!("fd:{fd}")), "{said}");
+    }
+    let read_only = "sandbox run --user ana --record fd:9 -- touch started 9</etc/passwd";
+    assert_eq!(scene.bash(read_only).code(), 125);
+    assert!(!scene.path("started").exists());
+}
+
+#[test]
+fn an_output_that_nobody_reads_is_refused_and_not_waited_for() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said =
+        scene.bash("mkfifo fifo; chmod 666 fifo; sandbox run --user ana --stdout fifo -- true");
+    assert_eq!(said.code(), 125, "{said}");
+    assert!(said.err().contains("fifo"), "{said}");
+}
+
+#[test]
+fn a_record_may_go_where_it_can_be_written_and_not_read_and_have_a_long_name() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let name = format!("{}.json", "r".repeat(250));
+    let said = scene.bash(&format!(
+        "mkdir dir; chown ana dir; chmod 300 dir; \
+         sudo -u ana sudo sandbox run --record dir/{name} -- true",
+    ));
+    assert_eq!(said.code(), 0, "{said}");
+    let record = sandbox_tests::Record::parse(&scene.read(&format!("dir/{name}")));
+    assert_eq!(record.reason(), "completed", "{record}");
+}
+
+#[test]
+fn a_setuid_copy_lends_its_rights_to_nobody() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        // /tmp honours no such bit.
+        "cp \"$SANDBOX\" /usr/local/bin/copy && chmod 4755 /usr/local/bin/copy && \
+         setpriv --reuid ana --regid ana --clear-groups copy run --record /etc/pwn.json -- true; \
+         status=$?; rm /usr/local/bin/copy; exit $status",
+    );
+    assert_eq!(said.code(), 125, "{said}");
+    assert!(said.err().contains("setuid"), "{said}");
+    assert!(!std::path::Path::new("/etc/pwn.json").exists());
 }

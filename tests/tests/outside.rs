@@ -158,3 +158,43 @@ finally:
         )]);
     }
 }
+
+#[test]
+fn a_signal_that_main_ignores_is_in_kills_as_not_delivered() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["ignore-term"]);
+    let pid = running.ready();
+    let ignored = Outsider::signals(pid, Signal::SIGTERM);
+    let _killer = Outsider::signals(pid, Signal::SIGKILL);
+    let record = running.finish().ended(137, "external_kill", "same");
+    let kill = record.kills().iter().find(|kill| kill["signal"] == 15);
+    assert_has(
+        kill.expect("it is in kills"),
+        &json!({
+            "cause": "process", "delivered": false,
+            "victim": {"pid": pid, "is_main": true}, "sender": ignored.as_sender(),
+        }),
+    );
+}
+
+#[test]
+fn of_two_signals_that_main_handles_both_are_in_kills() {
+    let _guest = Guest::enter();
+    let script = "n=0; trap 'n=$((n+1)); echo got $n; [ $n = 1 ] || exit 4' TERM; \
+                  echo ready $$; while :; do sleep 0.05; done";
+    let running = Sandbox::new().start(["bash", "-c", script]);
+    let pid = running.ready();
+    let first = Outsider::signals(pid, Signal::SIGTERM);
+    assert_eq!(running.line("got "), "1");
+    let second = Outsider::signals(pid, Signal::SIGTERM);
+    let record = running.finish().ended(4, "exit_code", "none");
+    for outsider in [first, second] {
+        let sender = outsider.as_sender();
+        let of_it = |kill: &&serde_json::Value| kill["sender"]["pid"] == sender["pid"];
+        let kill = record.kills().iter().find(of_it);
+        assert_has(
+            kill.unwrap_or_else(|| panic!("{sender} is not in kills: {record}")),
+            &json!({"signal": 15, "delivered": true, "victim": {"is_main": true}}),
+        );
+    }
+}

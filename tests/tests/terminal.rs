@@ -281,3 +281,22 @@ equal(record()["termination"]["reason"], "exit_code")
 "#,
     );
 }
+
+#[test]
+fn an_analysis_cannot_type_into_its_callers_terminal() {
+    let _guest = Guest::enter();
+    at_a_terminal(
+        r#"
+t = Terminal(*RUN, "--", "python3", "-c", """
+import fcntl, termios
+try:
+    fcntl.ioctl(0, termios.TIOCSTI, b'x')
+    print('typed')
+except OSError as error:
+    print('refused', error.errno)
+""")
+t.expect(r"refused (1|5)\b")
+equal(t.status(), 0)
+"#,
+    );
+}

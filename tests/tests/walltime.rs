@@ -180,3 +180,18 @@ fn a_warning_comes_before_the_deadline_and_leaves_the_ending_to_main() {
         "which sandbox had sent as a warning or passed on",
     ]);
 }
+
+#[test]
+fn a_crowd_is_asked_to_end_before_it_is_killed() {
+    let _guest = Guest::enter();
+    let script = "trap 'echo told; exit 0' TERM; \
+                  for i in $(seq 300); do sleep 98765 & done; echo ready $$; \
+                  while :; do wait; done";
+    let running = Sandbox::new()
+        .options(["--pids", "none", "--timeout", "20s", "--grace", "10s"])
+        .start(["bash", "-c", script]);
+    let _ready = running.ready();
+    let outcome = running.finish();
+    let _record = outcome.ended(124, "walltime", "more_time");
+    assert!(outcome.stdout.contains("told"), "{}", outcome.stdout);
+}

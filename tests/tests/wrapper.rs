@@ -406,3 +406,23 @@ fn the_sockets_of_the_hosts_managers_are_hidden_and_resolving_names_still_works(
         )
         .expect(0);
 }
+
+#[test]
+fn the_callers_limits_are_the_analysiss_and_do_not_keep_sandbox_from_its_work() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "ulimit -n 20 -s 64 -t 1 -f 1; \
+         sandbox run --user ana --record record.json --cpus none -- bash -c 'ulimit -n -s -t -f; while :; do :; done'",
+    );
+    assert_eq!(said.code(), 137, "{said}");
+    let seen: Vec<String> = said
+        .out()
+        .lines()
+        .filter_map(|line| line.split_whitespace().last().map(str::to_owned))
+        .collect();
+    assert_eq!(seen, ["20", "64", "1", "1"], "{said}");
+    let record = scene.record();
+    assert_eq!(record.reason(), "cputime", "{record}");
+    assert_eq!(record.confidence(), "exact", "{record}");
+}

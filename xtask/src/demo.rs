@@ -92,6 +92,13 @@ fn on_this_machine() -> Result<ExitCode> {
     let folder = std::env::temp_dir().join(format!("sandbox-demo-{}", std::process::id()));
     workspace::make_dir(&folder)?;
     workspace::write(&folder.join("analysis.py"), ANALYSIS)?;
+    let sudo_uid = std::env::var("SUDO_UID").ok();
+    if let Some(uid) = &sudo_uid {
+        // Under sudo analysis and record are of who called it.
+        let uid = uid.parse().context("SUDO_UID is not a number")?;
+        std::os::unix::fs::chown(&folder, Some(uid), None)
+            .with_context(|| format!("could not give {} away", folder.display()))?;
+    }
     let programs = vm::guest_binaries()?;
     let (_, sandbox) = programs
         .iter()
@@ -100,11 +107,10 @@ fn on_this_machine() -> Result<ExitCode> {
     let mut path = sandbox.parent().unwrap_or(sandbox).as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    // Under sudo the analysis runs as who called it; plain root has to name somebody.
-    let user = if std::env::var_os("SUDO_UID").is_some() {
-        ""
-    } else {
-        "--user nobody "
+    // Plain root has to name somebody.
+    let user = match sudo_uid {
+        Some(_) => "",
+        None => "--user nobody ",
     };
     let status = Command::new("sh")
         .arg("-c")

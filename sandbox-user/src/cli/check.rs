@@ -6,8 +6,7 @@ use clap::Args;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Exit status: 0 when `sandbox run` will work on this host, 125 otherwise.")]
 pub struct CheckArgs {
-    /// Remove what nothing uses any more: leaves of runs whose owner is gone, pinned eBPF programs
-    /// without a user
+    /// Remove pinned eBPF programs that no run uses
     #[arg(long)]
     clean: bool,
 

@@ -175,6 +175,9 @@ struct OutputArgs {
     /// When to say on stderr what ended it [default: failure]
     #[arg(long, value_name = "always|failure|never", value_parser = argument::text(argument::notes))]
     notes: Option<NotesPolicy>,
+    /// Have /bin/sh run CMD when it is over, as you, with the record on its stdin
+    #[arg(long, value_name = "CMD")]
+    on_complete: Option<String>,
 
     /// Say in the record where the time went
     #[arg(long)]
@@ -354,6 +357,7 @@ impl RunSpec {
             stderr: files.stderr.map_or(Output::Inherit, Output::File),
             record: files.record,
             notes: output.notes.unwrap_or_default(),
+            on_complete: output.on_complete,
             timings: if output.timings {
                 Timings::Include
             } else {

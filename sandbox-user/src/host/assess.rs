@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Bpffs, Btf, Capability, HostFacts, Lockdown, PidNamespace, Support};
+use super::facts::{
+    Bpffs, Btf, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
+};
 use crate::cgroup::{CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide};
 use crate::evidence::Confidence;
 
@@ -126,7 +128,7 @@ fn cgroups(facts: &HostFacts) -> Vec<Finding> {
     findings.push(nsdelegate(&mount, facts.manager));
     findings.extend(local_events(&mount));
     findings.extend(facts.placement.as_ref().map(|placement| match placement {
-        Ok(placement) => place(decide(placement), facts.system_bus),
+        Ok(placement) => place(decide(placement), facts),
         Err(error) => Finding::new("placement", Status::Missing, error, None),
     }));
     findings
@@ -183,13 +185,13 @@ fn local_events(mount: &Mount) -> Option<Finding> {
     ))
 }
 
-fn place(decided: Result<Placement, CgroupError>, system_bus: Support) -> Finding {
+fn place(decided: Result<Placement, CgroupError>, facts: &HostFacts) -> Finding {
     let name = "placement";
     match decided {
         Ok(Placement::OwnUnit(cgroup)) => {
             Finding::ok(name, format!("in {cgroup}, which systemd delegated"))
         }
-        Ok(Placement::Scope) => match system_bus {
+        Ok(Placement::Scope) => match facts.system_bus {
             Support::Present => Finding::ok(name, "in a transient scope of systemd's, one a run"),
             Support::Absent => {
                 let found = "systemd cannot be asked for a scope: nobody answers on /run/dbus/system_bus_socket";
@@ -197,6 +199,11 @@ fn place(decided: Result<Placement, CgroupError>, system_bus: Support) -> Findin
                 Finding::new(name, Status::Missing, found, Some(mend))
             }
         },
+        Ok(Placement::Bare(_)) if facts.root == RootCgroup::Occupied => {
+            let found = "processes sit in the root cgroup of this container: no controller can be enabled below it";
+            let mend = "move them into a cgroup below it first, or start the container with the host's cgroups (docker run --cgroupns=host)";
+            Finding::new(name, Status::Missing, found, Some(mend))
+        }
         Ok(Placement::Bare(cgroup)) => Finding::ok(name, format!("in {cgroup} (no systemd)")),
         Err(error) => Finding::new(name, Status::Missing, error.to_string(), None),
     }

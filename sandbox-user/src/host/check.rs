@@ -44,13 +44,16 @@ impl Colour {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
+    // Before programs are loaded only to see whether they can be, which are not worth a word.
+    let cleaned = (args.cleaning() == Cleaning::Remove).then(remove_pins);
     let mut report = CheckReport::gather(|| match Tracer::open() {
         Ok(tracer) => Ok(tracer.mode()),
         Err(error) => Err(error.to_string()),
     });
     report.remove_orphans();
-    if args.cleaning() == Cleaning::Remove {
-        report.clean(remove_pins);
+    if let Some(cleaned) = cleaned {
+        report.clean(|| cleaned);
+        report.clean(|| remove_pins().map(|(_, problems)| (Vec::new(), problems)));
     }
     let text = match args.output() {
         CheckOutput::Text => report.text(Colour::for_stdout()),

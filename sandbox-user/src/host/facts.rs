@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::HostInfo;
-use crate::cgroup::{Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
+use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,6 +60,34 @@ pub enum Bpffs {
     Mounted,
     /// None.
     NotMounted,
+}
+
+/// Whether leaves with limits can be made below the root that is seen here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootCgroup {
+    /// They can.
+    Open,
+    /// Processes sit in it: in a container, whose root is no root (cgroup-v2.rst, "No Internal
+    /// Process Constraint").
+    Occupied,
+}
+
+impl RootCgroup {
+    fn of(root: &Path) -> Self {
+        let read = |name| std::fs::read_to_string(root.join(name)).unwrap_or_default();
+        // The real root has no type, and may hold processes.
+        let is_real = !root.join("cgroup.type").exists();
+        let enabled = Controller::parse_list(&read("cgroup.subtree_control"));
+        if is_real
+            || Controller::missing_from(&enabled).is_empty()
+            || read("cgroup.procs").is_empty()
+        {
+            Self::Open
+        } else {
+            Self::Occupied
+        }
+    }
 }
 
 /// Which PID namespace `sandbox` is in.
@@ -115,6 +143,8 @@ pub struct HostFacts {
     pub hierarchy: Result<Hierarchy, String>,
     /// Where leaves would go, or why that could not be found out; `None` where there is no mount.
     pub placement: Option<Result<PlacementFacts, String>>,
+    /// Whether processes in the root keep controllers from being enabled below it.
+    pub root: RootCgroup,
     /// Who owns the cgroup tree.
     pub manager: Manager,
     /// Whether the system bus takes connections, over which systemd is asked for a scope.
@@ -160,6 +190,7 @@ impl HostFacts {
             capabilities: status.as_deref().and_then(parse_capabilities),
             placement: mount
                 .map(|mount| PlacementFacts::gather(mount).map_err(|error| error.to_string())),
+            root: mount.map_or(RootCgroup::Open, |mount| RootCgroup::of(&mount.root)),
             manager: Manager::of_host(),
             system_bus: listening(Path::new("/run/dbus/system_bus_socket")),
             cgroup_kill: support(&samples, "cgroup.procs", "cgroup.kill"),

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 pub use assess::{Finding, Status, assess, will_run};
 pub use check::{CheckReport, Colour, check};
-pub use facts::{Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, Support};
+pub use facts::{
+    Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
+};
 pub use recover::{Recovered, recover};
 
 /// Why there is no kernel side in a container, and what to do about it.

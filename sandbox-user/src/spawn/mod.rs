@@ -23,6 +23,7 @@ use crate::sys::clone;
 use crate::sys::creds::guard_memory;
 use crate::sys::pidfd::{self, Patience, Reap, Stat};
 use crate::sys::program::Progress;
+use crate::sys::rlimits::ResourceLimit;
 
 pub use crate::sys::clone::Launch;
 
@@ -82,6 +83,8 @@ pub struct SpawnSpec<'a> {
     pub terminal: Terminal,
     /// Signals that stay ignored, such as nohup's SIGHUP; every other disposition is the default.
     pub ignored_signals: Vec<i32>,
+    /// The caller's limits, where this process has lifted its own.
+    pub rlimits: &'a [ResourceLimit],
 }
 
 /// A started analysis. Its exec has succeeded, or was past its point of no return.
@@ -274,6 +277,7 @@ mod tests {
                 oom_score_adj: 500,
                 terminal: Terminal::Shared,
                 ignored_signals: Vec::new(),
+                rlimits: &[],
             });
             let kind = started
                 .map(|_| ())

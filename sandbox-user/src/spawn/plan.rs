@@ -67,6 +67,9 @@ pub(super) fn prepare(spec: &SpawnSpec<'_>) -> Result<Plan, SetupFailure> {
         from: fd.as_raw_fd(),
         to: *to,
     }));
+    steps.push(Step::RestoreLimits {
+        limits: spec.rlimits.to_vec(),
+    });
     steps.extend([Step::CloseOnExec, Step::UnblockSignals]);
 
     Ok(Plan {
@@ -96,8 +99,18 @@ fn identity(spec: &SpawnSpec<'_>) -> Vec<Step> {
         if knows_domains() {
             steps.push(Step::OwnDomain);
         }
+        if spec.terminal == Terminal::Shared && may_type() {
+            steps.push(Step::ForbidTyping);
+        }
     }
     steps
+}
+
+/// Whether the kernel lets a process type into its terminal (`dev.tty.legacy_tiocsti`, from 6.2 on;
+/// before, it does).
+fn may_type() -> bool {
+    std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti")
+        .map_or(true, |text| text.trim() != "0")
 }
 
 fn has_groups(groups: &[u32]) -> bool {

@@ -6,12 +6,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::on_complete::OnComplete;
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
     limits::{EffectiveLimits, EnclosingLimits},
     record::{RunContext, User},
     spec::RunSpec,
+    sys::creds::FileIdentity,
 };
 
 /// A run that is about to start.
@@ -21,6 +23,8 @@ pub(super) struct Docket {
     pub(super) spec: RunSpec,
     /// Whom it runs as.
     pub(super) user: User,
+    /// Who asked for it: whose rights the record is written with.
+    pub(super) caller: FileIdentity,
     /// Where.
     pub(super) host: HostInfo,
     /// When it was asked for.
@@ -77,6 +81,15 @@ impl TraceDocket {
 }
 
 impl Docket {
+    /// What is to be run in the end, if anything.
+    pub(super) fn on_complete(&self) -> Option<OnComplete<'_>> {
+        let command = self.spec.on_complete.as_deref()?;
+        Some(OnComplete {
+            command,
+            caller: &self.caller,
+        })
+    }
+
     /// What the record says of a run apart from how it went.
     pub(super) fn context(&self, ended_at: Timestamp) -> RunContext {
         RunContext {

@@ -72,7 +72,7 @@ enum Stage {
 /// Passes on some events; returns whether more may be waiting.
 pub(super) fn take_events(ring: &mut Ring, ended: &mut Ended) -> bool {
     ring.drain(AT_A_TIME, |event| match event {
-        Ok(event) => ended.processes.take(&event),
+        Ok(event) => ended.take(&event),
         Err(error) => ended.degraded.push(error.to_string()),
     })
 }
@@ -393,7 +393,7 @@ impl<'a> Running<'a> {
                     | EventKind::Exit { .. }
                     | EventKind::Signal(_) => {}
                 }
-                ended.processes.take(&event);
+                ended.take(&event);
             }
             Err(error) => ended.degraded.push(error.to_string()),
         });

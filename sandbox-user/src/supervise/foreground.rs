@@ -26,6 +26,7 @@ use crate::{
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::RunSpec,
     stdio::Outputs,
+    sys::rlimits::CallersLimits,
     trace::{Ring, Tracer},
 };
 
@@ -41,12 +42,12 @@ pub struct Outcome {
     pub status: u8,
 }
 
-/// Runs an analysis to its end.
+/// Runs an analysis to its end, under the caller's limits.
 ///
 /// # Errors
 /// Where the request cannot be carried out on this host at all, so that no record was begun. Later
 /// failures are in the record, as `setup_failed`.
-pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
+pub fn foreground(spec: RunSpec, rlimits: CallersLimits) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
     let caller = Caller::current()?;
     // Before anything of our own is open, which `fd:N` could mean.
@@ -56,7 +57,13 @@ pub fn foreground(spec: RunSpec) -> Result<Outcome, RunError> {
         .enable_all()
         .build()
         .map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, caller, record_file, accepted_at))
+    let request = Request {
+        spec,
+        caller,
+        rlimits,
+        accepted_at,
+    };
+    runtime.block_on(run(request, record_file))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -67,6 +74,7 @@ struct Made {
     ring: Option<Ring>,
     guardian: Option<Guardian>,
     place: Option<Place>,
+    rlimits: CallersLimits,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -79,12 +87,21 @@ impl Made {
     }
 }
 
-async fn run(
+/// What is asked for, by whom.
+struct Request {
     spec: RunSpec,
     caller: Caller,
-    mut record_file: Option<RecordFile>,
+    rlimits: CallersLimits,
     accepted_at: Timestamp,
-) -> Result<Outcome, RunError> {
+}
+
+async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Outcome, RunError> {
+    let Request {
+        spec,
+        caller,
+        rlimits,
+        accepted_at,
+    } = request;
     let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
     let began = Instant::now();
     // From here on there is something that could be left behind.
@@ -107,6 +124,7 @@ async fn run(
     let mut made = Made {
         docket: Docket {
             user,
+            caller: prepare::recorder(&caller),
             host: HostInfo::gather(&Proc::default()),
             accepted_at,
             clock: clock::anchor(),
@@ -117,7 +135,7 @@ async fn run(
             before: Default::default(),
             ancestors_before: Vec::new(),
             host_oom_kills_before: prepare::host_oom_kills(),
-            rlimit_cpu_seconds: prepare::rlimit_cpu_seconds(),
+            rlimit_cpu_seconds: rlimits.cpu_seconds(),
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
             degraded: degraded.into_iter().collect(),
@@ -128,6 +146,7 @@ async fn run(
         ring: None,
         guardian: None,
         place: None,
+        rlimits,
         timings: BTreeMap::new(),
         lap: began,
     };
@@ -185,6 +204,9 @@ async fn run(
         guardian.dismiss();
     }
     say_notes(made.docket.spec.notes, &record);
+    if let Some(on_complete) = made.docket.on_complete() {
+        on_complete.run(&record, Some(&signals)).await;
+    }
     let status = match recorded {
         Ok(()) => record::exit_status(&record),
         Err(error) => {
@@ -338,6 +360,7 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: prepare::ignored_signals(),
+        rlimits: made.rlimits.as_slice(),
     };
     let mut spawned = spawn::spawn(&start);
     if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {

@@ -7,9 +7,9 @@ use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
-        IntentReason, OwnAction, Process, SetupFailure, WaitStatus,
+        IntentReason, OwnAction, Process, SetupFailure, Signal, WaitStatus,
     },
-    trace::{MainProcess, Snapshot, Tracer},
+    trace::{Event, EventKind, MainProcess, Snapshot, Tracer},
 };
 
 /// What stands for brackets without room among the misses by program.
@@ -34,6 +34,9 @@ pub(super) struct Ended {
     pub(super) left_over: Option<u64>,
     /// The highest seen of what cannot be reclaimed, bytes.
     pub(super) memory_needed_bytes: Option<u64>,
+    /// Signals to main from outside, as the ring had them: also those that were not delivered, and those
+    /// that it got again. The first few of them: detail, which no verdict rests on.
+    pub(super) signals_to_main: Vec<Signal>,
     /// Who was in the run.
     pub(super) processes: ProcessTable,
     /// Who had left the leaf and was not seen dead in the end, by pid and start time.
@@ -42,7 +45,24 @@ pub(super) struct Ended {
     pub(super) degraded: Vec<String>,
 }
 
+/// How many signals to main are kept beside those in the maps.
+const SIGNALS_TO_MAIN: usize = 16;
+
 impl Ended {
+    /// Takes in an event of the ring.
+    pub(super) fn take(&mut self, event: &Event) {
+        if let EventKind::Signal(signal) = &event.kind
+            && signal.victim_is_main
+            && !signal.sender_in_leaf
+            && signal.oom.is_none()
+            && signal.cgroup_kill.is_none()
+            && self.signals_to_main.len() < SIGNALS_TO_MAIN
+        {
+            self.signals_to_main.push(signal.clone());
+        }
+        self.processes.take(event);
+    }
+
     /// Declares why the runner is about to signal members, before it does: where the kernel side sees
     /// it, and among its own actions. Where the kernel side does not take it, the verdict rests on
     /// the action's time and the sender.
@@ -143,6 +163,7 @@ pub(super) fn gather(
         .as_ref()
         .map(|snapshot| snapshot.signals.clone())
         .unwrap_or_default();
+    add_detail(&mut signals, docket, &mut ended.signals_to_main);
     ended.processes.name(&mut signals);
     if blind {
         for signal in &mut signals {
@@ -209,6 +230,18 @@ pub(super) fn gather(
         stats,
         missed,
     }
+}
+
+/// Adds what the ring alone had of the signals to main.
+fn add_detail(signals: &mut Vec<Signal>, docket: &Docket, seen: &mut Vec<Signal>) {
+    let by_us = |signal: &Signal| docket.runner_pids.contains(&signal.sender.pid);
+    for signal in seen.drain(..).filter(|signal| !by_us(signal)) {
+        let is_it = |known: &Signal| (known.at_ns, known.signal) == (signal.at_ns, signal.signal);
+        if !signals.iter().any(is_it) {
+            signals.push(signal);
+        }
+    }
+    signals.sort_by_key(|signal| signal.at_ns);
 }
 
 /// When main was executed. Where the kernel side saw main, and skipped nothing, its event alone says

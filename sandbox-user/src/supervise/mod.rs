@@ -13,6 +13,7 @@ mod event_loop;
 mod foreground;
 mod gather;
 pub mod guardian;
+mod on_complete;
 mod prepare;
 mod processes;
 mod reaper;

@@ -11,8 +11,6 @@ use std::{
     path::Path,
 };
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use super::{record_error::RecordError, record_file::RecordFile};
 use crate::{
     cgroup::CgroupError,
@@ -108,7 +106,7 @@ pub(super) fn identify(spec: &RunSpec, caller: &Caller) -> Result<(Identity, Out
 }
 
 /// With whose rights the record is written: the user's who called sudo, else the caller's own.
-fn recorder(caller: &Caller) -> FileIdentity {
+pub(super) fn recorder(caller: &Caller) -> FileIdentity {
     let own = FileIdentity {
         uid: caller.euid,
         gid: caller.gid,
@@ -207,14 +205,6 @@ pub(super) fn ignored_signals() -> Vec<i32> {
                 .collect()
         })
         .unwrap_or_default()
-}
-
-/// RLIMIT_CPU, soft and hard, seconds; `None` = infinity.
-pub(super) fn rlimit_cpu_seconds() -> (Option<u64>, Option<u64>) {
-    let finite = |value| (value != nix::libc::RLIM_INFINITY).then_some(value);
-    getrlimit(Resource::RLIMIT_CPU)
-        .map(|(soft, hard)| (finite(soft), finite(hard)))
-        .unwrap_or((None, None))
 }
 
 /// `oom_kill` of /proc/vmstat: OOM kills of the whole host since boot.

@@ -85,12 +85,12 @@ impl RecordFile {
                 descriptor(1, stdout.map(File::from))
             }
             RecordDestination::Fd(fd) => {
-                descriptor(*fd, crate::sys::fd::duplicate(*fd).map(File::from))
+                descriptor(*fd, crate::sys::fd::inherited(*fd).map(File::from))
             }
             RecordDestination::File(path) => {
                 with_file_identity(caller, || match Resolved::of(path)? {
                     Resolved::Descriptor(fd) => Ok(Self {
-                        file: crate::sys::fd::duplicate(fd)?.into(),
+                        file: crate::sys::fd::inherited(fd)?.into(),
                         target: Target::Stream {
                             name: path.display().to_string(),
                         },

@@ -8,12 +8,12 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// A close-on-exec duplicate of a descriptor that the caller of `sandbox` left open for writing under
-/// this number. See F_DUPFD_CLOEXEC in fcntl(2).
+/// this number.
 ///
 /// # Errors
 /// EBADF where nothing is open there, or only for reading, or a descriptor of our own: those are
 /// close-on-exec, and an inherited one never is.
-pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     let get = |command| {
         // SAFETY: takes numbers only; a number that is not open is an error.
         match unsafe { libc::fcntl(number, command) } {
@@ -26,7 +26,12 @@ pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
     if is_ours || is_read_only {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: as above.
+    duplicate(number)
+}
+
+/// A duplicate above 2, close-on-exec. See F_DUPFD_CLOEXEC in fcntl(2).
+pub(super) fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only; a number that is not open is an error.
     let fd: RawFd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
     if fd < 0 {
         return Err(io::Error::last_os_error());

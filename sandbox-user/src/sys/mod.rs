@@ -18,7 +18,9 @@ pub mod fd;
 pub mod pidfd;
 pub mod program;
 pub mod readiness;
+pub mod rlimits;
 pub mod step;
+mod terminal_input;
 
 use std::ffi::c_long;
 use std::io;

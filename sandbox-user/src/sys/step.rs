@@ -10,6 +10,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::ptr::null;
 
+use super::rlimits::ResourceLimit;
 use super::{Errno, check};
 
 /// A file system that is mounted fresh for the run.
@@ -109,6 +110,8 @@ pub enum Step {
     /// A Landlock domain of its own: its members cannot trace, enter or signal processes outside of
     /// it, the same user's included. Needs no_new_privs, or root.
     OwnDomain,
+    /// Forbids typing into the caller's terminal. Needs no_new_privs.
+    ForbidTyping,
     /// chdir(2).
     ChangeDirectory {
         /// Where to.
@@ -120,6 +123,11 @@ pub enum Step {
         from: RawFd,
         /// 0, 1 or 2.
         to: RawFd,
+    },
+    /// Puts the caller's limits back, which `sandbox` had lifted for itself.
+    RestoreLimits {
+        /// All that were lifted.
+        limits: Vec<ResourceLimit>,
     },
     /// close_range(2): everything above 2 goes at exec.
     CloseOnExec,
@@ -182,6 +190,8 @@ impl Step {
                 Self::DropCapabilities => drop_capabilities(),
                 Self::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
                 Self::OwnDomain => own_domain(),
+                Self::ForbidTyping => super::terminal_input::forbid(),
+                Self::RestoreLimits { limits } => limits.iter().try_for_each(|limit| limit.set()),
                 Self::ChangeDirectory { to } => {
                     check(libc::syscall(libc::SYS_chdir, to.as_ptr())).map(drop)
                 }
@@ -436,6 +446,8 @@ impl fmt::Display for Step {
             Self::DropCapabilities => f.write_str("drop all capabilities"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::OwnDomain => f.write_str("enter a Landlock domain"),
+            Self::ForbidTyping => f.write_str("forbid typing into the terminal (seccomp)"),
+            Self::RestoreLimits { .. } => f.write_str("put the caller's resource limits back"),
             Self::ChangeDirectory { to } => {
                 write!(
                     f,

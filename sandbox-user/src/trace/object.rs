@@ -300,8 +300,7 @@ pub(super) fn private_dir() -> PinDir {
     PinDir(Path::new(PINS).join(format!("private-{}", std::process::id())))
 }
 
-/// Mounts bpffs where it is not, makes the directory of pins, and clears away what a loader that
-/// died midway left in it.
+/// Mounts bpffs where it is not, makes the directory of pins, and clears it of what was abandoned.
 fn prepare_pins() -> Result<(), TraceError> {
     let failed = |path: &Path, source: io::Error| TraceError::Io {
         path: path.display().to_string(),
@@ -323,9 +322,25 @@ fn prepare_pins() -> Result<(), TraceError> {
     }
     let pins = Path::new(PINS);
     fs::create_dir_all(pins).map_err(|source| failed(pins, source))?;
-    for dir in PinDir::all().map_err(|source| failed(pins, source))? {
+    remove_abandoned()
+}
+
+/// Removes what a loader, or a run that logs, left where it was killed.
+///
+/// # Errors
+/// Where it cannot be listed or removed.
+pub(super) fn remove_abandoned() -> Result<(), TraceError> {
+    let failed = |path: &Path, source: io::Error| TraceError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    for dir in PinDir::all().map_err(|source| failed(Path::new(PINS), source))? {
         if dir.maker().is_some() && !dir.is_being_made() {
-            dir.remove().map_err(|source| failed(dir.path(), source))?;
+            match dir.remove() {
+                // Another run was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|source| failed(dir.path(), source))?,
+            }
         }
     }
     Ok(())

@@ -42,6 +42,7 @@ fn good() -> HostFacts {
         btf: Btf::Readable,
         bpffs: Bpffs::Mounted,
         lockdown: Some(Lockdown::None),
+        root: RootCgroup::Open,
         pids: PidNamespace::First,
         landlock_domains: Support::Present,
     }
@@ -65,7 +66,20 @@ fn a_good_host_has_no_trouble() {
 #[test]
 fn each_lack_is_one_finding_that_says_how_to_mend_it() {
     type Change = fn(&mut HostFacts);
-    let table: [(Change, &str, Status, &str); 15] = [
+    let table: [(Change, &str, Status, &str); 16] = [
+        (
+            |f| {
+                f.root = RootCgroup::Occupied;
+                f.placement = Some(Ok(PlacementFacts {
+                    manager: Manager::None,
+                    unit: None,
+                    inside_leaf: None,
+                }));
+            },
+            "placement",
+            Status::Missing,
+            "--cgroupns=host",
+        ),
         (
             |f| f.pids = PidNamespace::Nested,
             "tracing",

@@ -206,6 +206,9 @@ impl Ward {
         })
         .await;
         say_notes(docket.spec.notes, &record);
+        if let Some(on_complete) = docket.on_complete() {
+            on_complete.run(&record, None).await;
+        }
         recorded.map_err(io::Error::other)
     }
 
@@ -223,10 +226,14 @@ impl Ward {
             Some(file) => file.finish(&record).map_err(io::Error::other),
             None => Ok(()),
         };
-        if let Some(docket) = &self.docket {
+        let docket = self.docket.take();
+        if let Some(docket) = &docket {
             say_notes(docket.spec.notes, &record);
         }
         let cleared = self.clear().await;
+        if let Some(on_complete) = docket.as_ref().and_then(Docket::on_complete) {
+            on_complete.run(&record, None).await;
+        }
         recorded.and(cleared)
     }
 

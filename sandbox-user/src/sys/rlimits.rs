@@ -1,0 +1,145 @@
+//! The caller's resource limits: the analysis's, and not those of `sandbox` itself.
+//!
+//! A `ulimit -t 1` or `ulimit -n 20` is meant for the analysis. Were the runner and its guardian under
+//! it, they could be killed before it, or have no descriptor left to watch it with: they lift theirs
+//! before anything else, and the child puts back what the caller had. See getrlimit(2).
+
+use std::ptr::null_mut;
+
+use super::{Errno, check};
+
+/// What may keep the runner from its work. RLIMIT_NPROC and RLIMIT_MEMLOCK do not count for root.
+const LIFTED: [u32; 6] = [
+    libc::RLIMIT_CPU,
+    libc::RLIMIT_FSIZE,
+    libc::RLIMIT_DATA,
+    libc::RLIMIT_STACK,
+    libc::RLIMIT_NOFILE,
+    libc::RLIMIT_AS,
+];
+/// As many descriptors as are had; it may not be without end (`fs.nr_open`).
+const NOFILE: u64 = 65_536;
+const INFINITY: u64 = u64::MAX;
+
+/// One of the caller's limits: `struct rlimit64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourceLimit {
+    resource: u32,
+    soft: u64,
+    hard: u64,
+}
+
+/// The limits that the caller has for what is lifted here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallersLimits(Vec<ResourceLimit>);
+
+impl CallersLimits {
+    /// Lifts this process's limits, and says what they were. Where that is not allowed they stay:
+    /// who is not root is refused soon.
+    pub fn lift() -> Self {
+        let mut found = Self::default();
+        for resource in LIFTED {
+            let Ok(limit) = ResourceLimit::get(resource) else {
+                continue;
+            };
+            let highest = match resource {
+                libc::RLIMIT_NOFILE => limit.hard.max(NOFILE),
+                _ => INFINITY,
+            };
+            found.0.push(limit);
+            let lifted = ResourceLimit {
+                soft: highest,
+                hard: highest,
+                ..limit
+            };
+            // SAFETY: changes this process's own limits, upwards.
+            let _ = unsafe { lifted.set() };
+        }
+        found
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[ResourceLimit] {
+        &self.0
+    }
+
+    /// RLIMIT_CPU, soft and hard, seconds; `None` = infinity.
+    pub fn cpu_seconds(&self) -> (Option<u64>, Option<u64>) {
+        let finite = |value| (value != INFINITY).then_some(value);
+        self.0
+            .iter()
+            .find(|limit| limit.resource == libc::RLIMIT_CPU)
+            .map_or((None, None), |limit| {
+                (finite(limit.soft), finite(limit.hard))
+            })
+    }
+}
+
+impl ResourceLimit {
+    fn get(resource: u32) -> Result<Self, Errno> {
+        let mut pair = [0_u64; 2];
+        // SAFETY: the kernel writes a `struct rlimit64`, two u64, to `pair`; nothing is set.
+        unsafe {
+            check(libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                resource,
+                null_mut::<u64>(),
+                pair.as_mut_ptr(),
+            ))?;
+        }
+        let [soft, hard] = pair;
+        Ok(Self {
+            resource,
+            soft,
+            hard,
+        })
+    }
+
+    /// Gives the calling process this limit.
+    ///
+    /// # Safety
+    /// A signal-safe system call; but what the process does next may fail, or end it.
+    pub(super) unsafe fn set(&self) -> Result<(), Errno> {
+        let pair = [self.soft, self.hard];
+        // SAFETY: the kernel reads a `struct rlimit64`, two u64, from `pair`.
+        unsafe {
+            check(libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                self.resource,
+                pair.as_ptr(),
+                null_mut::<u64>(),
+            ))
+            .map(drop)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_limit_is_told_in_seconds_and_infinity_is_none() {
+        let of = |soft, hard| {
+            CallersLimits(vec![ResourceLimit {
+                resource: libc::RLIMIT_CPU,
+                soft,
+                hard,
+            }])
+            .cpu_seconds()
+        };
+        assert_eq!(of(1, 2), (Some(1), Some(2)));
+        assert_eq!(of(INFINITY, INFINITY), (None, None));
+        assert_eq!(CallersLimits::default().cpu_seconds(), (None, None));
+    }
+
+    #[test]
+    fn what_is_set_is_what_is_read_back() {
+        let now = ResourceLimit::get(libc::RLIMIT_NOFILE).expect("it can be read");
+        // SAFETY: it stays as it is.
+        unsafe { now.set() }.expect("it may stay as it is");
+        assert_eq!(ResourceLimit::get(libc::RLIMIT_NOFILE), Ok(now));
+    }
+}

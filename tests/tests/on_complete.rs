@@ -1,0 +1,64 @@
+//! `--on-complete`: a command of the caller's that gets the record in the end.
+
+use sandbox_tests::{Guest, Record, Scene, wait};
+
+#[test]
+fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "sudo -u ana sudo sandbox run --notes never --record record.json \
+         --on-complete 'id -un; echo $HOME; cat /proc/self/cgroup; cat >got.json' -- bash -c 'exit 3'",
+    );
+    assert_eq!(said.code(), 3, "{said}");
+    // stdout is the analysis's.
+    assert_eq!(said.out(), "", "{said}");
+    let err = said.err();
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines, ["ana", "/home/ana", "0::/"], "{said}");
+    let (got, record) = (Record::parse(&scene.read("got.json")), scene.record());
+    assert_eq!(got.to_string(), record.to_string());
+}
+
+#[test]
+fn its_failure_is_said_and_is_not_the_runs() {
+    let _guest = Guest::enter();
+    let said = Scene::new().bash("sandbox run --user ana --on-complete 'exit 9' -- true");
+    assert_eq!(said.code(), 0, "{said}");
+    assert!(
+        said.err()
+            .contains("--on-complete: exit 9 ended with exit status: 9"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_signal_ends_it() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "sandbox run --user ana --on-complete 'echo up >up; exec sleep 98765' -- true & \
+         until [ -s up ]; do sleep 0.05; done; kill -TERM $!; wait $!",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    assert!(said.err().contains("signal: 15"), "{said}");
+}
+
+#[test]
+fn the_guardian_runs_it_where_sandbox_was_killed() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "sandbox run --user ana --on-complete 'cat >got.json' -- bash -c 'echo up >up; exec sleep 98765' & \
+         until [ -s up ]; do sleep 0.05; done; kill -KILL $!; wait $!",
+    );
+    assert_eq!(said.code(), 137, "{said}");
+    let record = wait::for_some("the guardian to run it", || {
+        let text = scene
+            .files()
+            .contains("got.json")
+            .then(|| scene.read("got.json"))?;
+        text.ends_with("}\n").then(|| Record::parse(&text))
+    });
+    assert_eq!(record.reason(), "runner_lost", "{record}");
+}
