@@ -143,17 +143,17 @@ fn a_leaf_that_a_test_leaves_behind_is_found_and_removed() {
 fn a_pin_that_a_test_leaves_behind_is_found_but_not_the_shared_ones() {
     let _guest = Guest::enter();
     let before = Leftovers::find();
-    fs::create_dir_all("/sys/fs/bpf/sandbox/guest-test/a-run")
+    fs::create_dir_all("/sys/fs/bpf/sandbox/0123456789abcdef/a-run")
         .expect("root can make folders for pins");
     let found = before
         .new_ones(Duration::ZERO)
         .expect("a folder below the shared one is there");
     assert_eq!(
         found.to_string(),
-        "  pin /sys/fs/bpf/sandbox/guest-test/a-run\n"
+        "  pin /sys/fs/bpf/sandbox/0123456789abcdef/a-run\n"
     );
     found.remove();
-    fs::remove_dir("/sys/fs/bpf/sandbox/guest-test").expect("the folder is empty");
+    fs::remove_dir("/sys/fs/bpf/sandbox/0123456789abcdef").expect("the folder is empty");
     // The shared programs may lie beside it, where another test ran `sandbox` before.
     drop(fs::remove_dir("/sys/fs/bpf/sandbox"));
 }

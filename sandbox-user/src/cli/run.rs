@@ -34,10 +34,10 @@ Exit status:
   127  the command was not found
 
 Examples:
-  sandbox run -- python3 analysis.py
-  sandbox run --memory 8GiB --cpus 4 --timeout 2h --record out.json -- python3 analysis.py
-  sandbox run --metadata analysis.yaml --memory none -- ./pipeline.sh --threads 4
-  sandbox run --timeout 1h --warn USR1@5m --grace 30s -- ./checkpointing-tool";
+  sudo sandbox run -- python3 analysis.py
+  sudo sandbox run --memory 8GiB --cpus 4 --timeout 2h --record out.json -- python3 analysis.py
+  sudo sandbox run --metadata analysis.yaml --memory none -- ./pipeline.sh --threads 4
+  sudo sandbox run --timeout 1h --warn USR1@5m --grace 30s -- ./checkpointing-tool";
 
 /// Options of `run`, and the command.
 #[derive(Clone, Debug, Args)]

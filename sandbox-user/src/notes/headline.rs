@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::libc::{
     SIGABRT, SIGALRM, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGXFSZ,
 };
 
 use super::units::format_duration;
-use super::{limit, name, out_of_memory};
-use crate::evidence::{Confidence, IntentReason, SetupFailureKind};
+use super::{limit, name, not_started, out_of_memory};
+use crate::evidence::{Confidence, IntentReason};
 use crate::record::{
-    DenyingLevel, Finding, KillCause, KillEntry, OomLevel, Reason, RunRecord, SenderKind,
-    signal_name,
+    DenyingLevel, Finding, KillCause, KillEntry, Reason, RunRecord, SenderKind, signal_name,
 };
 
 const FORBIDDEN: &str = "a system call that its seccomp filter forbids";
@@ -34,7 +32,7 @@ pub(super) fn headline(record: &RunRecord) -> Vec<String> {
         Reason::ExternalKill => external_kill(record),
         Reason::Cancelled => cancelled(record),
         Reason::Escaped => escaped(record),
-        Reason::SetupFailed => setup_failed(record),
+        Reason::SetupFailed => not_started::setup_failed(record),
         Reason::RunnerLost => runner_lost(record),
     }
 }
@@ -309,7 +307,7 @@ fn conclusion(record: &RunRecord) -> Option<&String> {
 }
 
 /// ` from earlyoom (pid 900, uid 0)`.
-fn sent_by(kill: &KillEntry) -> String {
+pub(super) fn sent_by(kill: &KillEntry) -> String {
     let sender = kill.sender.as_ref();
     let by = sender.map(name::sender);
     match (kill.cause, by) {
@@ -370,68 +368,6 @@ fn escaped(record: &RunRecord) -> Vec<String> {
         first.pid,
         name::path(&first.cgroup)
     )]
-}
-
-fn setup_failed(record: &RunRecord) -> Vec<String> {
-    let failure = record.termination.evidence.iter().find_map(|finding| {
-        if let Finding::SetupFailure { step, errno, kind } = finding {
-            Some((step, *errno, *kind))
-        } else {
-            None
-        }
-    });
-    let Some((step, errno, kind)) = failure else {
-        return never_executed(record);
-    };
-    let step = name::text(step);
-    let why = errno.map_or("", |errno| Errno::from_raw(errno).desc());
-    match kind {
-        SetupFailureKind::CommandNotFound => {
-            vec![format!("Not started: {step}: command not found.")]
-        }
-        SetupFailureKind::CommandNotExecutable => {
-            vec![format!("Not started: {step}: cannot be executed ({why}).")]
-        }
-        SetupFailureKind::OutOfMemory => vec![
-            format!(
-                "Not started: out of memory at {step}, under the {}.",
-                limit::memory(record)
-            ),
-            limit::raise(&record.limits.memory_bytes, "memory"),
-        ],
-        SetupFailureKind::OutOfPids => vec![format!(
-            "Not started: out of PIDs at {step}, under the {} or one above it.",
-            limit::pids(record)
-        )],
-        SetupFailureKind::Other if why.is_empty() => vec![format!("Not started: {step}.")],
-        SetupFailureKind::Other => vec![format!("Not started: {step} failed ({why}).")],
-    }
-}
-
-fn never_executed(record: &RunRecord) -> Vec<String> {
-    let why = match fatal(record) {
-        Some(kill) => match kill.oom.as_ref().map(|oom| oom.scope) {
-            Some(Some(OomLevel::Leaf)) => {
-                let limit = limit::memory(record);
-                format!(
-                    "the kernel OOM killer killed it before its exec, the {limit} being reached"
-                )
-            }
-            Some(Some(OomLevel::Ancestor) | None) => {
-                "the kernel OOM killer killed it before its exec, for a limit above it".to_owned()
-            }
-            Some(Some(OomLevel::Host)) => {
-                "the kernel OOM killer killed it before its exec, the host being out of memory"
-                    .to_owned()
-            }
-            None => {
-                let signal = signal_name(kill.signal);
-                format!("{signal}{} killed it before its exec", sent_by(kill))
-            }
-        },
-        None => "its exec was never seen".to_owned(),
-    };
-    vec![format!("Not started: {why}.")]
 }
 
 fn runner_lost(record: &RunRecord) -> Vec<String> {

@@ -9,6 +9,7 @@ mod aside;
 mod headline;
 mod limit;
 mod name;
+mod not_started;
 mod out_of_memory;
 mod units;
 

@@ -1,5 +1,6 @@
 //! Endings written down for tests: a run that goes well, and what happened to it instead.
 
+mod counters;
 mod kill;
 mod outcome;
 
@@ -15,9 +16,8 @@ pub(crate) use outcome::Outcome;
 
 use super::{Attribution, attribute};
 use crate::evidence::{
-    CgroupRef, ClockAnchor, Confidence, CounterSpan, Delivery, DeniedForks, EventCounters,
-    Evidence, Fugitive, IntentReason, OwnAction, Process, SetupFailure, SetupFailureKind,
-    WaitStatus,
+    CgroupRef, ClockAnchor, Confidence, CounterSpan, Delivery, DeniedForks, Evidence, Fugitive,
+    IntentReason, OwnAction, Process, SetupFailure, SetupFailureKind, WaitStatus,
 };
 use crate::limits::{
     EffectiveLimits, Enclosing, EnclosingLimits, Limit, Limits, OnPidsLimit, OomScope, Source,
@@ -26,6 +26,7 @@ use crate::record::{
     Cleanup, CleanupMethod, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext, RunParts,
     RunRecord, TracingPart, Usage, User,
 };
+use counters::{quiet, raise, raise_denials};
 
 pub(crate) const LEAF: u64 = 100;
 pub(crate) const PARENT: u64 = 90;
@@ -474,43 +475,5 @@ impl Case {
             name: self.name,
             attribution,
         }
-    }
-}
-
-/// Counters that counted nothing.
-fn quiet(has_pids_events_local: bool) -> CounterSpan {
-    let zeros = |keys: &[&str]| {
-        Some(
-            keys.iter()
-                .map(|key| ((*key).to_owned(), 0))
-                .collect::<BTreeMap<_, _>>(),
-        )
-    };
-    let memory = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
-    let counters = EventCounters {
-        memory_events: zeros(&memory),
-        memory_events_local: zeros(&memory),
-        pids_events: zeros(&["max"]),
-        pids_events_local: has_pids_events_local.then(|| zeros(&["max"])).flatten(),
-    };
-    CounterSpan {
-        before: counters.clone(),
-        after: counters,
-    }
-}
-
-fn raise(span: &mut CounterSpan, key: &str, by: u64) {
-    let after = &mut span.after;
-    let files = [&mut after.memory_events, &mut after.memory_events_local];
-    for file in files.into_iter().flatten() {
-        *file.entry(key.to_owned()).or_default() += by;
-    }
-}
-
-fn raise_denials(span: &mut CounterSpan, by: u64) {
-    let after = &mut span.after;
-    let files = [&mut after.pids_events, &mut after.pids_events_local];
-    for file in files.into_iter().flatten() {
-        *file.entry("max".to_owned()).or_default() += by;
     }
 }
