@@ -400,6 +400,11 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Whether it was our own code in the child that ended: the command then has no exit code.
+    pub const fn gave_up_before_exec(&self) -> bool {
+        self.setup_failure.is_some() && self.exec_at_ns.is_none()
+    }
+
     /// The leaf's path, where there is a leaf.
     pub fn leaf_path(&self) -> Option<String> {
         self.leaf.as_ref().map(|leaf| leaf.path.clone())

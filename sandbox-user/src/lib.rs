@@ -10,6 +10,7 @@ pub mod limits;
 pub mod units;
 
 pub mod host;
+pub mod procfs;
 
 pub mod cgroup;
 pub mod trace;

@@ -138,7 +138,7 @@ impl Dossier {
     fn note_main(&mut self, evidence: &Evidence, main: &MainEnd, judged: &[Judged<'_>]) {
         match *main {
             // Our own code in the child: the command has no exit code.
-            MainEnd::Exited { .. } if evidence.setup_failure.is_some() => {}
+            MainEnd::Exited { .. } if evidence.gave_up_before_exec() => {}
             MainEnd::Exited { code, .. } => self.note(Finding::MainExited { code }),
             MainEnd::Killed {
                 signal,

@@ -12,6 +12,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick
 use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
+use crate::procfs::{MountLine, mounts};
 
 /// A controller that a leaf uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -223,32 +224,29 @@ impl Hierarchy {
     /// # Errors
     /// When /proc/self/mountinfo or the root's `cgroup.controllers` cannot be read.
     pub fn survey() -> Result<Self, CgroupError> {
-        let mountinfo = Path::new("/proc/self/mountinfo");
-        let text = std::fs::read_to_string(mountinfo)
-            .map_err(|error| CgroupError::read(mountinfo, error))?;
-        Self::from_mountinfo(&text, |root| {
+        let mounts = mounts().map_err(|error| CgroupError::read("/proc/self/mountinfo", error))?;
+        Self::from_mounts(&mounts, |root| {
             let path = root.join("cgroup.controllers");
             std::fs::read_to_string(&path).map_err(|error| CgroupError::read(path, error))
         })
     }
 
-    /// Decides from the text of mountinfo; `controllers` reads a mount's `cgroup.controllers`.
+    /// Decides from the mounts; `controllers` reads a mount's `cgroup.controllers`.
     ///
     /// # Errors
     /// Only those of `controllers`.
-    pub fn from_mountinfo(
-        mountinfo: &str,
+    pub fn from_mounts(
+        lines: &[MountLine],
         controllers: impl Fn(&Path) -> Result<String, CgroupError>,
     ) -> Result<Self, CgroupError> {
-        let lines: Vec<Line> = mountinfo.lines().filter_map(Line::parse).collect();
-        let v1 = lines.iter().filter(|line| line.fs_type == "cgroup");
-        let whole_first = |line: &&Line| usize::from(line.subtree != "/");
+        let v1 = lines.iter().filter(|line| line.filesystem == "cgroup");
+        let whole_first = |line: &&MountLine| usize::from(line.root != Path::new("/"));
         let Some(v2) = lines
             .iter()
-            .filter(|line| line.fs_type == "cgroup2")
+            .filter(|line| line.filesystem == "cgroup2")
             .min_by_key(whole_first)
         else {
-            return Ok(match v1.map(|line| &line.root).next() {
+            return Ok(match v1.map(|line| &line.at).next() {
                 Some(root) => Self::V1Only {
                     v1_mount: root.clone(),
                 },
@@ -256,10 +254,10 @@ impl Hierarchy {
             });
         };
         let mount = Mount {
-            root: v2.root.clone(),
-            subtree: v2.subtree.clone(),
+            root: v2.at.clone(),
+            subtree: v2.root.to_string_lossy().into_owned(),
             options: v2.options.clone(),
-            controllers: Controller::parse_list(&controllers(&v2.root)?),
+            controllers: Controller::parse_list(&controllers(&v2.at)?),
         };
         let missing = Controller::missing_from(&mount.controllers);
         if missing.is_empty() {
@@ -275,7 +273,7 @@ impl Hierarchy {
                 missing
                     .iter()
                     .filter(held)
-                    .map(|controller| (*controller, line.root.clone()))
+                    .map(|controller| (*controller, line.at.clone()))
             })
             .collect();
         Ok(if taken.is_empty() {
@@ -320,59 +318,11 @@ pub(super) fn parse_proc_cgroup(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// One line of mountinfo, as far as cgroups go.
-struct Line {
-    subtree: String,
-    root: PathBuf,
-    fs_type: String,
-    options: Vec<String>,
-}
-
-impl Line {
-    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, fs) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
-        let (subtree, root) = (mount.next()?, mount.next()?);
-        let mut fs = fs.split(' ');
-        let (fs_type, _source, options) = (fs.next()?, fs.next()?, fs.next()?);
-        Some(Self {
-            subtree: unescape(subtree),
-            root: unescape(root).into(),
-            fs_type: fs_type.to_owned(),
-            options: options.split(',').map(str::to_owned).collect(),
-        })
-    }
-}
-
-/// Undoes mountinfo's octal escapes (`\040` for a space).
-fn unescape(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = match rest {
-            [b'\\', digits @ ..] if digits.len() >= 3 => std::str::from_utf8(&digits[..3])
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok()),
-            _ => None,
-        };
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                rest = &rest[4..];
-            }
-            None => {
-                out.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use crate::procfs::parse_mounts;
 
     use super::*;
 
@@ -383,7 +333,10 @@ mod tests {
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
 
     fn survey(mountinfo: &str, controllers: &str) -> Hierarchy {
-        Hierarchy::from_mountinfo(mountinfo, |_| Ok(controllers.to_owned())).expect("no reads")
+        Hierarchy::from_mounts(&parse_mounts(mountinfo.as_bytes()), |_| {
+            Ok(controllers.to_owned())
+        })
+        .expect("no reads")
     }
 
     fn unified() -> Mount {
@@ -472,19 +425,12 @@ mod tests {
         assert_eq!(parse_proc_cgroup("4:memory:/x\n"), None);
     }
 
-    #[test]
-    fn escaped_mount_points_are_unescaped() {
-        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
-        assert_eq!(unescape(r"/mnt/\04"), r"/mnt/\04");
-    }
-
     proptest! {
         #[test]
         fn no_bytes_make_mountinfo_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let text = String::from_utf8_lossy(&bytes);
             let _ = survey(&text, &text);
             let _ = parse_proc_cgroup(&text);
-            let _ = unescape(&text);
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
 use super::files::Dir;
+use crate::procfs::Stat;
 
 /// Attributes that carry the mark, the one that is tried first leading. `trusted.` needs
 /// CAP_SYS_ADMIN; `user.` is there on cgroup2 from 5.7 on (fs/kernfs/inode.c).
@@ -100,7 +101,7 @@ impl Proc {
         match self.stat(pid)? {
             Some(stat) => Ok(ProcessId {
                 pid,
-                start_ticks: stat.start_ticks,
+                start_ticks: stat.start_time_ticks,
             }),
             None => Err(CgroupError::ProcessGone { pid }),
         }
@@ -112,7 +113,9 @@ impl Proc {
     /// When /proc cannot be read, so that nothing is known.
     pub fn liveness(&self, process: ProcessId) -> Result<Liveness, CgroupError> {
         Ok(match self.stat(process.pid)? {
-            Some(stat) if stat.start_ticks == process.start_ticks && stat.runs() => Liveness::Alive,
+            Some(stat) if stat.start_time_ticks == process.start_ticks && stat.runs() => {
+                Liveness::Alive
+            }
             Some(_) | None => Liveness::Dead,
         })
     }
@@ -286,28 +289,6 @@ pub(crate) fn parse_meminfo(text: &str, key: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-/// What is needed of /proc/PID/stat.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    state: char,
-    start_ticks: u64,
-}
-
-impl Stat {
-    /// comm may hold spaces and parentheses: the fields begin after the last `)`.
-    fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { state, start_ticks })
-    }
-
-    /// Not a zombie (Z) nor dead (X, x).
-    fn runs(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x')
-    }
 }
 
 /// ENOENT from open, ESRCH from read.

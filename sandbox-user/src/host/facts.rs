@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HostInfo;
 use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
+use crate::procfs::{MountLine, mounts};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,8 +198,8 @@ impl HostFacts {
             memory_peak: support(&samples, "memory.max", "memory.peak"),
             swap_max: support(&samples, "memory.max", "memory.swap.max"),
             btf: btf(Path::new("/sys/kernel/btf/vmlinux")),
-            bpffs: match proc.read("self/mountinfo") {
-                Ok(text) if has_bpffs(&text) => Bpffs::Mounted,
+            bpffs: match mounts() {
+                Ok(mounts) if has_bpffs(&mounts) => Bpffs::Mounted,
                 Ok(_) | Err(_) => Bpffs::NotMounted,
             },
             pids: if proc.is_in_first_pid_namespace() {
@@ -271,14 +272,10 @@ fn parse_lockdown(text: &str) -> Option<Lockdown> {
     }
 }
 
-fn has_bpffs(mountinfo: &str) -> bool {
-    mountinfo.lines().any(|line| {
-        let point = line.split(' ').nth(4);
-        let fs = line
-            .split_once(" - ")
-            .and_then(|(_, fs)| fs.split(' ').next());
-        point == Some("/sys/fs/bpf") && fs == Some("bpf")
-    })
+fn has_bpffs(mounts: &[MountLine]) -> bool {
+    mounts
+        .iter()
+        .any(|mount| mount.at == Path::new("/sys/fs/bpf") && mount.filesystem == "bpf")
 }
 
 impl HostInfo {
@@ -328,6 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::procfs::parse_mounts;
 
     #[test]
     fn capabilities_are_read_from_the_effective_mask() {
@@ -368,7 +366,10 @@ mod tests {
 
     #[test]
     fn a_bpf_file_system_counts_only_where_pins_go() {
-        let line = |point, fs| format!("35 24 0:31 / {point} rw,nosuid - {fs} {fs} rw,mode=700");
+        let line = |point, fs| {
+            let line = format!("35 24 0:31 / {point} rw,nosuid - {fs} {fs} rw,mode=700");
+            parse_mounts(line.as_bytes())
+        };
         assert!(has_bpffs(&line("/sys/fs/bpf", "bpf")));
         assert!(!has_bpffs(&line("/mnt/bpf", "bpf")));
         assert!(!has_bpffs(&line("/sys/fs/bpf", "tmpfs")));
@@ -399,7 +400,6 @@ mod tests {
             let _ = parse_lockdown(&text);
             let _ = count_cpus(&text);
             let _ = parse_cpu_model(&text);
-            let _ = has_bpffs(&text);
         }
     }
 }

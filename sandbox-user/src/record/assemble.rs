@@ -150,7 +150,7 @@ fn walltime_ns(evidence: &Evidence) -> Option<u64> {
 pub(crate) fn exit_of(evidence: &Evidence) -> Exit {
     match attribution::main_status(evidence) {
         // It was our own code in the child that gave up; the analysis has no exit code.
-        Some(WaitStatus::Exited { .. }) if evidence.setup_failure.is_some() => Exit::default(),
+        Some(WaitStatus::Exited { .. }) if evidence.gave_up_before_exec() => Exit::default(),
         Some(WaitStatus::Exited { code }) => Exit {
             code: Some(code),
             ..Exit::default()

@@ -19,9 +19,10 @@ use thiserror::Error;
 
 use crate::evidence::{SetupFailure, SetupFailureKind, WaitStatus};
 use crate::identity::Identity;
+use crate::procfs::Stat;
 use crate::sys::clone;
 use crate::sys::creds::guard_memory;
-use crate::sys::pidfd::{self, Patience, Reap, Stat};
+use crate::sys::pidfd::{self, Patience, Reap};
 use crate::sys::program::Progress;
 use crate::sys::rlimits::ResourceLimit;
 
@@ -215,7 +216,7 @@ fn outcome_of_exec(pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<ExecOutcome> {
     loop {
         // Before the flag, which a dead child does not change any more.
         let status = pidfd::wait(pidfd, Reap::Leave, Patience::Poll)?;
-        let stat = Stat::of(pid)?;
+        let stat = Stat::of(pid.unsigned_abs())?;
         match status {
             _ if !stat.never_executed() => {
                 return Ok(ExecOutcome::Executed {

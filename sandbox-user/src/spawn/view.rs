@@ -6,14 +6,15 @@
 //! /etc/resolv.conf points into it on hosts with systemd-resolved.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::procfs::{MountLine, mounts};
 use crate::sys::step::{Filesystem, Step};
 
 /// Hidden where they exist. /var/run is a symlink to /run on most hosts.
@@ -30,14 +31,6 @@ const HIDDEN: [&str; 7] = [
 /// What stays visible inside `systemd`.
 const KEPT: &str = "resolve";
 
-/// One line of /proc/self/mountinfo, as far as it matters. See proc_pid_mountinfo(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct MountLine {
-    id: u64,
-    at: PathBuf,
-    filesystem: String,
-}
-
 /// What is to be replaced and hidden on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
@@ -53,11 +46,7 @@ pub(super) struct View {
 impl View {
     /// Looks at this process's mounts.
     pub(super) fn gather() -> io::Result<Self> {
-        let text = fs::read("/proc/self/mountinfo")?;
-        let lines: Vec<MountLine> = text
-            .split(|&byte| byte == b'\n')
-            .filter_map(parse)
-            .collect();
+        let lines = mounts()?;
         let is_directory = |path: &Path| path.is_dir().then(|| path.to_owned());
         let hidden = HIDDEN
             .iter()
@@ -187,42 +176,6 @@ fn mount_id(path: &Path) -> io::Result<Option<u64>> {
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))
 }
 
-fn parse(line: &[u8]) -> Option<MountLine> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let at = unescape(fields.nth(3)?);
-    // Optional fields end with a lone hyphen.
-    fields.find(|field| *field == b"-")?;
-    let filesystem = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(MountLine {
-        id,
-        at: OsString::from_vec(at).into(),
-        filesystem,
-    })
-}
-
-/// Undoes the kernel's `\040` for space, tab, newline and backslash (fs/proc_namespace.c, mangle).
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = (byte == b'\\').then(|| after.get(..3)).flatten();
-        let code =
-            octal.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(code) => {
-                plain.push(code);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                plain.push(byte);
-                rest = after;
-            }
-        }
-    }
-    plain
-}
-
 /// A path that the kernel gave us, or one of the constants: neither holds a NUL byte.
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
@@ -235,6 +188,7 @@ fn c_text(text: &str) -> CString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::procfs::parse_mounts;
 
     const HOST: &str = "\
 24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -246,26 +200,7 @@ mod tests {
 ";
 
     fn lines() -> Vec<MountLine> {
-        HOST.as_bytes()
-            .split(|&byte| byte == b'\n')
-            .filter_map(parse)
-            .collect()
-    }
-
-    #[test]
-    fn mountinfo_is_read_with_its_optional_fields_and_escapes() {
-        let of_cgroup2: Vec<_> = lines()
-            .into_iter()
-            .filter(|line| line.filesystem == "cgroup2")
-            .map(|line| (line.id, line.at.to_string_lossy().into_owned()))
-            .collect();
-        let expected = [
-            (30, "/sys/fs/cgroup"),
-            (31, "/mnt/with space\\x"),
-            (32, "/mnt/covered"),
-            (34, "/sys/fs/cgroup"),
-        ];
-        assert_eq!(of_cgroup2, expected.map(|(id, at)| (id, at.to_owned())));
+        parse_mounts(HOST.as_bytes())
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::signals::{Meaning, Signals};
 use crate::{
     record::RunRecord,
     say::say,
-    sys::{creds::FileIdentity, pidfd, readiness},
+    sys::{child, creds::FileIdentity, pidfd, readiness},
 };
 
 /// A command for the end.
@@ -74,6 +74,7 @@ impl OnComplete<'_> {
             .args(["-c", self.command])
             .stdin(Stdio::piped())
             .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
+        child::unblock_signals(&mut command);
         let own = nix::unistd::geteuid();
         if self.caller.uid != own.as_raw() {
             // Their own groups only: std empties the list of supplementary ones.

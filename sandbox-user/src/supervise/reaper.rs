@@ -15,10 +15,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     cgroup::{CgroupError, EventFile, LeafCgroup, Population},
-    sys::{
-        pidfd::{self, Stat},
-        readiness,
-    },
+    procfs::Stat,
+    sys::{pidfd, readiness},
 };
 
 /// How long a leaf may take to become empty; what is left then hangs in the kernel.
@@ -97,24 +95,19 @@ pub(super) fn kill_fugitive(key: &wire::ProcessKey) -> bool {
     let Ok(fd) = pidfd::open(pid) else {
         return true;
     };
-    match Stat::of(pid) {
+    match Stat::of(key.tgid) {
         Ok(stat) if stat.start_time_ticks == ticks(key.start_time_ns) => {
             // An error is that it has just gone; the next look will tell.
             let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
-            has_ended(pid)
+            has_ended(key.tgid)
         }
         Ok(_) | Err(_) => true,
     }
 }
 
 /// Whether a process is a zombie or gone.
-fn has_ended(pid: i32) -> bool {
-    std::fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| {
-        stat.rsplit(|byte| *byte == b')')
-            .next()
-            .and_then(|rest| rest.get(1).copied())
-            .is_none_or(|state| matches!(state, b'Z' | b'X'))
-    })
+fn has_ended(pid: u32) -> bool {
+    Stat::of(pid).map_or(true, |stat| !stat.runs())
 }
 
 /// ns since boot as /proc/PID/stat has them: clock ticks of USER_HZ, 100 a second on all Linux ABIs.

@@ -11,6 +11,7 @@
 )]
 
 pub mod bpf;
+pub mod child;
 pub mod clone;
 pub mod creds;
 pub mod exec;

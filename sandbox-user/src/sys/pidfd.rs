@@ -3,7 +3,6 @@
 //! nix's waitid refuses statuses with a real-time signal, and a run may die of one, so waitid(2) is
 //! called here.
 
-use std::fs;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -109,80 +108,11 @@ pub fn open(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// What /proc/PID/stat says about a process, zombies included. See proc_pid_stat(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// PF_* flags of include/linux/sched.h.
-    pub flags: u32,
-    /// When it started, in clock ticks since boot; with the pid it names one process.
-    pub start_time_ticks: u64,
-}
-
-impl Stat {
-    /// PF_FORKNOEXEC: forked, and no exec since. Cleared past exec's point of no return
-    /// (fs/exec.c, begin_new_exec).
-    const PF_FORKNOEXEC: u32 = 0x40;
-
-    /// Whether the process never got through an exec.
-    pub const fn never_executed(self) -> bool {
-        self.flags & Self::PF_FORKNOEXEC != 0
-    }
-
-    /// Reads it.
-    ///
-    /// # Errors
-    /// Where there is no such process, or its entry does not read as documented (InvalidData).
-    pub fn of(pid: i32) -> io::Result<Self> {
-        let path = format!("/proc/{pid}/stat");
-        let text = fs::read(&path)?;
-        Self::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{path}: not as in proc(5)"),
-            )
-        })
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        // The name is in parentheses and may hold anything, parentheses too.
-        let (_, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_ascii_whitespace();
-        // `rest` begins with field 3 (state); flags is field 9, starttime field 22.
-        let flags = fields.nth(6)?.parse().ok()?;
-        let start_time_ticks = fields.nth(12)?.parse().ok()?;
-        Some(Self {
-            flags,
-            start_time_ticks,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let text = "42 (a) b) (c) S 1 42 42 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
-        let stat = Stat::parse(text).map(|stat| (stat.start_time_ticks, stat.never_executed()));
-        assert_eq!(stat, Some((98765, true)));
-    }
-
-    #[test]
-    fn a_truncated_stat_is_no_stat() {
-        assert_eq!(Stat::parse("42 (a) S 1 42"), None);
-        assert_eq!(Stat::parse(""), None);
-    }
-
-    #[test]
-    fn this_process_has_executed_and_has_a_start_time() -> io::Result<()> {
-        let stat = Stat::of(i32::try_from(std::process::id()).unwrap_or(-1))?;
-        assert!(stat.start_time_ticks > 0);
-        assert!(!stat.never_executed());
-        Ok(())
-    }
 
     fn status_of(script: &str) -> io::Result<(Option<WaitStatus>, Option<WaitStatus>)> {
         use std::os::fd::AsFd;

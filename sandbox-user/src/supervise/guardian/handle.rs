@@ -47,7 +47,6 @@ impl Guardian {
         let child = Command::new("/proc/self/exe")
             .arg0("sandbox-guardian")
             .arg(VERB)
-            .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(stdout)
             .spawn()?;

@@ -14,6 +14,7 @@ use crate::{
     cgroup::{CgroupError, LeafCgroup, Mount, Population},
     evidence::IntentReason,
     notes,
+    procfs::Stat,
     record::RunRecord,
     say::{say, say_notes},
     supervise::{
@@ -23,7 +24,6 @@ use crate::{
         reaper,
         record_file::{Progress, RecordFile, Target},
     },
-    sys::pidfd::Stat,
     trace::{MainProcess, PinDir, Tracer},
 };
 
@@ -102,7 +102,7 @@ impl Ward {
         let members = self.leaf.as_ref()?.procs().ok()?;
         members
             .into_iter()
-            .filter_map(|pid| Some((pid, Stat::of(i32::try_from(pid).ok()?).ok()?)))
+            .filter_map(|pid| Some((pid, Stat::of(pid).ok()?)))
             .filter(|(_, stat)| !stat.never_executed())
             .min_by_key(|(pid, stat)| (stat.start_time_ticks, *pid))
             .map(|(pid, _)| pid)
