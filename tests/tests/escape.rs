@@ -8,7 +8,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Guest, Record, Running, Sandbox, Scene, wait};
+use sandbox_tests::{Guest, Record, Running, Sandbox, Scene, assert_has, wait};
+use serde_json::json;
 
 /// What an attempt begins with: `closed COMMAND…` ends the analysis with status 9 where the command
 /// succeeds, and whoever is still inside says so at the end.
@@ -103,6 +104,27 @@ fn a_child_that_moves_away_ends_the_run_of_a_main_that_stays() {
          while :; do wait; done",
     );
     assert_eq!(record.at("/exit/signal"), 9, "main was killed: {record}");
+    assert_has(
+        record.fatal(),
+        &json!({
+            "signal": 9, "cause": "runner", "delivered": true,
+            "victim": {"is_main": true}, "sender": {"kind": "runner", "in_run": false},
+        }),
+    );
+}
+
+#[test]
+fn a_user_can_enter_no_namespace_of_the_hosts() {
+    let _guest = Guest::enter();
+    stays_inside(
+        &Scene::new(),
+        "",
+        "ana",
+        "for way in '-C -m' -C -m '-U --preserve-credentials'; do
+             closed nsenter -t1 $way true
+         done 2>/dev/null
+         closed eval 'echo $$ >/proc/1/root/sys/fs/cgroup/cgroup.procs' 2>/dev/null",
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use sandbox_tests::{Enclosing, Guest, Outcome, Record, Sandbox, assert_has, enclosing};
+use sandbox_tests::{Enclosing, Guest, Outcome, Record, Sandbox, Scene, assert_has, enclosing};
 use serde_json::json;
 
 #[track_caller]
@@ -149,4 +149,22 @@ fn a_working_directory_that_was_removed_is_refused_before_anything_starts() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
     assert!(stderr.contains("current directory"), "{stderr}");
+}
+
+#[test]
+fn a_caller_in_whose_cgroup_cgroup_kill_was_once_written_can_start_runs() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    // On 6.18 what is cloned from there into another cgroup is killed at birth.
+    let said = scene.bash(
+        "cgroup=/sys/fs/cgroup/killed-once; mkdir $cgroup && echo 1 >$cgroup/cgroup.kill; \
+         (echo $BASHPID >$cgroup/cgroup.procs; \
+          sandbox run --user ana --record record.json -- bash -c 'exit 5'); \
+         status=$?; until rmdir $cgroup; do sleep 0.05; done; exit $status",
+    );
+    assert_eq!(said.code(), 5, "{said}");
+    let record = scene.record();
+    assert_eq!(record.reason(), "exit_code", "{record}");
+    assert_eq!(record.confidence(), "exact", "{record}");
+    assert_eq!(record.at("/processes/births"), 1, "{record}");
 }

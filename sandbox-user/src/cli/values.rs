@@ -32,7 +32,7 @@ pub(super) enum ArgumentError {
     NotADescriptor,
     #[error("descriptor 0 is stdin, which belongs to the analysis")]
     Stdin,
-    #[error("attempts are counted from 1")]
+    #[error("attempts are counted from 1, to 4294967295 at most")]
     NotAnAttempt,
     #[error("it is not the id of a run: that is a UUID, the `run_id` of its record")]
     NotARunId,
