@@ -124,6 +124,26 @@ impl IntentReason {
     }
 }
 
+/// `*.pressure` of the leaf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// `cpu.pressure`.
+    pub cpu: Option<PressureTotals>,
+    /// `memory.pressure`.
+    pub memory: Option<PressureTotals>,
+    /// `io.pressure`.
+    pub io: Option<PressureTotals>,
+}
+
+/// The `total=` of a pressure file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureTotals {
+    /// While at least one task waited.
+    pub some_us: u64,
+    /// While all did; null where the kernel does not tell.
+    pub full_us: Option<u64>,
+}
+
 /// What the runner did to the run, in the order in which it did it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnAction {

@@ -15,9 +15,7 @@ use crate::sys::creds::FileIdentity;
 /// What the decision rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Effective uid of `sandbox`.
-    pub euid: u32,
-    /// Its real uid; another than `euid` where it was installed setuid.
+    /// Uid of `sandbox`.
     pub uid: u32,
     /// `SUDO_UID`, as it is.
     pub sudo_uid: Option<String>,
@@ -36,7 +34,6 @@ impl Facts {
     pub fn gather(asked: Option<String>, host_default: Option<String>) -> Self {
         let variable = |name| std::env::var(name).ok();
         Self {
-            euid: Uid::effective().as_raw(),
             uid: Uid::current().as_raw(),
             sudo_uid: variable("SUDO_UID"),
             sudo_gid: variable("SUDO_GID"),
@@ -119,8 +116,8 @@ pub fn choose(facts: &Facts) -> Result<Choice, IdentityError> {
     if let Some(user) = &facts.asked {
         return Ok(Choice::Named { user: user.clone() });
     }
-    // Not root, or installed setuid: whoever called. SUDO_* then tell of an earlier sudo.
-    if facts.euid != 0 || facts.uid != 0 {
+    // Not root: whoever called. SUDO_* then tell of an earlier sudo.
+    if facts.uid != 0 {
         return Ok(Choice::Caller { uid: facts.uid });
     }
     if let Some(value) = &facts.sudo_uid {
@@ -294,11 +291,9 @@ pub fn is_setuid() -> bool {
 /// Who called, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Effective uid: only 0 can become somebody else.
-    pub euid: u32,
-    /// Real uid.
+    /// User id: only 0 can become somebody else. ([`is_setuid`] is refused.)
     pub uid: u32,
-    /// Real gid.
+    /// Group id.
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
@@ -316,7 +311,6 @@ impl Caller {
             reason: format!("getgroups: {errno}"),
         })?;
         Ok(Self {
-            euid: Uid::effective().as_raw(),
             uid: uid.as_raw(),
             gid: Gid::current().as_raw(),
             groups: groups.into_iter().map(Gid::as_raw).collect(),
@@ -360,8 +354,7 @@ pub fn resolve(
                 .map(|account| account.uid)
                 .or(number)
                 .ok_or_else(|| IdentityError::UnknownUser { user: user.clone() })?;
-            let privileged = caller.euid == 0 && caller.uid == 0;
-            match (account, privileged) {
+            match (account, caller.uid == 0) {
                 (account, _) if uid == caller.uid && uid != 0 => Ok(as_caller(caller, account)),
                 (_, false) => Err(IdentityError::NotPrivileged { user: user.clone() }),
                 (Some(account), true) => as_account(account, accounts),

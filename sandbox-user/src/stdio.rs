@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -76,15 +76,10 @@ fn same_file(path: &Path, file: &File) -> bool {
 
 fn open(path: &Path, identity: &Identity) -> Result<File, OutputError> {
     let open = || {
-        // A FIFO without a reader is ENXIO at once, instead of a wait that nothing interrupts.
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-            .open(path)?;
-        crate::sys::fd::set_blocking(&file)?;
-        Ok(file)
+        crate::sys::fd::open_at_once(
+            OpenOptions::new().write(true).create(true).truncate(true),
+            path,
+        )
     };
     let opened = with_file_identity(&identity.into(), open);
     failing(path, identity, opened)

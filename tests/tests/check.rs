@@ -73,7 +73,7 @@ fn without_cgroup2_check_and_run_say_how_to_mend_it() {
 fn what_a_lost_run_left_is_removed_and_named() {
     let _guest = Guest::enter();
     let scene = Scene::new();
-    // Both die at once: the kernel sends to every process before any of them goes on.
+    // The guardian is stopped before it can see its supervisor go.
     let said = scene.bash(
         "sandbox run --user ana -- victim sleep >out 2>/dev/null & \
          until grep -q ready out; do sleep 0.05; done; \

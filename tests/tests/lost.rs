@@ -224,11 +224,12 @@ fn a_record_on_a_descriptor_is_written_by_the_guardian_once() {
 fn a_sandbox_that_is_killed_with_its_guardians_word_unread_is_missed_all_the_same() {
     let _guest = Guest::enter();
     let running = Sandbox::new()
-        .options(["--timeout", "2s", "--grace", "0"])
+        .options(["--timeout", "8s", "--grace", "0"])
         .start_victim(["spin"]);
     let pid = running.ready();
     let guardian = guardian_of(&running);
     running.signal(Signal::SIGSTOP);
+    assert!(!has_ended(pid), "its supervisor was quicker");
     // It tells its supervisor, which does not read that any more: the connection is reset.
     wait::until("the guardian to keep the deadline", || has_ended(pid));
     running.signal(Signal::SIGKILL);

@@ -7,15 +7,20 @@ fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
     let _guest = Guest::enter();
     let scene = Scene::new();
     let said = scene.bash(
-        "sudo -u ana sudo sandbox run --notes never --record record.json \
-         --on-complete 'id -un; echo $HOME; cat /proc/self/cgroup; cat >got.json' -- bash -c 'exit 3'",
+        "usermod -aG users ana; ulimit -n 77; \
+         sudo -u ana sudo sandbox run --notes never --record record.json \
+         --on-complete 'id -un; id -Gn; ulimit -n; echo $HOME; cat /proc/self/cgroup; cat >got.json' -- bash -c 'exit 3'",
     );
     assert_eq!(said.code(), 3, "{said}");
     // stdout is the analysis's.
     assert_eq!(said.out(), "", "{said}");
     let err = said.err();
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines, ["ana", "/home/ana", "0::/"], "{said}");
+    assert_eq!(
+        lines,
+        ["ana", "ana users", "77", "/home/ana", "0::/"],
+        "{said}"
+    );
     let (got, record) = (Record::parse(&scene.read("got.json")), scene.record());
     assert_eq!(got.to_string(), record.to_string());
 }
@@ -61,4 +66,16 @@ fn the_guardian_runs_it_where_sandbox_was_killed() {
         text.ends_with("}\n").then(|| Record::parse(&text))
     });
     assert_eq!(record.reason(), "runner_lost", "{record}");
+}
+
+#[test]
+fn one_that_reads_nothing_holds_nobody_up() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    // More than a pipe holds, and somebody keeps its end open.
+    let said = scene.bash(
+        "sandbox run --user ana --on-complete 'sleep 98765 & echo $! >pid' -- true $(seq 20000); \
+         status=$?; kill $(cat pid); exit $status",
+    );
+    assert_eq!(said.code(), 0, "{said}");
 }

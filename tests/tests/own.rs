@@ -124,9 +124,9 @@ fn strict_seccomp_which_sends_no_signal_is_nobodys_kill() {
     let _guest = Guest::enter();
     let outcome = Sandbox::new().victim(["strict-seccomp"]);
     let record = outcome.ended(137, "signal", "none");
-    assert_eq!(record.confidence(), "exact", "{record}");
+    assert_eq!(record.confidence(), "strong", "{record}");
     assert!(record.kills().is_empty(), "{record}");
-    record.assert_notes(&["SIGKILL", "which nobody sent", "strict seccomp forbids"]);
+    record.assert_notes(&["SIGKILL", "which nobody sent", "strict seccomp forbade"]);
 }
 
 #[test]

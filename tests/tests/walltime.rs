@@ -199,7 +199,7 @@ while True:
             "--cpus",
             "none",
             "--timeout",
-            "8s",
+            "15s",
             "--grace",
             "10s",
         ])

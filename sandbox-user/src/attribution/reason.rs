@@ -279,9 +279,11 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
         return Reason::Signal;
     }
     if signal == SIGKILL && nothing_was_missed(evidence) {
-        // `__secure_computing_strict`, kernel/seccomp.c: do_exit(SIGKILL).
+        // `__secure_computing_strict`, kernel/seccomp.c: do_exit(SIGKILL). A tracer that resumes main
+        // with SIGKILL generates none either (`ptrace_signal`, kernel/signal.c).
+        dossier.lower(Confidence::Strong);
         dossier.note(Finding::Conclusion {
-            text: "SIGKILL without a signal is strict seccomp's".to_owned(),
+            text: "SIGKILL without a signal is strict seccomp's, or a tracer's".to_owned(),
         });
         return Reason::Signal;
     }
@@ -312,7 +314,7 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
             dossier.conclude("SIGXCPU is taken to be RLIMIT_CPU's");
             Reason::Cputime
         }
-        SIGTERM | SIGINT | SIGHUP if is_cancelled_by(evidence, signal) => {
+        SIGTERM | SIGINT | SIGHUP | SIGQUIT if is_cancelled_by(evidence, signal) => {
             dossier.conclude("sandbox got the same signal, and both are taken to be one's");
             Reason::Cancelled
         }

@@ -1,8 +1,8 @@
 //! Every ending as a row: what happened, and the verdict on it.
 
 use nix::libc::{
-    ENOENT, ENOMEM, SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM,
-    SIGUSR1, SIGXCPU, SIGXFSZ,
+    ENOENT, ENOMEM, SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSEGV, SIGSYS,
+    SIGTERM, SIGUSR1, SIGXCPU, SIGXFSZ,
 };
 
 use super::case::{Case, Kill, LEAF, PARENT};
@@ -69,7 +69,7 @@ fn main_ends_by_itself() {
     Case::named("strict seccomp, which generates no signal either")
         .dies_of(SIGKILL)
         .expect(Reason::Signal)
-        .surely()
+        .confidence(Confidence::Strong)
         .rests_on("strict seccomp");
     Case::named("a child's kill -9")
         .dies_of(SIGKILL)
@@ -648,12 +648,14 @@ fn it_is_cancelled() {
         .with(Kill::of_main(SIGTERM).by_outsider().at(900))
         .expect(Reason::ExternalKill)
         .surely();
-    Case::named("the process group is told, and nobody watches")
-        .inferred()
-        .asked_to_end(906, SIGTERM, 900)
-        .dies_at(905, SIGTERM)
-        .expect(Reason::Cancelled)
-        .confidence(Confidence::Inferred);
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        Case::named("the process group is told, and nobody watches")
+            .inferred()
+            .asked_to_end(906, signal, 900)
+            .dies_at(905, signal)
+            .expect(Reason::Cancelled)
+            .confidence(Confidence::Inferred);
+    }
     Case::named("cancelled before exec")
         .never_executes()
         .acts_on(IntentReason::Cancelled, 1, SIGTERM)

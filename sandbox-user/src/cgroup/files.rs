@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::error::CgroupError;
 use crate::evidence::FlatKeyed;
-use crate::record::PressureTotals;
+use crate::evidence::PressureTotals;
 
 /// A value that may be the kernel's `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

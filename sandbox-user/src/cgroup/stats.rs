@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::CgroupError;
 use super::files::{Dir, NestedKeyed, parse_nested_keyed, parse_pressure};
 use crate::evidence::{EventCounters, FlatKeyed};
-use crate::record::{Pressure, PressureTotals};
+use crate::evidence::{Pressure, PressureTotals};
 
 /// What was read, and what could not be.
 #[derive(Debug)]

@@ -29,7 +29,8 @@ A limit on the command line overrides the one in the metadata.
 Exit status:
   the analysis's own, or 128+N when it died of signal N
   124  it was ended for a limit although it exited 0 itself (143 or 130: cancelled)
-  125  sandbox failed, or was not used rightly; nothing ran, or what ran was ended
+  125  sandbox failed, or was not used rightly; nothing ran, what ran was ended,
+       or a task had left the run although the command exited 0
   126  the command could not be executed
   127  the command was not found
 

@@ -69,6 +69,8 @@ pub enum Bpffs {
 pub enum RootCgroup {
     /// They can.
     Open,
+    /// It cannot be read.
+    Unknown,
     /// Processes sit in it: in a container, whose root is no root (cgroup-v2.rst, "No Internal
     /// Process Constraint").
     Occupied,
@@ -76,14 +78,17 @@ pub enum RootCgroup {
 
 impl RootCgroup {
     fn of(root: &Path) -> Self {
-        let read = |name| std::fs::read_to_string(root.join(name)).unwrap_or_default();
         // The real root has no type, and may hold processes.
-        let is_real = !root.join("cgroup.type").exists();
-        let enabled = Controller::parse_list(&read("cgroup.subtree_control"));
-        if is_real
-            || Controller::missing_from(&enabled).is_empty()
-            || read("cgroup.procs").is_empty()
-        {
+        if !root.join("cgroup.type").exists() {
+            return Self::Open;
+        }
+        let read = |name| std::fs::read_to_string(root.join(name));
+        let (Ok(enabled), Ok(members)) = (read("cgroup.subtree_control"), read("cgroup.procs"))
+        else {
+            return Self::Unknown;
+        };
+        let missing = Controller::missing_from(&Controller::parse_list(&enabled));
+        if missing.is_empty() || members.is_empty() {
             Self::Open
         } else {
             Self::Occupied

@@ -19,6 +19,11 @@ pub struct Recovered {
 pub fn recover(mount: &Mount) -> Recovered {
     let swept = orphans::sweep(mount, &Proc::default());
     let mut problems: Vec<String> = swept.failures.iter().map(ToString::to_string).collect();
+    if Proc::default().is_in_first_pid_namespace()
+        && let Err(error) = trace::remove_abandoned()
+    {
+        problems.push(error.to_string());
+    }
     // Where only a part of the tree is seen, a leaf that is not seen may be there.
     if let Err(error) = trace::forget_gone(|| orphans::all_ids(mount)) {
         problems.push(error.to_string());

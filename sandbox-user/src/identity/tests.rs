@@ -42,7 +42,6 @@ fn the_choice_follows_the_table() {
         })
     };
     let user = Facts {
-        euid: 1000,
         uid: 1000,
         ..root()
     };
@@ -55,19 +54,10 @@ fn the_choice_follows_the_table() {
         (
             "sudo -u bob: bob, not who called sudo",
             Facts {
-                euid: 1001,
                 uid: 1001,
                 ..sudo("1000")
             },
             Ok(Choice::Caller { uid: 1001 }),
-        ),
-        (
-            "installed setuid: the real user",
-            Facts {
-                uid: 1000,
-                ..sudo("7")
-            },
-            Ok(Choice::Caller { uid: 1000 }),
         ),
         (
             "plain root has to say",
@@ -168,7 +158,6 @@ impl Accounts for Fixed {
 }
 
 const ROOT: Caller = Caller {
-    euid: 0,
     uid: 0,
     gid: 0,
     groups: Vec::new(),
@@ -245,7 +234,6 @@ fn unknown_users_and_broken_lookups_are_told_apart() {
 #[test]
 fn only_root_becomes_somebody_else() {
     let caller = Caller {
-        euid: 1000,
         uid: 1000,
         gid: 5,
         groups: vec![5, 6],
@@ -254,11 +242,6 @@ fn only_root_becomes_somebody_else() {
         user: "root".to_owned(),
     };
     assert_eq!(resolve(&named("root"), &caller, &Fixed), Err(refused));
-    let setuid = Caller {
-        euid: 0,
-        ..caller.clone()
-    };
-    assert!(resolve(&named("root"), &setuid, &Fixed).is_err());
 
     let same = Identity {
         gid: 5,

@@ -64,7 +64,8 @@ fn signal(record: &RunRecord) -> Vec<String> {
         Some(kill) => own_signal(kill),
         None if record.exit.signal == Some(SIGSYS) => FORBIDDEN.to_owned(),
         None if record.exit.signal == Some(SIGKILL) => {
-            "which nobody sent: it made a system call that strict seccomp forbids".to_owned()
+            "which nobody sent: strict seccomp forbade a system call, or a tracer ended it"
+                .to_owned()
         }
         None => "taken to be its own, though who sent it was not seen".to_owned(),
     };

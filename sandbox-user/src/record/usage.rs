@@ -1,5 +1,6 @@
 //! What a run used. Null = not measured.
 
+pub use crate::evidence::{Pressure, PressureTotals};
 use serde::{Deserialize, Serialize};
 
 /// What a run used.
@@ -36,24 +37,4 @@ pub struct MemoryNeeded {
     pub lower_bound: bool,
     /// Where the figure is from: `samples` …
     pub source: String,
-}
-
-/// `*.pressure` of the leaf.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pressure {
-    /// `cpu.pressure`.
-    pub cpu: Option<PressureTotals>,
-    /// `memory.pressure`.
-    pub memory: Option<PressureTotals>,
-    /// `io.pressure`.
-    pub io: Option<PressureTotals>,
-}
-
-/// The `total=` of a pressure file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PressureTotals {
-    /// While at least one task waited.
-    pub some_us: u64,
-    /// While all did; null where the kernel does not tell.
-    pub full_us: Option<u64>,
 }

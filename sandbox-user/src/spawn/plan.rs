@@ -20,6 +20,7 @@ use crate::sys::duplicate_above_stdio;
 use crate::sys::exec::{Exec, Lookup};
 use crate::sys::program::Program;
 use crate::sys::step::{Step, knows_domains};
+use crate::sys::terminal_input::can_be_forbidden;
 
 /// What execvp uses where PATH is not set (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -99,18 +100,11 @@ fn identity(spec: &SpawnSpec<'_>) -> Vec<Step> {
         if knows_domains() {
             steps.push(Step::OwnDomain);
         }
-        if spec.terminal == Terminal::Shared && may_type() {
+        if spec.terminal == Terminal::Shared && can_be_forbidden() {
             steps.push(Step::ForbidTyping);
         }
     }
     steps
-}
-
-/// Whether the kernel lets a process type into its terminal (`dev.tty.legacy_tiocsti`, from 6.2 on;
-/// before, it does).
-fn may_type() -> bool {
-    std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti")
-        .map_or(true, |text| text.trim() != "0")
 }
 
 fn has_groups(groups: &[u32]) -> bool {

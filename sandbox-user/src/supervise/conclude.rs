@@ -229,7 +229,11 @@ impl Ending<'_> {
     }
 }
 
-async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
+/// Removes an empty leaf.
+///
+/// # Errors
+/// Where it stays busy, or cannot be removed at all.
+pub(super) async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     let until = Instant::now() + REMOVE_WITHIN;
     while Instant::now() < until {
         if leaf.try_remove()? == Removal::Removed {

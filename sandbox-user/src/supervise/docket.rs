@@ -13,7 +13,7 @@ use crate::{
     limits::{EffectiveLimits, EnclosingLimits},
     record::{RunContext, User},
     spec::RunSpec,
-    sys::creds::FileIdentity,
+    sys::{creds::FileIdentity, rlimits::CallersLimits},
 };
 
 /// A run that is about to start.
@@ -45,8 +45,8 @@ pub(super) struct Docket {
     pub(super) ancestors_before: Vec<EventCounters>,
     /// `oom_kill` of /proc/vmstat then.
     pub(super) host_oom_kills_before: Option<u64>,
-    /// RLIMIT_CPU that main starts with, soft and hard, seconds.
-    pub(super) rlimit_cpu_seconds: (Option<u64>, Option<u64>),
+    /// The caller's resource limits, which main starts with.
+    pub(super) rlimits: CallersLimits,
     /// How it is watched.
     pub(super) trace: TraceDocket,
     /// The guardian's pid and the supervisor's.
@@ -87,6 +87,7 @@ impl Docket {
         Some(OnComplete {
             command,
             caller: &self.caller,
+            rlimits: &self.rlimits,
         })
     }
 

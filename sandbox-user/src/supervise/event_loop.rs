@@ -38,6 +38,8 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const KILL_EVERY: Duration = Duration::from_millis(100);
 /// How long after the first `cgroup.kill` main may take to die.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+/// One signal to the whole process group reaches all of it at once; an older one to main was another.
+const TOLD_WITHIN_NS: u64 = 1_000_000_000;
 /// The CPU time is looked at no more often than this.
 const BUDGET_AT_LEAST: Duration = Duration::from_millis(10);
 
@@ -253,8 +255,10 @@ impl<'a> Running<'a> {
     /// When main got the same signal from the same sender, as the whole process group does from a
     /// terminal, `kill %1` and timeout(1).
     fn main_was_told_at_ns(&self, received: &Received) -> Option<u64> {
+        let since_ns = clock::now_ns().saturating_sub(TOLD_WITHIN_NS);
         let is_the_same = |signal: &Signal| {
             signal.victim_is_main
+                && signal.at_ns >= since_ns
                 && signal.signal == received.signal
                 && match received.origin {
                     Origin::Kernel => signal.info == SignalInfo::Priv,

@@ -12,7 +12,6 @@ use super::{
     gather::{Ended, action_now, add_declared, misses_by_program},
     guardian::{Guardian, Start},
     prepare::{self, RunError},
-    record_file::RecordFile,
     signals::{self, Signals},
 };
 use crate::{
@@ -49,21 +48,12 @@ pub struct Outcome {
 /// failures are in the record, as `setup_failed`.
 pub fn foreground(spec: RunSpec, rlimits: CallersLimits) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
-    let caller = Caller::current()?;
-    // Before anything of our own is open, which `fd:N` could mean.
-    let record_file = prepare::open_record(&spec, &caller)?;
     signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::system("starting the event loop"))?;
-    let request = Request {
-        spec,
-        caller,
-        rlimits,
-        accepted_at,
-    };
-    runtime.block_on(run(request, record_file))
+    runtime.block_on(run(spec, rlimits, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -74,7 +64,6 @@ struct Made {
     ring: Option<Ring>,
     guardian: Option<Guardian>,
     place: Option<Place>,
-    rlimits: CallersLimits,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -87,22 +76,14 @@ impl Made {
     }
 }
 
-/// What is asked for, by whom.
-struct Request {
+async fn run(
     spec: RunSpec,
-    caller: Caller,
     rlimits: CallersLimits,
     accepted_at: Timestamp,
-}
-
-async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Outcome, RunError> {
-    let Request {
-        spec,
-        caller,
-        rlimits,
-        accepted_at,
-    } = request;
+) -> Result<Outcome, RunError> {
     let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
+    let caller = Caller::current()?;
+    let mut record_file = prepare::open_record(&spec, &caller)?;
     let began = Instant::now();
     // From here on there is something that could be left behind.
     let guardian = Guardian::start(record_file.as_mut());
@@ -135,7 +116,7 @@ async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Ou
             before: Default::default(),
             ancestors_before: Vec::new(),
             host_oom_kills_before: prepare::host_oom_kills(),
-            rlimit_cpu_seconds: rlimits.cpu_seconds(),
+            rlimits,
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
             degraded: degraded.into_iter().collect(),
@@ -146,7 +127,6 @@ async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Ou
         ring: None,
         guardian: None,
         place: None,
-        rlimits,
         timings: BTreeMap::new(),
         lap: began,
     };
@@ -182,8 +162,7 @@ async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Ou
     });
 
     if let Some(guardian) = &made.guardian {
-        ended.own_actions.extend(guardian.actions());
-        ended.own_actions.sort_by_key(|action| action.at_ns);
+        ended.add_actions(guardian.actions());
     }
     if let Some(end) = made.guardian.as_mut().and_then(Guardian::end) {
         ended.degraded.push(format!(
@@ -205,6 +184,8 @@ async fn run(request: Request, mut record_file: Option<RecordFile>) -> Result<Ou
     }
     say_notes(made.docket.spec.notes, &record);
     if let Some(on_complete) = made.docket.on_complete() {
+        // Those that came while the run was concluded were about the run.
+        while let Ok(Some(_)) = signals.try_next() {}
         on_complete.run(&record, Some(&signals)).await;
     }
     let status = match recorded {
@@ -360,7 +341,7 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: prepare::ignored_signals(),
-        rlimits: made.rlimits.as_slice(),
+        rlimits: docket.rlimits.to_restore(),
     };
     let mut spawned = spawn::spawn(&start);
     if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {
@@ -458,7 +439,9 @@ fn allocation_failed(leaf: &LeafCgroup, docket: &Docket) -> bool {
         let events = counters.memory_events.as_ref()?;
         events.get("oom").copied()
     };
-    count(&leaf.counters().value) > count(&docket.before)
+    count(&docket.before)
+        .zip(count(&leaf.counters().value))
+        .is_some_and(|(before, now)| now > before)
 }
 
 fn cancelled_before_start(received: &super::signals::Received) -> Ended {

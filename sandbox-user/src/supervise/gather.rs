@@ -63,6 +63,18 @@ impl Ended {
         self.processes.take(event);
     }
 
+    /// Adds what another process of the runner did, where it is not known yet.
+    pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
+        for action in actions {
+            let is_it =
+                |known: &OwnAction| (known.reason, known.at_ns) == (action.reason, action.at_ns);
+            if !self.own_actions.iter().any(is_it) {
+                self.own_actions.push(action);
+            }
+        }
+        self.own_actions.sort_by_key(|action| action.at_ns);
+    }
+
     /// Declares why the runner is about to signal members, before it does: where the kernel side sees
     /// it, and among its own actions. Where the kernel side does not take it, the verdict rests on
     /// the action's time and the sender.
@@ -221,7 +233,7 @@ pub(super) fn gather(
             .as_ref()
             .map(|snapshot| fugitives(snapshot, ended))
             .unwrap_or_default(),
-        rlimit_cpu_seconds: docket.rlimit_cpu_seconds,
+        rlimit_cpu_seconds: docket.rlimits.cpu_seconds(),
         cpu_usage_us: stats.as_ref().and_then(|stats| stats.cpu_usage_us),
         degraded,
     };
@@ -244,17 +256,16 @@ fn add_detail(signals: &mut Vec<Signal>, docket: &Docket, seen: &mut Vec<Signal>
     signals.sort_by_key(|signal| signal.at_ns);
 }
 
-/// When main was executed. Where the kernel side saw main, and skipped nothing, its event alone says
-/// so: an exec may fail past the point from which on the spawn cannot tell any more.
+/// When main was executed. Its exec event says so; where the kernel side did not see main, or skipped
+/// something, that its spawn came back does too: an exec may fail past the point from which on the
+/// spawn cannot tell any more.
 fn exec_at_ns(main: Option<&MainProcess>, ended: &Ended, missed: Option<u64>) -> Option<u64> {
-    if ended.setup_failure.is_some() {
-        return None;
+    let seen = main.and_then(|main| main.exec_at_ns);
+    let nothing_was_missed = main.is_some() && missed == Some(0);
+    if nothing_was_missed || ended.setup_failure.is_some() {
+        return seen;
     }
-    match main {
-        Some(main) if missed == Some(0) => main.exec_at_ns,
-        Some(main) => main.exec_at_ns.or(ended.started_at_ns),
-        None => ended.started_at_ns,
-    }
+    seen.or(ended.started_at_ns)
 }
 
 /// Runs of programs that the kernel skipped since the run began. A verdict that rests on one of them
@@ -311,11 +322,8 @@ pub(super) fn add_declared(docket: &Docket, tracer: Option<&Tracer>, actions: &m
             .any(|action| action.reason == reason && action.at_ns <= at_ns)
     {
         actions.push(OwnAction {
-            reason,
             at_ns,
-            signal: None,
-            asked_by: None,
-            detail: None,
+            ..action_now(reason)
         });
         actions.sort_by_key(|action| action.at_ns);
     }

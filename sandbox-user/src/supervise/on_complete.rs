@@ -1,14 +1,13 @@
 //! `--on-complete`: a command that gets the record once the run is over, whoever wrote it.
 //!
-//! It runs as whoever called, outside of every leaf and without limits, under /bin/sh. What it prints
-//! goes to stderr, since stdout is the analysis's; how it ends changes nothing about the run.
+//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and at most
+//! once. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
+//! about the run.
 
 use std::{
     io::{self, Write as _},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::process::CommandExt as _,
-    },
+    os::fd::AsFd as _,
+    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
 };
 
@@ -19,7 +18,7 @@ use super::signals::{Meaning, Signals};
 use crate::{
     record::RunRecord,
     say::say,
-    sys::{child, creds::FileIdentity, pidfd, readiness},
+    sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
 };
 
 /// A command for the end.
@@ -29,6 +28,8 @@ pub(super) struct OnComplete<'a> {
     pub(super) command: &'a str,
     /// Whom it runs as.
     pub(super) caller: &'a FileIdentity,
+    /// Under which limits.
+    pub(super) rlimits: &'a CallersLimits,
 }
 
 impl OnComplete<'_> {
@@ -54,18 +55,19 @@ impl OnComplete<'_> {
         signals: Option<&Signals>,
     ) -> io::Result<ExitStatus> {
         let mut child = self.spawn()?;
-        let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
         let stdin = child.stdin.take();
         let text = serde_json::to_vec(record)?;
-        // In a thread of its own, since the command may take its time; that it does not read it all is
-        // its own affair.
-        let writer = std::thread::spawn(move || {
+        // In a thread that nobody waits for: whether it is read, and when, is the command's affair.
+        std::thread::spawn(move || {
             stdin.map(|mut stdin| stdin.write_all(&text).and_then(|()| stdin.write_all(b"\n")))
         });
-        let status = wait(&mut child, &pidfd, signals).await;
-        // Nobody reads any more.
-        let _ = writer.join();
-        status
+        let waited = wait(&mut child, signals).await;
+        if waited.is_err() {
+            // It is not to run on unseen.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        waited
     }
 
     fn spawn(&self) -> io::Result<Child> {
@@ -74,29 +76,27 @@ impl OnComplete<'_> {
             .args(["-c", self.command])
             .stdin(Stdio::piped())
             .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
-        child::unblock_signals(&mut command);
-        let own = nix::unistd::geteuid();
-        if self.caller.uid != own.as_raw() {
-            // Their own groups only: std empties the list of supplementary ones.
-            command.gid(self.caller.gid).uid(self.caller.uid);
-            if let Ok(Some(user)) = User::from_uid(self.caller.uid.into()) {
-                command
-                    .env("HOME", user.dir)
-                    .env("USER", &user.name)
-                    .env("LOGNAME", &user.name);
-            }
+        if self.caller.uid != nix::unistd::geteuid().as_raw() {
+            let account = User::from_uid(self.caller.uid.into()).ok().flatten();
+            let (home, name) = account.map_or_else(
+                || (PathBuf::from("/"), self.caller.uid.to_string()),
+                |user| (user.dir, user.name),
+            );
+            command
+                .env("HOME", home)
+                .env("USER", &name)
+                .env("LOGNAME", &name);
         }
+        child::start_as_caller(&mut command, self.caller, self.rlimits.to_restore());
         command.spawn()
     }
 }
 
-/// Waits for its end, and passes on what asks for one.
-async fn wait(
-    child: &mut Child,
-    pidfd: &OwnedFd,
-    signals: Option<&Signals>,
-) -> io::Result<ExitStatus> {
-    let ended = readiness::watch(pidfd, Interest::READABLE)?;
+/// Waits for its end. What asks for one is passed on, and the second time it is killed.
+async fn wait(child: &mut Child, signals: Option<&Signals>) -> io::Result<ExitStatus> {
+    let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
+    let ended = readiness::watch(&pidfd, Interest::READABLE)?;
+    let mut ask = libc::SIGTERM;
     loop {
         let received = async {
             match signals {
@@ -110,10 +110,10 @@ async fn wait(
                 return child.wait();
             }
             received = received => {
-                let received = received?;
-                if received.meaning == Meaning::Cancel {
+                if received?.meaning == Meaning::Cancel {
                     // It may have ended just now.
-                    let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGTERM);
+                    let _ = pidfd::send_signal(pidfd.as_fd(), ask);
+                    ask = libc::SIGKILL;
                 }
             }
         }

@@ -92,7 +92,7 @@ pub(super) fn open_record(
 /// # Errors
 /// What is wrong with the request on this host; nothing is left behind.
 pub(super) fn identify(spec: &RunSpec, caller: &Caller) -> Result<(Identity, Outputs), RunError> {
-    if caller.euid != 0 {
+    if caller.uid != 0 {
         return Err(RunError::NotRoot);
     }
     let asked = match &spec.run_as {
@@ -108,7 +108,7 @@ pub(super) fn identify(spec: &RunSpec, caller: &Caller) -> Result<(Identity, Out
 /// With whose rights the record is written: the user's who called sudo, else the caller's own.
 pub(super) fn recorder(caller: &Caller) -> FileIdentity {
     let own = FileIdentity {
-        uid: caller.euid,
+        uid: caller.uid,
         gid: caller.gid,
         groups: caller.groups.clone(),
     };

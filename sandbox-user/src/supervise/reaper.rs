@@ -5,6 +5,7 @@
 //! on older kernels.
 
 use std::{
+    io,
     os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
@@ -87,27 +88,25 @@ async fn changed(events: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
-/// Kills a process that left the leaf, if it is still who it was. Returns whether it is gone.
+/// Kills a process that left the leaf, if it is still who it was. Returns whether it is gone; where
+/// that cannot be told it is not.
 pub(super) fn kill_fugitive(key: &wire::ProcessKey) -> bool {
-    let Ok(pid) = i32::try_from(key.tgid) else {
-        return true;
-    };
-    let Ok(fd) = pidfd::open(pid) else {
-        return true;
-    };
-    match Stat::of(key.tgid) {
-        Ok(stat) if stat.start_time_ticks == ticks(key.start_time_ns) => {
-            // An error is that it has just gone; the next look will tell.
-            let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
-            has_ended(key.tgid)
-        }
-        Ok(_) | Err(_) => true,
-    }
+    try_kill_fugitive(key).unwrap_or_else(|error| is_no_such_process(&error))
 }
 
-/// Whether a process is a zombie or gone.
-fn has_ended(pid: u32) -> bool {
-    Stat::of(pid).map_or(true, |stat| !stat.runs())
+fn try_kill_fugitive(key: &wire::ProcessKey) -> io::Result<bool> {
+    let pid = i32::try_from(key.tgid).map_err(io::Error::other)?;
+    let fd = pidfd::open(pid)?;
+    if Stat::of(key.tgid)?.start_time_ticks != ticks(key.start_time_ns) {
+        return Ok(true);
+    }
+    pidfd::send_signal(fd.as_fd(), libc::SIGKILL)?;
+    Ok(!Stat::of(key.tgid)?.runs())
+}
+
+/// ENOENT from opening /proc/PID/stat, ESRCH from reading it and from the calls on pids.
+fn is_no_such_process(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
 }
 
 /// ns since boot as /proc/PID/stat has them: clock ticks of USER_HZ, 100 a second on all Linux ABIs.

@@ -6,11 +6,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::AsFd as _,
     path::Path,
 };
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -216,7 +215,9 @@ fn read_draft(file: &mut File) -> Option<RunRecord> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+    // What a longer draft left behind the final text is none of it.
+    let mut records = serde_json::Deserializer::from_str(&text).into_iter();
+    records.next()?.ok()
 }
 
 /// Over what is there, which takes no space that it has not got yet; the rest is cut off last.
@@ -237,12 +238,7 @@ fn to_json(record: &RunRecord) -> Vec<u8> {
 }
 
 fn open_stream(path: &Path) -> io::Result<RecordFile> {
-    // A FIFO without a reader is ENXIO at once, instead of a wait without end.
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    crate::sys::fd::set_blocking(&file)?;
+    let file = crate::sys::fd::open_at_once(OpenOptions::new().write(true), path)?;
     Ok(RecordFile {
         file,
         target: Target::Stream {

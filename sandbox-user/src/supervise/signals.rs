@@ -76,8 +76,8 @@ fn mask() -> SigSet {
 
 /// Blocks the signals for this thread and all that it starts later. To be called first of all.
 ///
-/// SIGXFSZ is blocked and never read: under `ulimit -f` a write then fails with EFBIG, and is told
-/// of. The analysis starts with an empty mask and the caller's dispositions.
+/// SIGXFSZ is blocked and never read: where `ulimit -f` could not be lifted a write then fails with
+/// EFBIG, and is told of. The analysis starts with an empty mask and the caller's dispositions.
 ///
 /// # Errors
 /// None that sigprocmask(2) knows for a valid set.

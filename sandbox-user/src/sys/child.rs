@@ -1,17 +1,40 @@
-//! Children that std starts.
+//! Children that std starts, and what it does not do for them.
 
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Has a command start with an empty signal mask: this process blocks its signals, and std passes the
-/// mask on.
-pub fn unblock_signals(command: &mut Command) {
-    // SAFETY: the closure makes one system call, which is signal-safe, in the forked child.
+use super::creds::FileIdentity;
+use super::rlimits::ResourceLimit;
+use super::{Errno, check};
+
+/// Has a command start as its caller would have started it: with an empty signal mask (this process
+/// blocks its signals, and std passes the mask on), with the caller's limits, and as that user with all
+/// of that user's groups.
+pub fn start_as_caller(command: &mut Command, caller: &FileIdentity, limits: &[ResourceLimit]) {
+    let (caller, limits) = (caller.clone(), limits.to_vec());
+    let own = nix::unistd::geteuid().as_raw();
+    let prepare = move || -> Result<(), Errno> {
+        super::clone::set_signal_mask(0)?;
+        // SAFETY: this is the forked child, for whom the limits are meant.
+        limits.iter().try_for_each(|limit| unsafe { limit.set() })?;
+        if caller.uid == own {
+            return Ok(());
+        }
+        let FileIdentity { uid, gid, groups } = &caller;
+        // SAFETY: setgroups reads the slice of the length given; the other calls take numbers.
+        unsafe {
+            check(libc::syscall(
+                libc::SYS_setgroups,
+                groups.len(),
+                groups.as_ptr(),
+            ))?;
+            check(libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid))?;
+            check(libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid)).map(drop)
+        }
+    };
+    // SAFETY: the closure makes system calls only, which are signal-safe.
     unsafe {
-        command.pre_exec(|| {
-            super::clone::set_signal_mask(0)
-                .map(drop)
-                .map_err(std::io::Error::from_raw_os_error)
-        });
+        command.pre_exec(move || prepare().map_err(io::Error::from_raw_os_error));
     }
 }

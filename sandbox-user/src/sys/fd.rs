@@ -1,8 +1,13 @@
-//! Descriptors: those that are known by number only, and whether they block.
+//! Descriptors: those that are known by number only, and those that are opened without waiting.
 
 use std::{
+    fs::{File, OpenOptions},
     io,
-    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::Path,
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -40,12 +45,16 @@ pub(super) fn duplicate(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Takes O_NONBLOCK off an open file that nobody else has yet.
+/// Opens a file without waiting: a FIFO that nobody reads is ENXIO, instead of a wait that nothing
+/// interrupts. A terminal does not become ours. The open file blocks as any other.
 ///
 /// # Errors
-/// What fcntl(2) says.
-pub fn set_blocking(file: impl AsFd) -> io::Result<()> {
+/// Those of open(2).
+pub fn open_at_once(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    Ok(())
+    Ok(file)
 }

@@ -21,7 +21,7 @@ pub mod program;
 pub mod readiness;
 pub mod rlimits;
 pub mod step;
-mod terminal_input;
+pub mod terminal_input;
 
 use std::ffi::c_long;
 use std::io;

@@ -6,6 +6,8 @@
 
 use std::ptr::null_mut;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Errno, check};
 
 /// What may keep the runner from its work. RLIMIT_NPROC and RLIMIT_MEMLOCK do not count for root.
@@ -22,7 +24,7 @@ const NOFILE: u64 = 65_536;
 const INFINITY: u64 = u64::MAX;
 
 /// One of the caller's limits: `struct rlimit64`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimit {
     resource: u32,
     soft: u64,
@@ -30,43 +32,51 @@ pub struct ResourceLimit {
 }
 
 /// The limits that the caller has for what is lifted here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallersLimits(Vec<ResourceLimit>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallersLimits {
+    found: Vec<ResourceLimit>,
+    lifted: Vec<ResourceLimit>,
+}
 
 impl CallersLimits {
-    /// Lifts this process's limits, and says what they were. Where that is not allowed they stay:
-    /// who is not root is refused soon.
+    /// Lifts this process's limits as far as it may, and says what they were.
     pub fn lift() -> Self {
-        let mut found = Self::default();
+        let mut limits = Self::default();
         for resource in LIFTED {
-            let Ok(limit) = ResourceLimit::get(resource) else {
+            let Ok(found) = ResourceLimit::get(resource) else {
                 continue;
             };
+            limits.found.push(found);
             let highest = match resource {
-                libc::RLIMIT_NOFILE => limit.hard.max(NOFILE),
+                libc::RLIMIT_NOFILE => found.hard.max(NOFILE),
                 _ => INFINITY,
             };
-            found.0.push(limit);
-            let lifted = ResourceLimit {
-                soft: highest,
-                hard: highest,
-                ..limit
-            };
-            // SAFETY: changes this process's own limits, upwards.
-            let _ = unsafe { lifted.set() };
+            // Where the hard limit may not be raised, as far as that goes.
+            let is_lifted = [highest, found.hard].into_iter().any(|most| {
+                let lifted = ResourceLimit {
+                    resource,
+                    soft: most,
+                    hard: most,
+                };
+                // SAFETY: changes this process's own limits, upwards.
+                unsafe { lifted.set() }.is_ok()
+            });
+            if is_lifted {
+                limits.lifted.push(found);
+            }
         }
-        found
+        limits
     }
 
-    /// All of them.
-    pub fn as_slice(&self) -> &[ResourceLimit] {
-        &self.0
+    /// What a child of the analysis's has to be given back.
+    pub fn to_restore(&self) -> &[ResourceLimit] {
+        &self.lifted
     }
 
     /// RLIMIT_CPU, soft and hard, seconds; `None` = infinity.
     pub fn cpu_seconds(&self) -> (Option<u64>, Option<u64>) {
         let finite = |value| (value != INFINITY).then_some(value);
-        self.0
+        self.found
             .iter()
             .find(|limit| limit.resource == libc::RLIMIT_CPU)
             .map_or((None, None), |limit| {
@@ -123,11 +133,14 @@ mod tests {
     #[test]
     fn the_cpu_limit_is_told_in_seconds_and_infinity_is_none() {
         let of = |soft, hard| {
-            CallersLimits(vec![ResourceLimit {
-                resource: libc::RLIMIT_CPU,
-                soft,
-                hard,
-            }])
+            CallersLimits {
+                found: vec![ResourceLimit {
+                    resource: libc::RLIMIT_CPU,
+                    soft,
+                    hard,
+                }],
+                lifted: Vec::new(),
+            }
             .cpu_seconds()
         };
         assert_eq!(of(1, 2), (Some(1), Some(2)));

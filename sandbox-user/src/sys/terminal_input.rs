@@ -61,6 +61,21 @@ const FILTER: [libc::sock_filter; 12] = [
 ];
 const FORBID: libc::sock_filter = statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
 
+/// Whether this kernel knows seccomp filters.
+pub fn can_be_forbidden() -> bool {
+    const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
+    let action = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: the kernel reads one u32.
+    unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        ) == 0
+    }
+}
+
 /// Forbids it to the calling thread and all that it becomes or starts. Needs no_new_privs.
 ///
 /// # Safety

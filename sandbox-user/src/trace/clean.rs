@@ -9,7 +9,8 @@ use aya::maps::{HashOfMaps, MapData, MapError, RingBuf};
 
 use super::{
     TraceError, Tracer,
-    object::{self, PinDir, PinLock, RINGS},
+    object::RINGS,
+    pins::{PinDir, PinLock},
 };
 
 /// What cleaning came to.
@@ -59,14 +60,12 @@ pub fn clean<E: From<TraceError>>(
     Ok(cleaned)
 }
 
-/// Removes sets of programs whose one run was killed, and forgets what this build's maps hold of
-/// leaves that are gone: their run lost supervisor and guardian. `there` is asked after the maps were read, so that a leaf that is made meanwhile is not
+/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and guardian. `there` is asked after the maps were read, so that a leaf that is made meanwhile is not
 /// taken for one that went.
 ///
 /// # Errors
 /// Where a map cannot be read or changed.
 pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), TraceError> {
-    object::remove_abandoned()?;
     let own = PinDir::own();
     if own.mode().is_none() {
         return Ok(());

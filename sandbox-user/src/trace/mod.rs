@@ -10,6 +10,7 @@ mod decode;
 mod log;
 mod object;
 mod offsets;
+mod pins;
 mod programs;
 mod ring;
 
@@ -31,7 +32,7 @@ pub use self::{
     btf::BtfError,
     clean::{Cleaned, clean, forget_gone},
     decode::{DecodeError, Event, EventKind, text as comm},
-    object::{PinDir, PinLock},
+    pins::{PinDir, PinLock, remove_abandoned},
     ring::Ring,
 };
 use crate::evidence::{Confidence, IntentReason, Process, Signal, WaitStatus};

@@ -6,7 +6,6 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
-    time::Duration,
 };
 
 use super::Start;
@@ -18,7 +17,7 @@ use crate::{
     record::RunRecord,
     say::{say, say_notes},
     supervise::{
-        conclude::{Ending, conclude},
+        conclude::{Ending, conclude, remove},
         docket::Docket,
         gather::{Ended, action_now, add_declared},
         reaper,
@@ -26,9 +25,6 @@ use crate::{
     },
     trace::{MainProcess, PinDir, Tracer},
 };
-
-/// How long rmdir may say EBUSY.
-const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A run in the guardian's care, as far as it was told.
 #[derive(Default)]
@@ -142,6 +138,10 @@ impl Ward {
             return;
         };
         if leaf.procs().is_ok_and(|members| !members.is_empty()) {
+            if let Some(docket) = &self.docket {
+                // What was declared before takes its place in the maps.
+                add_declared(docket, self.tracer.as_ref(), &mut self.ended.own_actions);
+            }
             let action = action_now(IntentReason::Walltime);
             if let Ok(line) = serde_json::to_string(&action) {
                 let _ = writeln!(supervisor, "{line}");
@@ -256,5 +256,5 @@ fn open(cgroup: &str) -> Result<LeafCgroup, CgroupError> {
 
 async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     reaper::empty(leaf).await?;
-    leaf.remove(REMOVE_WITHIN)
+    remove(leaf).await
 }
