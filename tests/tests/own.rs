@@ -123,7 +123,9 @@ fn a_seccomp_filter_that_kills_is_told_as_that() {
 fn strict_seccomp_which_sends_no_signal_is_nobodys_kill() {
     let _guest = Guest::enter();
     let outcome = Sandbox::new().victim(["strict-seccomp"]);
-    let record = outcome.ended(137, "signal", "none");
+    assert_eq!(outcome.code(), 137, "{}", outcome.stderr);
+    let record = outcome.record();
+    assert_eq!(record.reason(), "signal", "{record}");
     assert_eq!(record.confidence(), "strong", "{record}");
     assert!(record.kills().is_empty(), "{record}");
     record.assert_notes(&["SIGKILL", "which nobody sent", "strict seccomp forbade"]);
