@@ -73,12 +73,11 @@ fn the_hard_rlimit_ends_it_by_sigkill() {
 #[test]
 fn an_rlimit_that_the_caller_set_is_named() {
     let _guest = Guest::enter();
-    // `sandbox` has the limit too, and needs less.
-    let outcome = Sandbox::new().rlimit_cpu(10, 40).victim(["spin"]);
+    let outcome = Sandbox::new().rlimit_cpu(2, 8).victim(["spin"]);
     let record = outcome.ended(152, "cputime", "more_time");
     assert_has(
         record.finding("rlimit_cpu"),
-        &json!({"soft_seconds": 10, "hard_seconds": 40}),
+        &json!({"soft_seconds": 2, "hard_seconds": 8}),
     );
-    record.assert_notes(&["RLIMIT_CPU of 10 s used up", "ulimit -t"]);
+    record.assert_notes(&["RLIMIT_CPU of 2 s used up", "ulimit -t"]);
 }

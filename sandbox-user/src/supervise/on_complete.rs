@@ -58,9 +58,9 @@ impl OnComplete<'_> {
         let stdin = child.stdin.take();
         let text = serde_json::to_vec(record)?;
         // In a thread that nobody waits for: whether it is read, and when, is the command's affair.
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             stdin.map(|mut stdin| stdin.write_all(&text).and_then(|()| stdin.write_all(b"\n")))
-        });
+        })?;
         let waited = wait(&mut child, signals).await;
         if waited.is_err() {
             // It is not to run on unseen.

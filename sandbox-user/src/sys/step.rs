@@ -211,7 +211,7 @@ impl Step {
     }
 }
 
-/// `struct sigaction` as the kernel has it on x86_64 and aarch64: handler, flags, restorer, mask.
+/// `struct sigaction` as the kernel has it on x86_64: handler, flags, restorer, mask.
 type KernelSigaction = [u64; 4];
 
 unsafe fn reset_signals(ignored: u64) -> Result<(), Errno> {
