@@ -54,14 +54,17 @@ impl OnComplete<'_> {
         record: &RunRecord,
         signals: Option<&Signals>,
     ) -> io::Result<ExitStatus> {
+        let text = serde_json::to_vec(record)?;
         let mut child = self.spawn()?;
         let stdin = child.stdin.take();
-        let text = serde_json::to_vec(record)?;
         // In a thread that nobody waits for: whether it is read, and when, is the command's affair.
-        std::thread::Builder::new().spawn(move || {
+        let writing = std::thread::Builder::new().spawn(move || {
             stdin.map(|mut stdin| stdin.write_all(&text).and_then(|()| stdin.write_all(b"\n")))
-        })?;
-        let waited = wait(&mut child, signals).await;
+        });
+        let waited = match writing {
+            Ok(_) => wait(&mut child, signals).await,
+            Err(error) => Err(error),
+        };
         if waited.is_err() {
             // It is not to run on unseen.
             let _ = child.kill();
