@@ -8,7 +8,7 @@ use sandbox::{
     say::say,
     spec::RunSpec,
     supervise,
-    sys::rlimits::CallersLimits,
+    sys::{child, rlimits::CallersLimits},
 };
 
 fn main() -> ExitCode {
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         say("it is not to be installed setuid: it would lend its rights to everybody; use sudo");
         return cli::EXIT_FAILURE.into();
     }
+    child::keep_until_waited_for();
     let rlimits = CallersLimits::lift();
     let cli = match Cli::parse_arguments(std::env::args_os()) {
         Ok(cli) => cli,

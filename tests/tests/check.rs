@@ -133,3 +133,21 @@ fn runs_that_start_while_the_programs_are_cleaned_away_are_watched_all_the_same(
         assert_eq!(record.confidence(), "exact", "{record}");
     }
 }
+
+#[test]
+fn what_a_container_left_that_was_ended_as_a_whole_is_removed() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "unshare --pid --fork --mount-proc bash -c \
+           'sandbox run --user ana -- victim sleep >out 2>/dev/null & \
+            until grep -q ready out; do sleep 0.05; done'; \
+         sandbox check",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    assert!(
+        said.out()
+            .contains("removed   orphaned leaf /sandbox/runs/"),
+        "{said}"
+    );
+}

@@ -24,7 +24,7 @@ fn dies(fault: &str) -> Record {
     let scene = Scene::new();
     let said = scene.bash(&format!(
         "strace -qq -o trace {fault} \
-         sandbox run --user ana --record record.json -- bash -c 'exit 3'",
+         sandbox run --user ana --record record.json --on-complete 'echo told >>hook' -- bash -c 'exit 3'",
     ));
     let trace = scene.read("trace");
     assert!(
@@ -35,12 +35,17 @@ fn dies(fault: &str) -> Record {
         scene
             .files()
             .into_iter()
-            .eq(["record.json", "trace"].map(str::to_owned))
+            .eq(["hook", "record.json", "trace"].map(str::to_owned))
     });
     let record = wait::for_some("all of it", || {
         let text = scene.read("record.json");
         text.ends_with("}\n").then(|| Record::parse(&text))
     });
+    assert_eq!(
+        scene.read("hook"),
+        "told\n",
+        "whoever is left tells, and once"
+    );
     assert_eq!(record.at("/exit/code"), 3, "{record}");
     assert_eq!(record.at("/cleanup/removed"), true, "{record}");
     record

@@ -79,3 +79,18 @@ fn one_that_reads_nothing_holds_nobody_up() {
     );
     assert_eq!(said.code(), 0, "{said}");
 }
+
+#[test]
+fn a_caller_that_ignores_its_childrens_ends_changes_nothing() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.python(
+        "import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execvp('sandbox', ['sandbox', 'run', '--user', 'ana', '--record', 'record.json',
+                      '--on-complete', 'exit 9', '--', 'bash', '-c', 'exit 3'])",
+    );
+    assert_eq!(said.code(), 3, "{said}");
+    assert!(said.err().contains("ended with exit status: 9"), "{said}");
+    assert!(scene.record().list("/tracing/degraded").is_empty());
+}

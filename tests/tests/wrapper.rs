@@ -426,3 +426,34 @@ fn the_callers_limits_are_the_analysiss_and_do_not_keep_sandbox_from_its_work() 
     assert_eq!(record.reason(), "cputime", "{record}");
     assert_eq!(record.confidence(), "exact", "{record}");
 }
+
+#[test]
+fn its_lock_is_roots_alone_whatever_the_callers_umask() {
+    let _guest = Guest::enter();
+    let said = Scene::new().bash(
+        "rm -rf /run/sandbox; (umask 0; sandbox run --user ana -- true); stat -c '%a %u' /run/sandbox; \
+         chmod 777 /run/sandbox; rm /run/sandbox/bpf.lock; ln -s /etc/lured /run/sandbox/bpf.lock; \
+         sandbox run --user ana --record record.json -- true; stat -c %a /run/sandbox; \
+         ls /etc/lured; rm /run/sandbox/bpf.lock",
+    );
+    assert_eq!(said.out(), "700 0\n700", "{said}");
+    assert!(said.err().contains("/etc/lured"), "it was not made: {said}");
+}
+
+#[test]
+fn a_limit_on_descriptors_above_what_the_host_allows_is_no_obstacle() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "ulimit -Hn 1048576; ulimit -Sn 20; allowed=$(cat /proc/sys/fs/nr_open); \
+         echo 70000 >/proc/sys/fs/nr_open; \
+         sandbox run --user ana --record record.json -- bash -c 'ulimit -Sn; ulimit -Hn'; \
+         status=$?; echo $allowed >/proc/sys/fs/nr_open; exit $status",
+    );
+    assert_eq!(
+        (said.code(), said.out().as_str()),
+        (0, "20\n70000"),
+        "{said}"
+    );
+    assert_eq!(scene.record().confidence(), "exact");
+}

@@ -148,6 +148,20 @@ impl Proc {
         self.pid_namespace().map_or(true, |inode| inode == FIRST)
     }
 
+    /// Whether a PID namespace has a process, as far as that can be seen from here.
+    fn namespace_liveness(&self, inode: u64) -> Liveness {
+        let Ok(entries) = std::fs::read_dir(&self.root) else {
+            return Liveness::Alive;
+        };
+        let is_in_it = |entry: std::fs::DirEntry| {
+            rustix::fs::stat(entry.path().join("ns/pid")).is_ok_and(|stat| stat.st_ino == inode)
+        };
+        match self.is_in_first_pid_namespace() {
+            true if !entries.flatten().any(is_in_it) => Liveness::Dead,
+            true | false => Liveness::Alive,
+        }
+    }
+
     /// The cgroup2 path of a process (`self` or a pid).
     ///
     /// # Errors
@@ -202,8 +216,9 @@ impl Owner {
         })
     }
 
-    /// Whether anybody is left who looks after the leaf: supervisor or guardian. An owner in another
-    /// PID namespace cannot be seen from here, and so counts as alive.
+    /// Whether anybody is left who looks after the leaf: supervisor or guardian. Of an owner in another
+    /// PID namespace it can only be told that the whole namespace is gone, and only from the first
+    /// one; else it counts as alive.
     ///
     /// # Errors
     /// When /proc cannot be read.
@@ -212,7 +227,7 @@ impl Owner {
             return Ok(Liveness::Dead);
         }
         if self.pid_namespace != proc.pid_namespace()? {
-            return Ok(Liveness::Alive);
+            return Ok(proc.namespace_liveness(self.pid_namespace));
         }
         for process in std::iter::once(self.supervisor).chain(self.guardian) {
             if proc.liveness(process)? == Liveness::Alive {

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    guardian::Announcer, record_error::RecordError, record_path::Resolved, staged::Staged,
+    guardian::Announcer,
+    record_error::RecordError,
+    record_path::Resolved,
+    staged::{Exposure, Staged},
 };
 use crate::{
     record::RunRecord,
@@ -51,7 +54,19 @@ pub(super) enum Progress {
     /// A draft, under the name that is not the one asked for.
     Drafted(Box<RunRecord>),
     /// All of it, under the name that was asked for.
-    Published,
+    Published(Box<RunRecord>),
+    /// Whole, in part or not at all: it went to a stream.
+    Unseen,
+}
+
+/// Whether a writer has said that it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Announced {
+    /// It has.
+    Yes,
+    /// Not yet.
+    #[default]
+    No,
 }
 
 impl RecordFile {
@@ -145,6 +160,11 @@ impl RecordFile {
         let Target::Staged(staged) = &self.target else {
             return Ok(());
         };
+        if staged.exposure() == Exposure::Named
+            && let Some(announcer) = self.announcer.take()
+        {
+            announcer.announce();
+        }
         staged
             .name(&mut self.file)
             .and_then(|()| rewrite(&mut self.file, record))
@@ -155,15 +175,20 @@ impl RecordFile {
             })
     }
 
-    /// How far another process came with it.
-    pub(super) fn progress(&mut self) -> Progress {
-        let Target::Staged(staged) = &self.target else {
-            return Progress::Nothing;
+    /// How far another process came with it, which has or has not announced that it writes. What the
+    /// analysis could have written before that is none of the record.
+    pub(super) fn progress(&mut self, announced: Announced) -> Progress {
+        let staged = match &self.target {
+            Target::Stream { .. } if announced == Announced::Yes => return Progress::Unseen,
+            Target::Stream { .. } => return Progress::Nothing,
+            Target::Staged(staged) => staged,
         };
-        if staged.is_published(&self.file) {
-            return Progress::Published;
+        if staged.exposure() == Exposure::Named && announced == Announced::No {
+            return Progress::Nothing;
         }
-        match read_draft(&mut self.file) {
+        let is_published = staged.is_published(&self.file);
+        match read_record(&mut self.file) {
+            Some(record) if is_published => Progress::Published(Box::new(record)),
             Some(record) => Progress::Drafted(Box::new(record)),
             None => Progress::Nothing,
         }
@@ -211,7 +236,7 @@ impl RecordFile {
     }
 }
 
-fn read_draft(file: &mut File) -> Option<RunRecord> {
+fn read_record(file: &mut File) -> Option<RunRecord> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.read_to_string(&mut text).ok()?;

@@ -37,6 +37,18 @@ pub(super) struct Staged {
     draft: PathBuf,
     /// With whose rights.
     caller: FileIdentity,
+    /// Whether the analysis could write to it.
+    exposure: Exposure,
+}
+
+/// Whether the analysis, which runs as the file's owner, may have had the file in its hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Exposure {
+    /// It had no name while the analysis ran.
+    Unnamed,
+    /// It had one: what is in it counts only once the supervisor has said that it writes.
+    Named,
 }
 
 impl Staged {
@@ -53,11 +65,12 @@ impl Staged {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
         check_replaceable(path, caller)?;
-        let staged = Self {
+        let mut staged = Self {
             path: path.to_owned(),
             // Whatever the record's name is, this one is not too long.
             draft: path.with_file_name(format!(".sandbox-{run_id}")),
             caller: caller.clone(),
+            exposure: Exposure::Unnamed,
         };
         let unnamed = options()
             .custom_flags(libc::O_TMPFILE)
@@ -66,11 +79,17 @@ impl Staged {
             Ok(file) => file,
             // EISDIR: a kernel or file system that takes it for a plain open of a directory.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                staged.exposure = Exposure::Named;
                 staged.create()?
             }
             Err(error) => return Err(error),
         };
         Ok((file, staged))
+    }
+
+    /// Whether the analysis could write to it.
+    pub(super) const fn exposure(&self) -> Exposure {
+        self.exposure
     }
 
     /// The name that was asked for.

@@ -8,6 +8,13 @@ use super::creds::FileIdentity;
 use super::rlimits::ResourceLimit;
 use super::{Errno, check};
 
+/// Has the kernel keep this process's children until they are waited for: a caller that ignores SIGCHLD
+/// passes that on, and they would be gone at once, whatever became of them (wait(2)).
+pub fn keep_until_waited_for() {
+    // SAFETY: sets a default disposition; no handler is involved.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Has a command start as its caller would have started it: with an empty signal mask (this process
 /// blocks its signals, and std passes the mask on), with the caller's limits, and as that user with all
 /// of that user's groups.

@@ -51,18 +51,24 @@ impl CallersLimits {
                 libc::RLIMIT_NOFILE => found.hard.max(NOFILE),
                 _ => INFINITY,
             };
-            // Where the hard limit may not be raised, as far as that goes.
-            let is_lifted = [highest, found.hard].into_iter().any(|most| {
+            // Where the hard limit may not be raised, as far as that goes; where it is above what the
+            // host allows by now, as far as the host goes.
+            let candidates = [Some(highest), Some(found.hard), most_files(resource)];
+            let lifted = candidates.into_iter().flatten().find(|most| {
                 let lifted = ResourceLimit {
                     resource,
-                    soft: most,
-                    hard: most,
+                    soft: *most,
+                    hard: *most,
                 };
-                // SAFETY: changes this process's own limits, upwards.
-                unsafe { lifted.set() }.is_ok()
+                // SAFETY: changes this process's own limits, and the soft one upwards.
+                *most >= found.soft && unsafe { lifted.set() }.is_ok()
             });
-            if is_lifted {
-                limits.lifted.push(found);
+            if let Some(most) = lifted {
+                limits.lifted.push(ResourceLimit {
+                    // One that is above what the host allows cannot be had again.
+                    hard: found.hard.min(most),
+                    ..found
+                });
             }
         }
         limits
@@ -83,6 +89,15 @@ impl CallersLimits {
                 (finite(limit.soft), finite(limit.hard))
             })
     }
+}
+
+/// `fs.nr_open`, above which no limit on descriptors can be set.
+fn most_files(resource: u32) -> Option<u64> {
+    if resource != libc::RLIMIT_NOFILE {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
+    text.trim().parse().ok()
 }
 
 impl ResourceLimit {

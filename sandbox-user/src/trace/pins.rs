@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -140,6 +140,22 @@ impl PinDir {
     }
 }
 
+/// Makes the directory of the lock, which is root's alone whatever the caller's umask.
+fn own_directory() -> io::Result<()> {
+    let directory = Path::new(LOCK).parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let found = fs::symlink_metadata(directory)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(
+            "its directory is somebody else's: remove that",
+        ));
+    }
+    match found.mode() & 0o7777 {
+        0o700 => Ok(()),
+        _ => fs::set_permissions(directory, fs::Permissions::from_mode(0o700)),
+    }
+}
+
 /// Held while pins are made, removed or taken into use.
 pub struct PinLock(#[expect(dead_code, reason = "held for its Drop")] Flock<File>);
 
@@ -161,14 +177,14 @@ impl PinLock {
     }
 
     fn with(kind: FlockArg) -> io::Result<Self> {
-        if let Some(parent) = Path::new(LOCK).parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(LOCK)?;
+        let file = own_directory().and_then(|()| {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(LOCK)
+        })?;
         let until = Instant::now() + LOCKED_AT_MOST;
         let mut file = file;
         loop {

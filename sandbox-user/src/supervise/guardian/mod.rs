@@ -42,7 +42,7 @@ enum Message {
     Leaf(String),
     /// Main has started.
     Started(Start),
-    /// The record is about to be written to a stream.
+    /// The record is about to be written, to what cannot be told apart from the outside.
     Recording,
 }
 

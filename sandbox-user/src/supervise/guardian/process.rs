@@ -15,7 +15,7 @@ use super::{
     Message,
     ward::{Entrusted, Ward},
 };
-use crate::supervise::signals;
+use crate::supervise::{record_file::Announced, signals};
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ async fn watch_over(
                 Ok(None)
             }
             Ok(Message::Recording) => {
-                ward.stream_is_written = true;
+                ward.announced_record = Announced::Yes;
                 Ok(None)
             }
             Err(error) => Err(error.to_string()),

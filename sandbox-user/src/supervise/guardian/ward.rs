@@ -21,7 +21,7 @@ use crate::{
         docket::Docket,
         gather::{Ended, action_now, add_declared},
         reaper,
-        record_file::{Progress, RecordFile, Target},
+        record_file::{Announced, Progress, RecordFile, Target},
     },
     trace::{MainProcess, PinDir, Tracer},
 };
@@ -38,8 +38,8 @@ pub(super) struct Ward {
     /// How main started; `None` = nobody has said that it did.
     pub(super) start: Option<Start>,
     ended: Ended,
-    /// The supervisor may have written the record where it cannot be looked at.
-    pub(super) stream_is_written: bool,
+    /// Whether the supervisor has said that it writes the record.
+    pub(super) announced_record: Announced,
 }
 
 /// All is there to end the run.
@@ -156,13 +156,23 @@ impl Ward {
     /// The supervisor is gone: goes on where it was.
     pub(super) async fn finish(mut self) -> io::Result<()> {
         self.find_leaf();
-        if self.stream_is_written {
-            // It may be whole, or in part, or not there: it cannot be seen from here.
-            say("killed while it wrote the record, which may not be whole");
-            return self.clear().await;
-        }
-        match self.record_file.as_mut().map(RecordFile::progress) {
-            Some(Progress::Published) => self.clear().await,
+        let announced = self.announced_record;
+        let progress = self
+            .record_file
+            .as_mut()
+            .map(|file| file.progress(announced));
+        match progress {
+            Some(Progress::Unseen) => {
+                say("killed while it wrote the record, which may not be whole");
+                self.clear().await
+            }
+            Some(Progress::Published(record)) => {
+                let docket = self.docket.take();
+                let cleared = self.clear().await;
+                // The supervisor says notes and runs its hook only once its guardian is gone.
+                tell(docket.as_ref(), &record).await;
+                cleared
+            }
             Some(Progress::Drafted(record)) => self.finish_recording(*record).await,
             Some(Progress::Nothing) | None => self.judge().await,
         }
@@ -205,10 +215,7 @@ impl Ward {
             timings: BTreeMap::new(),
         })
         .await;
-        say_notes(docket.spec.notes, &record);
-        if let Some(on_complete) = docket.on_complete() {
-            on_complete.run(&record, None).await;
-        }
+        tell(Some(&docket), &record).await;
         recorded.map_err(io::Error::other)
     }
 
@@ -227,13 +234,8 @@ impl Ward {
             None => Ok(()),
         };
         let docket = self.docket.take();
-        if let Some(docket) = &docket {
-            say_notes(docket.spec.notes, &record);
-        }
         let cleared = self.clear().await;
-        if let Some(on_complete) = docket.as_ref().and_then(Docket::on_complete) {
-            on_complete.run(&record, None).await;
-        }
+        tell(docket.as_ref(), &record).await;
         recorded.and(cleared)
     }
 
@@ -252,6 +254,15 @@ impl Ward {
 
 fn open(cgroup: &str) -> Result<LeafCgroup, CgroupError> {
     LeafCgroup::open(&Mount::find()?, cgroup)
+}
+
+/// Tells whoever wants to know how the run ended.
+async fn tell(docket: Option<&Docket>, record: &RunRecord) {
+    let Some(docket) = docket else { return };
+    say_notes(docket.spec.notes, record);
+    if let Some(on_complete) = docket.on_complete() {
+        on_complete.run(record, None).await;
+    }
 }
 
 async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
