@@ -83,7 +83,8 @@ async fn run(
 ) -> Result<Outcome, RunError> {
     let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
     let caller = Caller::current()?;
-    let mut record_file = prepare::open_record(&spec, &caller)?;
+    let recorder = prepare::recorder(&caller);
+    let mut record_file = prepare::open_record(&spec, &recorder)?;
     let began = Instant::now();
     // From here on there is something that could be left behind.
     let guardian = Guardian::start(record_file.as_mut());
@@ -105,7 +106,7 @@ async fn run(
     let mut made = Made {
         docket: Docket {
             user,
-            caller: prepare::recorder(&caller),
+            caller: recorder,
             host: HostInfo::gather(&Proc::default()),
             accepted_at,
             clock: clock::anchor(),

@@ -79,11 +79,11 @@ pub fn with_callers_rights<T: Send>(deed: impl FnOnce() -> T + Send) -> Result<T
 /// Where it cannot be written to; nothing is left behind then.
 pub(super) fn open_record(
     spec: &RunSpec,
-    caller: &Caller,
+    recorder: &FileIdentity,
 ) -> Result<Option<RecordFile>, RecordError> {
     spec.record
         .as_ref()
-        .map(|destination| RecordFile::open(destination, spec.run_id, &recorder(caller)))
+        .map(|destination| RecordFile::open(destination, spec.run_id, recorder))
         .transpose()
 }
 

@@ -50,14 +50,12 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
     };
     loop {
         let shared = PinLock::share().map_err(lock_failed)?;
-        if let Some(mode) = dir.mode()
-            && !(dir.is_outdated() && is_unused(dir))
-        {
+        if let Some(mode) = usable_mode(dir) {
             return Ok((mode, shared));
         }
         drop(shared);
         let exclusive = PinLock::take().map_err(lock_failed)?;
-        if dir.mode().is_none() || (dir.is_outdated() && is_unused(dir)) {
+        if usable_mode(dir).is_none() {
             load(dir)?;
         }
         drop(exclusive);
@@ -65,9 +63,10 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
     }
 }
 
-/// Whether a set is known to watch nothing.
-fn is_unused(dir: &PinDir) -> bool {
-    super::clean::watched(dir).is_ok_and(|leaves| leaves.is_empty())
+/// The mode of what is pinned, unless it could see more by now and is known to watch nothing.
+fn usable_mode(dir: &PinDir) -> Option<Confidence> {
+    let is_unused = || super::clean::watched(dir).is_ok_and(|leaves| leaves.is_empty());
+    dir.mode().filter(|_| !(dir.is_outdated() && is_unused()))
 }
 
 fn load(dir: &PinDir) -> Result<(), TraceError> {

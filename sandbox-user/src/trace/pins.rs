@@ -177,16 +177,14 @@ impl PinLock {
     }
 
     fn with(kind: FlockArg) -> io::Result<Self> {
-        let file = own_directory().and_then(|()| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .custom_flags(nix::libc::O_NOFOLLOW)
-                .open(LOCK)
-        })?;
+        own_directory()?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(LOCK)?;
         let until = Instant::now() + LOCKED_AT_MOST;
-        let mut file = file;
         loop {
             match Flock::lock(file, kind) {
                 Ok(locked) => return Ok(Self(locked)),
