@@ -3,8 +3,10 @@
 //! A load at a constant offset from a tracing argument needs no helper: the verifier checks it
 //! against BTF, and a fault reads as 0 (bpf_jit_comp.c, `ex_handler_bpf`).
 
-use aya_ebpf::helpers::{bpf_get_current_uid_gid, generated::bpf_get_current_task_btf};
-use sandbox_ebpf::{COMM_LEN, Task};
+use aya_ebpf::helpers::{
+    bpf_get_current_uid_gid, bpf_probe_read_kernel, generated::bpf_get_current_task_btf,
+};
+use sandbox_ebpf::{ABSENT, COMM_LEN, Task};
 
 use crate::offsets::offset;
 
@@ -64,6 +66,27 @@ pub(crate) fn pid(task: Ptr) -> u32 {
 pub(crate) fn start_time_ns(task: Ptr) -> u64 {
     let leader: Ptr = load(task, offset!(task_struct_group_leader));
     load(leader, offset!(task_struct_start_boottime))
+}
+
+/// Resident pages of the process of a `struct task_struct *`: `get_mm_rss` (include/linux/mm.h). 0
+/// where it has no memory any more, or this kernel counts elsewhere.
+#[inline(always)]
+pub(crate) fn resident_pages(task: Ptr) -> u32 {
+    let mm: Ptr = load(task, offset!(task_struct_mm));
+    if mm.is_null() || offset!(mm_struct_rss_file) == ABSENT {
+        return 0;
+    }
+    // A per-CPU counter's central part, which the kernel takes for the whole, may be below zero.
+    let pages = |offset: u32| peek::<i64>(mm, offset).unwrap_or(0).max(0) as u32;
+    pages(offset!(mm_struct_rss_file))
+        + pages(offset!(mm_struct_rss_anon))
+        + pages(offset!(mm_struct_rss_shmem))
+}
+
+/// Reads a field that lies outside of the type that the verifier knows.
+#[inline(always)]
+pub(crate) fn peek<T>(base: Ptr, offset: u32) -> Option<T> {
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }.ok()
 }
 
 /// Describes a `struct task_struct *` that is in this cgroup.

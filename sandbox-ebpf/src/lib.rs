@@ -10,13 +10,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod event;
 #[cfg(feature = "user")]
 mod pod;
 
+pub use event::*;
+
 /// Bytes of `task->comm`, the final NUL included (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
-/// Bytes of an exec's filename that an event carries; longer names are cut.
-pub const FILENAME_LEN: usize = 128;
 /// How many victims (with their signals) one leaf may put into [`VictimKey`]'s map besides its
 /// main process; what comes after is counted in [`Facts::victims_left_out`].
 pub const VICTIMS_PER_LEAF: u64 = 1024;
@@ -84,6 +85,8 @@ pub struct Facts {
     pub denied_unknown: u64,
     /// The enclosing cgroup that denied last, 0 when none did.
     pub denying_cgroup_id: u64,
+    /// The leaf's own `pids.max` when it denied last.
+    pub denied_max: u64,
     /// When the first fork was denied, 0 when none was.
     pub first_denied_ns: u64,
     /// The last sequence number given to an event.
@@ -145,6 +148,9 @@ pub const KILL_TARGET_NEW: u32 = 1 << 3;
 pub const KILL_SENDER_IN_LEAF: u32 = 1 << 4;
 /// The victim is the leaf's main process.
 pub const KILL_OF_MAIN: u32 = 1 << 5;
+/// The same signal was pending for the target thread alone already, which is taken first (`dequeue_signal`,
+/// kernel/signal.c): this one is not what a process of one thread dies of.
+pub const KILL_BEHIND_ANOTHER: u32 = 1 << 6;
 
 /// The OOM killer's context at a kill, from `struct oom_control` (include/linux/oom.h).
 #[repr(C)]
@@ -189,8 +195,9 @@ pub struct Kill {
     pub flags: u32,
     /// [`Intent::reason`] in force at that moment, 0 when none.
     pub intent: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Resident pages of the victim (file, anonymous and shared memory, as the kernel's own log
+    /// counts them); 0 unless [`KILL_IN_OOM`] is set.
+    pub victim_rss_pages: u32,
     /// The current task at that moment; for the OOM killer that is who asked for memory.
     pub sender: Task,
     /// The target.
@@ -203,7 +210,8 @@ pub struct Kill {
 /// the leaf and from elsewhere apart.
 ///
 /// Last, since a signal that is fatal makes every later one ignored (`prepare_signal`,
-/// kernel/signal.c): of several delivered ones the earlier were handled. Apart, since a handler
+/// kernel/signal.c): of several delivered ones the earlier were handled, unless one is
+/// [`KILL_BEHIND_ANOTHER`], which takes the place of none. Apart, since a handler
 /// often ends by sending its own process the same signal again, and who meant it is who sent the
 /// first.
 #[repr(C)]
@@ -247,124 +255,6 @@ pub struct Fugitive {
     pub comm: [u8; COMM_LEN],
 }
 
-/// What an event is about.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// [`BirthEvent`].
-    Birth = 1,
-    /// [`ExecEvent`].
-    Exec = 2,
-    /// [`ExitEvent`].
-    Exit = 3,
-    /// [`SignalEvent`].
-    Signal = 4,
-    /// [`ForkDeniedEvent`].
-    ForkDenied = 5,
-    /// [`EscapeEvent`].
-    Escape = 6,
-}
-
-/// Head of every event in the ring.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Header {
-    /// Position in the leaf's sequence, from 1; a gap is a loss.
-    pub seq: u64,
-    /// When.
-    pub at_ns: u64,
-    /// The leaf.
-    pub cgroup_id: u64,
-    /// An [`EventKind`].
-    pub kind: u32,
-    /// Bytes of the whole event, this head included.
-    pub len: u32,
-}
-
-/// A task was born in the leaf.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct BirthEvent {
-    /// Head.
-    pub header: Header,
-    /// The new task.
-    pub child: Task,
-    /// Who forked.
-    pub parent: Task,
-}
-
-/// A process executed another program.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct ExecEvent {
-    /// Head.
-    pub header: Header,
-    /// The task after the exec.
-    pub task: Task,
-    /// Its pid before: differs where a thread that is not the leader executes.
-    pub old_pid: u32,
-    /// Zero.
-    pub _pad: u32,
-    /// `bprm->filename`, NUL-terminated, cut at [`FILENAME_LEN`].
-    pub filename: [u8; FILENAME_LEN],
-}
-
-/// A task exited.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ExitEvent {
-    /// Head.
-    pub header: Header,
-    /// The task.
-    pub task: Task,
-    /// `task->exit_code`, wait(2) status format.
-    pub exit_code: u32,
-    /// `signal->group_exit_code`.
-    pub group_exit_code: u32,
-    /// `signal->flags`.
-    pub signal_flags: u32,
-    /// Tasks of the process that had not exited yet.
-    pub live: u32,
-    /// `signal->maxrss`, pages; the highest of the process, known once its last task exits.
-    pub max_rss_pages: u64,
-    /// CPU time of this task in user mode, ns.
-    pub user_ns: u64,
-    /// CPU time of this task in the kernel, ns.
-    pub system_ns: u64,
-}
-
-/// A signal was generated for a task of the leaf.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct SignalEvent {
-    /// Head.
-    pub header: Header,
-    /// What the maps keep too.
-    pub kill: Kill,
-}
-
-/// A fork was denied by a `pids.max`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ForkDeniedEvent {
-    /// Head.
-    pub header: Header,
-    /// Who wanted to fork.
-    pub task: Task,
-    /// The cgroup whose limit it was, 0 where that could not be told.
-    pub limiting_cgroup_id: u64,
-}
-
-/// A task left the leaf for another cgroup.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct EscapeEvent {
-    /// Head.
-    pub header: Header,
-    /// The task; its `cgroup_id` is the one it went to.
-    pub task: Task,
-}
-
 /// Offsets of the running kernel's structs, patched into the programs before they are loaded.
 ///
 /// Field names are `struct_member`; [`ABSENT`] marks what this kernel does not have.
@@ -387,6 +277,18 @@ pub struct Offsets {
     pub task_struct_signal: u32,
     pub task_struct_utime: u32,
     pub task_struct_stime: u32,
+    /// Of `se.sum_exec_runtime`.
+    pub task_struct_runtime: u32,
+    pub task_struct_mm: u32,
+    pub task_struct_pending_signal: u32,
+    pub mm_struct_arg_start: u32,
+    pub mm_struct_arg_end: u32,
+    /// Of the count of `rss_stat[MM_FILEPAGES]`.
+    pub mm_struct_rss_file: u32,
+    /// Of the count of `rss_stat[MM_ANONPAGES]`.
+    pub mm_struct_rss_anon: u32,
+    /// Of the count of `rss_stat[MM_SHMEMPAGES]`.
+    pub mm_struct_rss_shmem: u32,
     pub signal_struct_group_exit_code: u32,
     pub signal_struct_flags: u32,
     pub signal_struct_live: u32,
@@ -412,8 +314,6 @@ pub struct Offsets {
     pub pids_cgroup_counter: u32,
     pub pids_cgroup_limit: u32,
     pub linux_binprm_filename: u32,
-    /// Zero.
-    pub _pad: u32,
 }
 
 /// An offset that this kernel does not have.
@@ -422,21 +322,14 @@ pub const ABSENT: u32 = u32::MAX;
 const _: () = {
     assert!(size_of::<Task>() == 48);
     assert!(size_of::<Intent>() == 16);
-    assert!(size_of::<Facts>() == 19 * 8);
+    assert!(size_of::<Facts>() == 20 * 8);
     assert!(size_of::<Main>() == 48 + 16 + 24);
     assert!(size_of::<Oom>() == 48);
     assert!(size_of::<Kill>() == 16 + 32 + 96 + 48);
     assert!(size_of::<VictimKey>() == 24);
     assert!(size_of::<ProcessKey>() == 16);
     assert!(size_of::<Fugitive>() == 24 + 16);
-    assert!(size_of::<Header>() == 32);
-    assert!(size_of::<BirthEvent>() == 32 + 96);
-    assert!(size_of::<ExecEvent>() == 32 + 48 + 8 + 128);
-    assert!(size_of::<ExitEvent>() == 32 + 48 + 16 + 24);
-    assert!(size_of::<SignalEvent>() == 32 + 192);
-    assert!(size_of::<ForkDeniedEvent>() == 32 + 48 + 8);
-    assert!(size_of::<EscapeEvent>() == 32 + 48);
-    assert!(size_of::<Offsets>() == 36 * 4);
+    assert!(size_of::<Offsets>() == 43 * 4);
 };
 
 impl Offsets {
@@ -454,6 +347,14 @@ impl Offsets {
         task_struct_signal: 0,
         task_struct_utime: 0,
         task_struct_stime: 0,
+        task_struct_runtime: 0,
+        task_struct_mm: 0,
+        task_struct_pending_signal: 0,
+        mm_struct_arg_start: 0,
+        mm_struct_arg_end: 0,
+        mm_struct_rss_file: 0,
+        mm_struct_rss_anon: 0,
+        mm_struct_rss_shmem: 0,
         signal_struct_group_exit_code: 0,
         signal_struct_flags: 0,
         signal_struct_live: 0,
@@ -477,6 +378,5 @@ impl Offsets {
         pids_cgroup_counter: 0,
         pids_cgroup_limit: 0,
         linux_binprm_filename: 0,
-        _pad: 0,
     };
 }

@@ -8,19 +8,19 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, generated::bpf_probe_read_user},
     macros::{btf_tracepoint, fentry},
     programs::{BtfTracePointContext, FEntryContext},
 };
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{
-    ABSENT, BirthEvent, EscapeEvent, EventKind, ExecEvent, ExitEvent, FILENAME_LEN, Facts,
-    Fugitive, Main, ProcessKey, SIGNAL_GROUP_EXIT, Task,
+    ABSENT, ARGV_LEN, BirthEvent, EscapeEvent, EventKind, ExecEvent, ExitEvent, Facts, Fugitive,
+    Main, ProcessKey, SIGNAL_GROUP_EXIT, Task,
 };
 
 use crate::{
     kernel::{self, Ptr, load},
-    maps::{self, FUGITIVES, MAINS, MEMBERS, count, count_from},
+    maps::{self, EXECS, FUGITIVES, MAINS, MEMBERS, count, count_from},
     offsets::offset,
     stream,
 };
@@ -104,7 +104,7 @@ fn attach_task(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_exec(p, old_pid, bprm)`.
+/// `sched_process_exec(p, old_pid, bprm)`; p is current, and has its new memory by then.
 #[btf_tracepoint(function = "sched_process_exec")]
 fn exec(ctx: BtfTracePointContext) -> i32 {
     let task: Ptr = ctx.arg(0);
@@ -113,27 +113,64 @@ fn exec(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     count(unsafe { &raw mut (*facts).execs });
-    let mut event = ExecEvent {
-        header: stream::header::<ExecEvent>(facts, cgroup_id, EventKind::Exec),
-        task: kernel::describe(task, cgroup_id),
-        old_pid: ctx.arg::<i32>(1) as u32,
-        _pad: 0,
-        filename: [0; FILENAME_LEN],
+    // No run of this program is ever within another on one CPU (`prog->active`).
+    let Some(event) = EXECS.get_ptr_mut(0) else {
+        return 0;
     };
+    let event = unsafe { &mut *event };
+    event.header = stream::header::<ExecEvent>(facts, cgroup_id, EventKind::Exec);
+    event.task = kernel::describe(task, cgroup_id);
+    event.old_pid = ctx.arg::<i32>(1) as u32;
     if let Some(main) = MAINS.get_ptr_mut(cgroup_id)
         && is_main(main, &event.task)
         && unsafe { (*main).exec_at_ns } == 0
     {
         unsafe { (*main).exec_at_ns = event.header.at_ns };
     }
+    let signal: Ptr = load(task, offset!(task_struct_signal));
+    event.max_rss_pages = load(signal, offset!(signal_struct_maxrss));
     let bprm: Ptr = ctx.arg(2);
+    event.filename[0] = 0;
     if offset!(linux_binprm_filename) != ABSENT {
         let filename: Ptr = load(bprm, offset!(linux_binprm_filename));
         // An unreadable name stays empty.
         let _ = unsafe { bpf_probe_read_kernel_str_bytes(filename, &mut event.filename) };
     }
-    stream::send(facts, cgroup_id, &mut event);
+    read_arguments(task, event);
+    stream::send(facts, cgroup_id, event);
     0
+}
+
+/// Copies the arguments as the new program will find them on its stack (`create_elf_tables`,
+/// fs/binfmt_elf.c); their pages were written just before, so that they can be read here.
+#[inline(always)]
+fn read_arguments(task: Ptr, event: &mut ExecEvent) {
+    event.argv_len = 0;
+    event.argv_read = 0;
+    if offset!(mm_struct_arg_start) == ABSENT || offset!(mm_struct_arg_end) == ABSENT {
+        return;
+    }
+    let mm: Ptr = load(task, offset!(task_struct_mm));
+    let start: u64 = load(mm, offset!(mm_struct_arg_start));
+    let end: u64 = load(mm, offset!(mm_struct_arg_end));
+    let len = end.wrapping_sub(start);
+    event.argv_len = len;
+    // The verifier follows constants and masks.
+    let size = if len < ARGV_LEN as u64 {
+        len as u32 & (ARGV_LEN as u32 - 1)
+    } else {
+        ARGV_LEN as u32
+    };
+    let read = unsafe {
+        bpf_probe_read_user(
+            event.argv.as_mut_ptr().cast(),
+            size,
+            start as *const core::ffi::c_void,
+        )
+    };
+    if read == 0 {
+        event.argv_read = size;
+    }
 }
 
 /// Whether a task belongs to the main process.
@@ -192,6 +229,7 @@ fn exited(task: Ptr, cgroup_id: u64) {
         max_rss_pages: load(signal, offset!(signal_struct_maxrss)),
         user_ns: load(task, offset!(task_struct_utime)),
         system_ns: load(task, offset!(task_struct_stime)),
+        runtime_ns: load(task, offset!(task_struct_runtime)),
     };
     if let Some(main) = MAINS.get_ptr_mut(cgroup_id)
         && is_main(main, &event.task)

@@ -11,9 +11,11 @@ use core::{
 use aya_ebpf::{
     bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_HASH},
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, PerCpuArray},
 };
-use sandbox_ebpf::{Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, VictimKey};
+use sandbox_ebpf::{
+    ExecEvent, Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, SignalEvent, VictimKey,
+};
 
 /// How many leaves can be watched at once.
 const LEAVES: u32 = 8192;
@@ -52,6 +54,13 @@ pub(crate) static CGROUP_KILLS: HashMap<u64, u64> = HashMap::with_max_entries(BR
 /// Brackets that found no room, on the whole host: whose kills they were is not known.
 #[map]
 pub(crate) static UNMARKED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Where an exec's event is put together: it is too large for the stack of a program.
+#[map]
+pub(crate) static EXECS: PerCpuArray<ExecEvent> = PerCpuArray::with_max_entries(1, 0);
+/// The same for a signal's.
+#[map]
+pub(crate) static SIGNALS: PerCpuArray<SignalEvent> = PerCpuArray::with_max_entries(1, 0);
 
 /// Cgroup id → the ring buffer of the supervisor that watches it.
 ///

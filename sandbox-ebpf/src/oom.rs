@@ -11,12 +11,13 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 use aya_log_ebpf::debug;
-use sandbox_ebpf::Oom;
+use sandbox_ebpf::{EventKind, Oom, OomEvent};
 
 use crate::{
     kernel::{self, Ptr, load},
-    maps::{OOMS, check_bracket},
+    maps::{self, OOMS, check_bracket},
     offsets::offset,
+    stream,
 };
 
 /// Remembers whose memory ran out.
@@ -43,6 +44,7 @@ fn oom_begin(ctx: FEntryContext) -> i32 {
     let chosen: Ptr = load(control, offset!(oom_control_chosen));
     if !chosen.is_null() {
         oom.chosen_tgid = kernel::tgid(chosen);
+        tell(chosen, oom);
     }
     debug!(&ctx, "OOM in {} chose {}", oom.cgroup_id, oom.chosen_tgid);
     check_bracket(OOMS.insert(bpf_get_current_pid_tgid(), oom, BPF_ANY.into()));
@@ -55,4 +57,20 @@ fn oom_end(_ctx: FExitContext) -> i32 {
     // Absent where there was no room for it.
     let _ = OOMS.remove(bpf_get_current_pid_tgid());
     0
+}
+
+/// Tells the leaf of whoever was chosen.
+#[inline(always)]
+fn tell(chosen: Ptr, oom: Oom) {
+    let cgroup_id = kernel::task_cgroup_id(chosen);
+    let Some(facts) = maps::facts(cgroup_id) else {
+        return;
+    };
+    let mut event = OomEvent {
+        header: stream::header::<OomEvent>(facts, cgroup_id, EventKind::Oom),
+        trigger: kernel::describe_current(),
+        chosen: kernel::describe(chosen, cgroup_id),
+        oom,
+    };
+    stream::send(facts, cgroup_id, &mut event);
 }

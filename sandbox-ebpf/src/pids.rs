@@ -4,7 +4,7 @@
 //! Which ancestor's limit it was is not passed on, so it is looked for right after: the nearest
 //! level whose counter stands at its limit.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::fexit, programs::FExitContext};
+use aya_ebpf::{macros::fexit, programs::FExitContext};
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{ABSENT, EventKind, ForkDeniedEvent};
 
@@ -32,13 +32,15 @@ fn fork_denied(ctx: FExitContext) -> i32 {
     let Some(facts) = maps::facts(cgroup_id) else {
         return 0;
     };
+    let (limiting_cgroup_id, max) = limiting(css_set);
     let mut event = ForkDeniedEvent {
         header: stream::header::<ForkDeniedEvent>(facts, cgroup_id, EventKind::ForkDenied),
         task: kernel::describe_current(),
-        limiting_cgroup_id: limiting_cgroup_id(css_set),
+        limiting_cgroup_id,
     };
     let counter = unsafe {
         if event.limiting_cgroup_id == cgroup_id {
+            (*facts).denied_max = max;
             &raw mut (*facts).denied_by_leaf
         } else if event.limiting_cgroup_id == 0 {
             &raw mut (*facts).denied_unknown
@@ -61,32 +63,31 @@ fn fork_denied(ctx: FExitContext) -> i32 {
     0
 }
 
-/// The nearest cgroup whose `pids.current` is at its `pids.max`; 0 where none is any more.
+/// The nearest cgroup whose `pids.current` is at its `pids.max`, and that limit; 0 where none is any
+/// more.
 #[inline(always)]
-fn limiting_cgroup_id(css_set: Ptr) -> u64 {
+fn limiting(css_set: Ptr) -> (u64, u64) {
     if offset!(css_set_pids_css) == ABSENT || offset!(pids_cgroup_limit) == ABSENT {
-        return 0;
+        return (0, 0);
     }
     let mut css: Ptr = load(css_set, offset!(css_set_pids_css));
     for _ in 0..LEVELS {
         if css.is_null() {
-            return 0;
+            return (0, 0);
         }
         // `css` is the first member of `struct pids_cgroup`; what follows it lies outside of the
         // type that the verifier knows, hence the helper.
-        let counter = peek(css, offset!(pids_cgroup_counter));
-        let limit = peek(css, offset!(pids_cgroup_limit));
+        let counter = kernel::peek::<i64>(css, offset!(pids_cgroup_counter));
+        let limit = kernel::peek::<i64>(css, offset!(pids_cgroup_limit));
         if let (Some(counter), Some(limit)) = (counter, limit)
             && counter >= limit
         {
-            return kernel::cgroup_id(load(css, offset!(css_cgroup)));
+            return (
+                kernel::cgroup_id(load(css, offset!(css_cgroup))),
+                limit as u64,
+            );
         }
         css = load(css, offset!(css_parent));
     }
-    0
-}
-
-#[inline(always)]
-fn peek(css: Ptr, offset: u32) -> Option<i64> {
-    unsafe { bpf_probe_read_kernel(css.wrapping_add(offset as usize).cast()) }.ok()
+    (0, 0)
 }

@@ -5,21 +5,22 @@
 //! is the sender, or for the OOM killer the one that asked for memory.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{BPF_ANY, BPF_EXIST},
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{
-    EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_IN_CGROUP_KILL, KILL_IN_OOM,
-    KILL_OF_MAIN, KILL_SENDER_EXITING, KILL_SENDER_IN_LEAF, KILL_TARGET_NEW, Kill, Oom,
-    SignalEvent, VICTIMS_PER_LEAF, VictimKey,
+    EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_BEHIND_ANOTHER,
+    KILL_IN_CGROUP_KILL, KILL_IN_OOM, KILL_OF_MAIN, KILL_SENDER_EXITING, KILL_SENDER_IN_LEAF,
+    KILL_TARGET_NEW, Kill, Oom, SignalEvent, VICTIMS_PER_LEAF, VictimKey,
 };
 
 use crate::{
     kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
-    maps::{self, CGROUP_KILLS, INTENTS, MAINS, OOMS, VICTIMS, count, count_from},
+    maps::{self, CGROUP_KILLS, INTENTS, MAINS, OOMS, SIGNALS, VICTIMS, count, count_from},
     offsets::offset,
     stream,
 };
@@ -38,10 +39,14 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     if !can_be_fatal(signal) {
         return 0;
     }
-    let mut event = SignalEvent {
-        header: stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal),
-        kill: describe(&ctx, signal, target, cgroup_id),
+    // No run of this program is ever within another on one CPU (`prog->active`).
+    let Some(event) = SIGNALS.get_ptr_mut(0) else {
+        return 0;
     };
+    let event = unsafe { &mut *event };
+    event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
+    describe(&ctx, signal, target, cgroup_id, &mut event.kill);
+    event.kill.at_ns = event.header.at_ns;
     debug!(
         &ctx,
         "signal {} to {} result {}", signal, event.kill.victim.pid, event.kill.result
@@ -49,7 +54,7 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     if event.kill.result == 0 {
         remember(facts, cgroup_id, &event.kill);
     }
-    stream::send(facts, cgroup_id, &mut event);
+    stream::send(facts, cgroup_id, event);
     0
 }
 
@@ -63,10 +68,9 @@ fn can_be_fatal(signal: i32) -> bool {
 }
 
 #[inline(always)]
-fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64) -> Kill {
-    let sender = kernel::describe_current();
-    let mut kill = Kill {
-        at_ns: unsafe { bpf_ktime_get_ns() },
+fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64, kill: &mut Kill) {
+    *kill = Kill {
+        at_ns: 0,
         kill_cgroup_id: 0,
         signal,
         si_code: 0,
@@ -75,8 +79,8 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
         result: ctx.arg(4),
         flags: 0,
         intent: 0,
-        _pad: 0,
-        sender,
+        victim_rss_pages: 0,
+        sender: kernel::describe_current(),
         victim: kernel::describe(target, cgroup_id),
         oom: Oom {
             cgroup_id: 0,
@@ -88,7 +92,7 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
             _pad: 0,
         },
     };
-    match ctx.arg::<u64>(1) {
+    match info_of(ctx) {
         0 => kill.info = INFO_NOINFO,
         1 => kill.info = INFO_PRIV,
         info => {
@@ -106,6 +110,10 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     if kill.sender.cgroup_id == cgroup_id {
         kill.flags |= KILL_SENDER_IN_LEAF;
     }
+    // A SIGKILL to all of a process has been given to each of its threads by now (`complete_signal`).
+    if kill.group != 0 && signal != SIGKILL && is_pending(target, signal) {
+        kill.flags |= KILL_BEHIND_ANOTHER;
+    }
     // A bracket whose end was missed stays open, so each is asked for only where the signal looks
     // as its own do: SIGKILL without a siginfo, and SEND_SIG_PRIV from `__oom_kill_process`
     // (mm/oom_kill.c). Up to 6.18 kill(2) has a siginfo.
@@ -116,6 +124,7 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     {
         kill.flags |= KILL_IN_OOM;
         kill.oom = *oom;
+        kill.victim_rss_pages = kernel::resident_pages(target);
     }
     if signal == SIGKILL
         && kill.info != INFO_POINTER
@@ -133,7 +142,21 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     {
         kill.flags |= KILL_OF_MAIN;
     }
-    kill
+}
+
+/// Whether a signal waits for a thread alone; those for its whole process are elsewhere.
+#[inline(always)]
+fn is_pending(task: Ptr, signal: i32) -> bool {
+    let pending: u64 = load(task, offset!(task_struct_pending_signal));
+    (1..=64).contains(&signal) && pending & (1 << (signal - 1)) != 0
+}
+
+/// The second argument: a number below 2, or a pointer. Read as a number from where the arguments lie,
+/// since the verifier takes it for a pointer that is never NULL, as all of a tracepoint's, and from
+/// 6.18 on drops what is done where it is (`reg_not_null`, kernel/bpf/verifier.c).
+#[inline(always)]
+fn info_of(ctx: &BtfTracePointContext) -> u64 {
+    kernel::peek(ctx.as_ptr().cast(), size_of::<u64>() as u32).unwrap_or(0)
 }
 
 /// Keeps a delivered signal in the maps, where no stalled reader can lose it.
@@ -159,6 +182,9 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
         from_leaf: u16::from(kill.flags & KILL_SENDER_IN_LEAF != 0),
     };
     if unsafe { VICTIMS.get(key) }.is_some() {
+        if kill.flags & KILL_BEHIND_ANOTHER != 0 {
+            return;
+        }
         maps::check(facts, VICTIMS.insert(key, kill, BPF_EXIST.into()));
     } else if kill.flags & KILL_OF_MAIN != 0
         || count_from(unsafe { &raw mut (*facts).victims }) < VICTIMS_PER_LEAF

@@ -5,6 +5,7 @@
 //! other failure of `sandbox` itself, so that it cannot be taken for the analysis's own status.
 
 mod check;
+mod files;
 mod run;
 mod values;
 

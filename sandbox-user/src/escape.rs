@@ -68,10 +68,18 @@ fn is_invisible(character: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Whether a terminal would do more with a character than show it: told apart from the code's own
+    /// list, so that one is checked by the other.
+    pub(crate) fn is_dangerous(character: char) -> bool {
+        character.is_control()
+            || "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}"
+                .contains(character)
+    }
 
     #[test]
     fn plain_names_stay_as_they_are() {

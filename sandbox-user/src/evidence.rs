@@ -233,6 +233,8 @@ pub struct Signal {
     pub sender_exiting: bool,
     /// The target had never run: it was being forked.
     pub target_new: bool,
+    /// The same signal was waiting for the target thread alone already, which is taken first.
+    pub behind_another: bool,
     /// The cgroup whose `cgroup.kill` was being written by the sender, if any.
     pub cgroup_kill: Option<u64>,
     /// The OOM killer's context, if it was at work.
@@ -242,7 +244,8 @@ pub struct Signal {
 }
 
 /// The `info` argument of `signal_generate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SignalInfo {
     /// SEND_SIG_NOINFO: cgroup.kill, PDEATHSIG, kill(2) from 7.x on …
     NoInfo,
@@ -279,6 +282,38 @@ pub struct OomContext {
     pub points: i64,
     /// The process chosen first.
     pub chosen_pid: u32,
+    /// Resident memory of the victim at that moment; `None` where it was not to be had.
+    pub victim_rss_bytes: Option<u64>,
+    /// The largest members of the run at that moment, largest first; only with the first kill of an
+    /// OOM and with main's.
+    pub holders: Vec<Holder>,
+}
+
+/// A member of the run that held memory when it ran out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its resident memory.
+    pub rss_bytes: u64,
+    /// When that was so.
+    pub at_ns: u64,
+    /// How it is known.
+    pub source: HolderSource,
+}
+
+/// How a holder's memory is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderSource {
+    /// It was killed for it: its resident memory at that very moment.
+    Kill,
+    /// Read right after the kill from /proc/PID/stat.
+    Sample,
+    /// The highest that it ever had, known from its exit.
+    ExitPeak,
 }
 
 /// A flat-keyed cgroup file (`memory.events` …): key to value.
@@ -317,6 +352,8 @@ pub struct DeniedForks {
     pub unknown: u64,
     /// The enclosing cgroup, where known.
     pub ancestor: Option<CgroupRef>,
+    /// The leaf's own `pids.max` when it denied last, where that was seen.
+    pub leaf_max: Option<u64>,
     /// When the first one was seen.
     pub first_at_ns: Option<u64>,
 }

@@ -7,7 +7,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::path::PathBuf;
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use thiserror::Error;
 
 use crate::sys::creds::FileIdentity;
@@ -74,7 +74,7 @@ pub enum IdentityError {
     /// Plain root, and nobody named.
     #[error(
         "root has to say whom the analysis runs as, since a root analysis can leave its cgroup: \
-         use --user NAME (for example --user nobody), or, \
+         use --user NAME (for example --user nobody), have `user` in /etc/sandbox/config.toml, or, \
          if it must be root, --user root"
     )]
     RootMustSay,
@@ -140,7 +140,7 @@ pub fn choose(facts: &Facts) -> Result<Choice, IdentityError> {
 }
 
 /// A uid or gid in decimal. 2³²−1 means "leave it" to the kernel and is none.
-fn parse_id(text: &str) -> Option<u32> {
+pub(crate) fn parse_id(text: &str) -> Option<u32> {
     let decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&id| decimal && id != u32::MAX)
 }
@@ -247,9 +247,15 @@ pub trait Accounts {
     /// # Errors
     /// As [`Accounts::by_name`].
     fn groups(&self, account: &Account) -> Result<Vec<u32>, String>;
+    /// The number of the group of that name.
+    ///
+    /// # Errors
+    /// As [`Accounts::by_name`].
+    fn group(&self, name: &str) -> Result<Option<u32>, String>;
 }
 
-/// The host's accounts, through NSS: getpwnam(3), getpwuid(3), getgrouplist(3).
+/// The host's accounts, through NSS: getpwnam(3), getpwuid(3), getgrouplist(3),
+/// getgrnam(3).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemAccounts;
 
@@ -280,6 +286,11 @@ impl Accounts for SystemAccounts {
         let groups = nix::unistd::getgrouplist(&name, Gid::from_raw(account.gid))
             .map_err(|errno| errno.to_string())?;
         Ok(groups.into_iter().map(Gid::as_raw).collect())
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        let group = Group::from_name(name).map_err(|errno| errno.to_string())?;
+        Ok(group.map(|group| group.gid.as_raw()))
     }
 }
 

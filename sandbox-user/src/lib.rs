@@ -2,6 +2,8 @@
 //! with evidence. Modules stand in the order of the flow.
 
 pub mod cli;
+pub mod config;
+pub mod document;
 pub mod metadata;
 pub mod policy;
 pub mod spec;
@@ -25,6 +27,7 @@ pub mod supervise;
 pub mod evidence;
 
 pub mod attribution;
+pub mod events;
 pub mod record;
 
 pub mod notes;

@@ -26,16 +26,22 @@ pub enum Source {
 /// One limit as it was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limit<T> {
+    /// What was asked for, which the host's ceiling may have lowered; `None` = no limit.
+    pub requested: Option<T>,
     /// What applies; `None` = no limit.
     pub value: Option<T>,
     /// Who said so.
     pub source: Source,
 }
 
-impl<T> Limit<T> {
+impl<T: Copy> Limit<T> {
     /// A limit with this value, from this source.
     pub const fn new(value: Option<T>, source: Source) -> Self {
-        Self { value, source }
+        Self {
+            requested: value,
+            value,
+            source,
+        }
     }
 }
 
@@ -92,6 +98,17 @@ pub enum OomScope {
     Process,
 }
 
+impl OomScope {
+    /// The value of `memory.oom.group`.
+    #[must_use]
+    pub const fn oom_group(self) -> &'static str {
+        match self {
+            Self::Whole => "1",
+            Self::Process => "0",
+        }
+    }
+}
+
 /// The limits as read back from the leaf: `None` = the kernel says `max`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EffectiveLimits {
@@ -125,4 +142,15 @@ pub struct EnclosingLimits {
     pub cpus: Option<Enclosing<f64>>,
     /// `pids.max`.
     pub pids: Option<Enclosing<u64>>,
+}
+
+impl EnclosingLimits {
+    /// The enclosing `pids.max` that is taken to be met before the leaf's `own`; `None` where the leaf's
+    /// is. A task counts at every level (kernel/cgroup/pids.c), and above the leaf there is its guardian
+    /// besides, so that a limit that is no higher is met first. What others have below that cgroup may
+    /// make it first where it is higher, too: not told here.
+    pub fn pids_met_before(&self, own: Option<u64>) -> Option<&Enclosing<u64>> {
+        let above = self.pids.as_ref()?;
+        own.is_none_or(|own| above.value <= own).then_some(above)
+    }
 }

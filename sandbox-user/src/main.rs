@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
-    host, identity,
+    config, host, identity,
     say::say,
     spec::RunSpec,
     supervise,
@@ -40,7 +40,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::Error>> {
+    let host = config::policy_of_host(args.user())?;
     let metadata = supervise::with_callers_rights(|| args.metadata())??;
-    let spec = RunSpec::from_args(args, metadata)?;
+    let (spec, lowered) = RunSpec::from_args(args, metadata, host)?;
+    lowered.iter().for_each(say);
     Ok(supervise::foreground(spec, rlimits)?.status)
 }

@@ -1,10 +1,12 @@
-//! Who may say what, and who wins: built-in defaults < host defaults < metadata < command line.
+//! Who may say what, and who wins: built-in defaults < host defaults < metadata < command line; then
+//! the host's ceilings lower or refuse.
 //!
 //! Each place that speaks about limits is a partial [`Layer`]; [`settle`] lays them over the
 //! defaults and keeps with each limit the [`Source`] that set it, because completion notes and
 //! records must say whose limit ended a run. Values arrive here parsed and in range (see
 //! [`values`]); what is checked here is whether they make sense together.
 
+mod ceilings;
 pub mod values;
 
 use std::time::Duration;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{Limit, Limits, OnPidsLimit, OomScope, Source};
 use crate::units::format_duration;
+
+pub use ceilings::{Ceiling, Ceilings, Excess};
 
 /// What was said about something that can be lifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +88,28 @@ pub struct Layer {
     pub actions: ActionOverrides,
 }
 
+impl Layer {
+    /// A place that says nothing.
+    pub fn silent(source: Source) -> Self {
+        Self {
+            source,
+            limits: LimitOverrides::default(),
+            actions: ActionOverrides::default(),
+        }
+    }
+}
+
+/// What the host's configuration says of one user's runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostPolicy {
+    /// Whom they run as, where that is the configuration's to say: for plain root.
+    pub user: Option<String>,
+    /// What applies where a run says nothing, weakest first.
+    pub defaults: Vec<Layer>,
+    /// What it may ask for at most.
+    pub ceilings: Ceilings,
+}
+
 /// Limits and actions as they apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
@@ -97,6 +123,8 @@ pub struct Settled {
     pub on_pids_limit: OnPidsLimit,
     /// Whom the OOM killer takes.
     pub oom: OomScope,
+    /// What was asked for and lowered to the host's ceiling, one sentence each.
+    pub lowered: Vec<String>,
 }
 
 /// Settings that contradict each other.
@@ -115,7 +143,7 @@ pub enum PolicyError {
     },
     /// A warning that would be due before the start.
     #[error(
-        "`warn` ({}) asks for a signal {} before the deadline, but the whole `timeout` ({}) is {}: warn later, or give more time",
+        "`warn` ({}) asks for a signal {} before the deadline, but the whole `timeout` ({}) is {}: warn later, give more time, or `--warn none`",
         source_name(*.warn_source), format_duration(*.before), source_name(*.timeout_source), format_duration(*.timeout)
     )]
     WarnBeforeStart {
@@ -128,24 +156,41 @@ pub enum PolicyError {
         /// How long the run may last.
         timeout: Duration,
     },
+    /// More than the host allows.
+    #[error(
+        "`{name}` is {asked} ({}), and the host's ceiling is {most}: ask for no more; only the host's administrator can raise it",
+        source_name(*.asked_by)
+    )]
+    AboveCeiling {
+        /// The limit, by its flag's name.
+        name: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// Who asked.
+        asked_by: Source,
+        /// The most there is to be had.
+        most: String,
+    },
 }
 
 /// From SIGTERM to cgroup.kill where nobody says otherwise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 
-/// Lays `layers`, weakest first, over the built-in defaults.
+/// Lays `layers`, weakest first, over the built-in defaults, and holds the outcome down to `ceilings`.
 ///
 /// # Errors
-/// [`PolicyError`] where what remains contradicts itself.
-pub fn settle(layers: &[Layer]) -> Result<Settled, PolicyError> {
+/// [`PolicyError`] where what remains contradicts itself, or is more than the host allows.
+pub fn settle(layers: &[Layer], ceilings: &Ceilings) -> Result<Settled, PolicyError> {
     let mut settled = Settled {
         limits: Limits::default(),
         grace: DEFAULT_GRACE,
         warn: None,
         on_pids_limit: OnPidsLimit::default(),
         oom: OomScope::default(),
+        lowered: Vec::new(),
     };
     let mut warn_source = Source::Default;
+    let mut grace = Limit::new(Some(DEFAULT_GRACE), Source::Default);
     for Layer {
         source,
         limits,
@@ -162,7 +207,7 @@ pub fn settle(layers: &[Layer]) -> Result<Settled, PolicyError> {
         lay(&mut settled.limits.pids, limits.pids, *source);
         lay(&mut settled.limits.walltime, limits.walltime, *source);
         lay(&mut settled.limits.cputime, limits.cputime, *source);
-        settled.grace = actions.grace.unwrap_or(settled.grace);
+        lay(&mut grace, actions.grace.map(Setting::Value), *source);
         settled.on_pids_limit = actions.on_pids_limit.unwrap_or(settled.on_pids_limit);
         settled.oom = actions.oom.unwrap_or(settled.oom);
         if let Some(warn) = actions.warn {
@@ -170,8 +215,14 @@ pub fn settle(layers: &[Layer]) -> Result<Settled, PolicyError> {
             warn_source = *source;
         }
     }
+    settled.lowered = ceilings.hold(&mut settled.limits, &mut grace)?;
+    settled.grace = grace.value.unwrap_or(DEFAULT_GRACE);
     if let Some(warn) = settled.warn {
-        check_warning(warn, warn_source, settled.limits.walltime)?;
+        match check_warning(warn, warn_source, settled.limits.walltime) {
+            // Nobody asked for it: it gives way to the deadline that somebody did ask for.
+            Err(_) if warn_source == Source::Host => settled.warn = None,
+            checked => checked?,
+        }
     }
     Ok(settled)
 }
@@ -187,7 +238,7 @@ pub const fn source_name(source: Source) -> &'static str {
     }
 }
 
-fn lay<T>(limit: &mut Limit<T>, setting: Option<Setting<T>>, source: Source) {
+fn lay<T: Copy>(limit: &mut Limit<T>, setting: Option<Setting<T>>, source: Source) {
     if let Some(setting) = setting {
         *limit = Limit::new(setting.into_option(), source);
     }
@@ -218,22 +269,14 @@ fn check_warning(
 mod tests {
     use super::*;
 
-    fn layer(source: Source) -> Layer {
-        Layer {
-            source,
-            limits: LimitOverrides::default(),
-            actions: ActionOverrides::default(),
-        }
-    }
-
     fn with_timeout(source: Source, timeout: Setting<Duration>) -> Layer {
-        let mut layer = layer(source);
+        let mut layer = Layer::silent(source);
         layer.limits.walltime = Some(timeout);
         layer
     }
 
     fn with_warn(source: Source, seconds: u64) -> Layer {
-        let mut layer = layer(source);
+        let mut layer = Layer::silent(source);
         layer.actions.warn = Some(Setting::Value(Warn {
             signal: 10,
             before: Duration::from_secs(seconds),
@@ -243,7 +286,7 @@ mod tests {
 
     #[test]
     fn without_layers_the_defaults_apply() {
-        let settled = settle(&[]).expect("defaults agree");
+        let settled = settle(&[], &Ceilings::default()).expect("defaults agree");
         assert_eq!(settled.limits, Limits::default());
         assert_eq!(settled.grace, DEFAULT_GRACE);
         assert_eq!(settled.warn, None);
@@ -251,17 +294,18 @@ mod tests {
 
     #[test]
     fn the_later_layer_wins_limit_by_limit_and_leaves_its_name() {
-        let mut host = layer(Source::Host);
+        let mut host = Layer::silent(Source::Host);
         host.limits.memory_bytes = Some(Setting::Value(1 << 30));
         host.limits.pids = Some(Setting::Value(50));
-        let mut metadata = layer(Source::Metadata);
+        let mut metadata = Layer::silent(Source::Metadata);
         metadata.limits.memory_bytes = Some(Setting::Value(4 << 30));
         metadata.limits.cpus = Some(Setting::Value(2.0));
         metadata.actions.oom = Some(OomScope::Process);
-        let mut command_line = layer(Source::CommandLine);
+        let mut command_line = Layer::silent(Source::CommandLine);
         command_line.limits.cpus = Some(Setting::Lifted);
 
-        let settled = settle(&[host, metadata, command_line]).expect("they agree");
+        let settled =
+            settle(&[host, metadata, command_line], &Ceilings::default()).expect("they agree");
         assert_eq!(
             settled.limits.memory_bytes,
             Limit::new(Some(4 << 30), Source::Metadata)
@@ -289,17 +333,78 @@ mod tests {
                 with_timeout(Source::Metadata, Setting::Value(Duration::from_secs(60))),
             ],
         ] {
-            lines.push(settle(&layers).expect_err("contradictory").to_string());
+            lines.push(
+                settle(&layers, &Ceilings::default())
+                    .expect_err("contradictory")
+                    .to_string(),
+            );
         }
         insta::assert_snapshot!(lines.join("\n"));
-        assert!(settle(&[with_warn(Source::CommandLine, 1799)]).is_ok());
+        assert!(
+            settle(
+                &[with_warn(Source::CommandLine, 1799)],
+                &Ceilings::default()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_warning_that_is_the_hosts_gives_way() {
+        for timeout in [Setting::Lifted, Setting::Value(Duration::from_secs(60))] {
+            let layers = [
+                with_warn(Source::Host, 90),
+                with_timeout(Source::CommandLine, timeout),
+            ];
+            let settled = settle(&layers, &Ceilings::default()).expect("it was asked for nothing");
+            assert_eq!(settled.warn, None);
+        }
+        let settled = settle(&[with_warn(Source::Host, 90)], &Ceilings::default());
+        assert!(settled.expect("it fits").warn.is_some());
     }
 
     #[test]
     fn a_later_layer_can_take_a_warning_back() {
         let mut command_line = with_timeout(Source::CommandLine, Setting::Lifted);
         command_line.actions.warn = Some(Setting::Lifted);
-        let settled = settle(&[with_warn(Source::Metadata, 60), command_line]).expect("agree");
+        let settled = settle(
+            &[with_warn(Source::Metadata, 60), command_line],
+            &Ceilings::default(),
+        )
+        .expect("agree");
         assert_eq!(settled.warn, None);
+    }
+
+    #[test]
+    fn a_warning_and_the_grace_go_by_the_deadline_that_a_ceiling_leaves() {
+        let minute = Duration::from_secs(60);
+        let cap = |most| {
+            Some(Ceiling {
+                at_most: Setting::Value(most),
+                otherwise: Some(Excess::Cap),
+            })
+        };
+        let ceilings = Ceilings {
+            walltime: cap(minute),
+            grace: cap(Duration::from_secs(10)),
+            ..Ceilings::default()
+        };
+        let mut metadata = with_timeout(Source::Metadata, Setting::Lifted);
+        metadata.actions.grace = Some(minute);
+        let settled = settle(std::slice::from_ref(&metadata), &ceilings).expect("lowered");
+        assert_eq!(settled.limits.walltime.value, Some(minute));
+        assert_eq!(settled.grace, Duration::from_secs(10));
+        assert_eq!(
+            settled.lowered,
+            [
+                "`timeout` is lowered to the host's ceiling of 1 min; `none` was asked for",
+                "`grace` is lowered to the host's ceiling of 10 s; 1 min was asked for"
+            ]
+        );
+
+        let error = settle(&[metadata, with_warn(Source::CommandLine, 90)], &ceilings)
+            .expect_err("the warning would be due before the start")
+            .to_string();
+        assert!(error.contains("host's ceiling"), "{error}");
     }
 }

@@ -66,7 +66,13 @@ pub struct RunSpec {
     /// Where its stderr goes. Where both name the same file, it is to be opened once.
     pub stderr: Output,
     /// Where the record goes, if anywhere.
-    pub record: Option<RecordDestination>,
+    pub record: Option<Destination>,
+    /// Where the event stream goes, if anywhere.
+    pub events: Option<Destination>,
+    /// How often its use is looked at.
+    pub sampling: Sampling,
+    /// Bytes of the ring between the kernel and `sandbox`: a power of two, at least a page.
+    pub ring_bytes: u32,
     /// When stderr gets the completion notes.
     pub notes: NotesPolicy,
     /// What the shell is to run in the end, with the record on its stdin.
@@ -149,16 +155,45 @@ pub enum Output {
     File(#[serde(with = "os_path")] PathBuf),
 }
 
-/// Where the record goes.
+/// The size of the ring, where nobody says otherwise: some 3,000 events.
+pub const DEFAULT_RING_BYTES: u32 = 512 << 10;
+
+/// How often a run's use is looked at for the event stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// So often; the first times sooner.
+    Every(Duration),
+    /// The stream has no samples.
+    Off,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self::Every(Duration::from_secs(1))
+    }
+}
+
+/// Where the record goes, or the events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RecordDestination {
+pub enum Destination {
     /// Into this file, absolute.
     File(#[serde(with = "os_path")] PathBuf),
     /// To this descriptor, 2 or above, which the caller left open.
     Fd(i32),
     /// To `sandbox`'s stdout.
     Stdout,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Fd(fd) => write!(formatter, "fd:{fd}"),
+            Self::Stdout => formatter.write_str("stdout"),
+        }
+    }
 }
 
 /// When stderr gets the completion notes.
@@ -239,7 +274,10 @@ mod tests {
             thread_env: ThreadEnv::Set,
             stdout: Output::Stderr,
             stderr: Output::File(PathBuf::from(OsString::from_vec(b"/tmp/\xfe".to_vec()))),
-            record: Some(RecordDestination::File("/tmp/record.json".into())),
+            record: Some(Destination::File("/tmp/record.json".into())),
+            events: Some(Destination::Fd(3)),
+            sampling: Sampling::Every(Duration::from_millis(100)),
+            ring_bytes: DEFAULT_RING_BYTES,
             notes: NotesPolicy::Always,
             on_complete: None,
             timings: Timings::Include,

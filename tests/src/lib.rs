@@ -6,21 +6,29 @@
 //! wrote, and [`wait`] is the only place that waits for anything.
 
 pub mod enclosing;
+mod events;
+pub mod faults;
 mod guest;
 mod leftovers;
+mod maps;
 mod outsider;
 mod record;
 mod run;
 mod scene;
 mod sound;
+mod sys;
 mod verdict;
 pub mod wait;
+mod withheld;
 
 pub use enclosing::Enclosing;
+pub use events::Events;
 pub use guest::{Guest, Mode};
 pub use leftovers::Leftovers;
+pub use maps::{FullMap, Maps};
 pub use outsider::Outsider;
 pub use record::Record;
 pub use run::{Outcome, Running, Sandbox, victim};
 pub use scene::{Scene, Spoken};
 pub use verdict::assert_has;
+pub use withheld::Withheld;

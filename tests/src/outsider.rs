@@ -30,6 +30,31 @@ impl Outsider {
         Self::runs(uid, &format!("kill -{} {pid}", signal as i32))
     }
 
+    /// Has root send a signal to the first thread of a process alone: tgkill(2), of which a shell has none.
+    #[track_caller]
+    pub fn signals_first_thread(pid: i32, signal: Signal) -> Self {
+        let tgkill = nix::libc::SYS_tgkill;
+        let number = signal as i32;
+        let script =
+            format!("import ctypes; ctypes.CDLL(None).syscall({tgkill}, {pid}, {pid}, {number})");
+        Self::runs(0, &format!("exec python3 -c '{script}'"))
+    }
+
+    /// Has the user `uid` try to signal somebody who may be gone by then; says whether it could.
+    #[must_use]
+    #[track_caller]
+    pub fn tries_to_signal_as(uid: u32, pid: i32, signal: Signal) -> (Self, bool) {
+        Self::tries("bash", uid, &format!("kill -{} {pid}", signal as i32))
+    }
+
+    /// Has the user `uid` run a line of shell in a process called `name`, which lies on the PATH.
+    #[track_caller]
+    pub fn called(name: &str, uid: u32, script: &str) -> Self {
+        let (outsider, done) = Self::tries(name, uid, script);
+        assert!(done, "{script:?} as {uid} failed");
+        outsider
+    }
+
     /// Has root write to a cgroup's `cgroup.kill`.
     #[track_caller]
     pub fn kills_cgroup(cgroup: &Path) -> Self {
@@ -38,7 +63,12 @@ impl Outsider {
 
     #[track_caller]
     fn runs(uid: u32, script: &str) -> Self {
-        let mut child = Command::new("bash")
+        Self::called("bash", uid, script)
+    }
+
+    #[track_caller]
+    fn tries(name: &str, uid: u32, script: &str) -> (Self, bool) {
+        let mut child = Command::new(name)
             // With a command after it bash stays what it is instead of exec'ing.
             .args(["-c", &format!("{script}; exit $?")])
             .uid(uid)
@@ -46,11 +76,11 @@ impl Outsider {
             .spawn()
             .expect("the guest has bash");
         let status = child.wait().expect("a child can be waited for");
-        assert!(status.success(), "{script:?} as {uid}: {status}");
-        Self {
+        let outsider = Self {
             pid: child.id(),
             uid,
-        }
+        };
+        (outsider, status.success())
     }
 
     /// What a record says of it as the sender of a signal.

@@ -183,19 +183,65 @@ impl Running {
         kill(Pid::from_raw(self.pid()), signal).expect("`sandbox` is still there to be signalled");
     }
 
+    /// The pid of the main process, from its birth in its leaf on; `None` before.
+    #[must_use]
+    pub fn main(&self) -> Option<i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+        let children: Vec<i32> = tasks
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .flat_map(|text| {
+                let pids = text.split_whitespace().map(str::parse);
+                pids.collect::<Result<Vec<i32>, _>>().unwrap_or_default()
+            })
+            .collect();
+        children.into_iter().find(|child| {
+            fs::read_to_string(format!("/proc/{child}/cgroup"))
+                .is_ok_and(|cgroup| cgroup.starts_with("0::/sandbox/runs/"))
+        })
+    }
+
+    /// Whether `sandbox` has ended.
+    ///
+    /// # Panics
+    ///
+    /// Where that cannot be asked.
+    pub fn is_over(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("a child can be waited for");
+        ended.is_some()
+    }
+
     /// Waits until the analysis has printed a line that begins with `start`; gives the rest of it.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not come; at once where `sandbox` has ended and all that was printed has come.
     #[must_use]
     #[track_caller]
     pub fn line(&self, start: &str) -> String {
         let what = format!("a line that begins with {start:?}");
         wait::for_some(&what, || {
-            let text = self.stdout.so_far();
-            let complete = &text[..text.rfind('\n')?];
-            complete
-                .lines()
-                .find_map(|line| line.strip_prefix(start))
-                .map(|rest| rest.trim().to_owned())
+            let all_came = self.stdout.is_over();
+            let said = self.said(start);
+            assert!(
+                said.is_some() || !all_came,
+                "the run ended without {what}; stderr:\n{}\n{}",
+                self.stderr.so_far(),
+                fs::read_to_string(&self.record).unwrap_or_default()
+            );
+            said
         })
+    }
+
+    /// The rest of the first line so far that begins with `start`.
+    #[must_use]
+    pub fn said(&self, start: &str) -> Option<String> {
+        let text = self.stdout.so_far();
+        let complete = &text[..text.rfind('\n')?];
+        complete
+            .lines()
+            .find_map(|line| line.strip_prefix(start))
+            .map(|rest| rest.trim().to_owned())
     }
 
     /// Waits until the victim says that it is where its subcommand leads to; gives its pid.
@@ -336,10 +382,15 @@ impl Output {
             .clone()
     }
 
+    /// Whether the last writer has gone, and all of it is there.
+    fn is_over(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// All of it, once the last writer has gone.
     fn rest(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
-            wait::within(wait::LIMIT, || reader.is_finished().then_some(()));
+            wait::within(wait::limit(), || reader.is_finished().then_some(()));
         }
         self.so_far()
     }

@@ -4,21 +4,33 @@
 //! a moment). Tests look at the real condition until it holds; none of them hopes that a pause was
 //! long enough.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the things that tests wait for may take in an emulated machine.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// How many seconds the things that tests wait for may take in an emulated machine.
+static LIMIT: AtomicU64 = AtomicU64::new(20);
 
-/// Looks at `condition` until it gives a value, and fails the test after [`LIMIT`].
+/// How long the things that tests wait for may take.
+#[must_use]
+pub fn limit() -> Duration {
+    Duration::from_secs(LIMIT.load(Ordering::Relaxed))
+}
+
+/// Has all waiting of this program last longer, where it keeps the guest busy itself.
+pub fn be_patient(seconds: u64) {
+    LIMIT.store(seconds, Ordering::Relaxed);
+}
+
+/// Looks at `condition` until it gives a value, and fails the test after [`limit`].
 #[track_caller]
 pub fn for_some<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    match within(LIMIT, condition) {
+    match within(limit(), condition) {
         Some(value) => value,
-        None => panic!("waited {} s in vain for {what}", LIMIT.as_secs()),
+        None => panic!("waited {} s in vain for {what}", limit().as_secs()),
     }
 }
 
-/// Looks at `condition` until it holds, and fails the test after [`LIMIT`].
+/// Looks at `condition` until it holds, and fails the test after [`limit`].
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for_some(what, || condition().then_some(()));

@@ -120,7 +120,7 @@ fn a_process_that_a_test_leaves_behind_is_found() {
     assert!(found.to_string().contains("(victim)"), "{found}");
     found.remove();
     left.wait().expect("the victim was killed");
-    assert_eq!(before.new_ones(wait::LIMIT), None);
+    assert_eq!(before.new_ones(wait::limit()), None);
 }
 
 #[test]

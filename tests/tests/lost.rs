@@ -197,6 +197,8 @@ fn a_sandbox_that_is_killed_while_it_sets_up_leaves_a_record_and_nothing_else() 
     assert_eq!(record.reason(), "runner_lost", "{record}");
     // It died before it had opened the kernel side.
     assert_eq!(record.confidence(), "inferred", "{record}");
+    let degraded = record.at("/tracing/degraded").to_string();
+    assert!(degraded.contains("was not watching when"), "{degraded}");
     assert_eq!(record.text("/termination/retry_hint"), "same", "{record}");
     assert!(record.at("/started_at").is_null(), "{record}");
     record.assert_notes(&["Lost: sandbox died before the analysis was started."]);

@@ -1,9 +1,9 @@
 //! Endings by memory: whose limit it was, whom the OOM killer took, and what only looks like it.
 
-use std::fs;
-
 use nix::sys::signal::Signal;
-use sandbox_tests::{Enclosing, Guest, Outsider, Record, Sandbox, assert_has, enclosing};
+use sandbox_tests::{
+    Enclosing, Guest, Outsider, Record, Sandbox, Withheld, assert_has, enclosing, wait,
+};
 use serde_json::{Value, json};
 
 const MIB: i64 = 1 << 20;
@@ -31,32 +31,6 @@ fn assert_own_oom(record: &Record, kill: &Value, group: bool) {
     let usage = kill["oom"]["usage_bytes"].as_i64().unwrap_or_default();
     assert!((60 * MIB..=64 * MIB).contains(&usage), "{record}");
     assert_has(record.limit_hit("memory"), &json!({"limit": "memory"}));
-}
-
-/// Memory taken from the guest at a stroke, as huge pages that nobody uses, until this is dropped.
-struct Withheld;
-
-impl Withheld {
-    const POOL: &str = "/proc/sys/vm/nr_hugepages";
-
-    #[track_caller]
-    fn all_but(bytes: i64) -> Self {
-        let meminfo = fs::read_to_string("/proc/meminfo").expect("proc is mounted");
-        let available = meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix(" kB"))
-            .and_then(|kib| kib.trim().parse::<i64>().ok())
-            .expect("the kernel tells what is available");
-        let pages = (available * 1024 - bytes) / (2 * MIB);
-        fs::write(Self::POOL, pages.to_string()).expect("the kernel has huge pages");
-        Self
-    }
-}
-
-impl Drop for Withheld {
-    fn drop(&mut self) {
-        fs::write(Self::POOL, "0").expect("what was written before");
-    }
 }
 
 #[track_caller]
@@ -276,4 +250,73 @@ fn a_sigterm_after_a_childs_oom_kill_is_what_ends_main() {
         &format!("SIGTERM from bash (pid {}, uid 0)", outsider.pid),
         "The kernel OOM killer killed victim",
     ]);
+}
+
+#[test]
+fn an_oom_names_who_held_the_memory_and_the_victim_exactly() {
+    let _guest = Guest::enter();
+    for options in [&[][..], &["--oom", "process"]] {
+        let running = limited(options).start_victim(["eat-group", "3", "150MiB"]);
+        if !options.is_empty() {
+            let pid = running.ready();
+            // Only one of them fits; but the kernel may go on to kill that one too, before it sees what the
+            // others gave back.
+            let events = running.cgroup_of(pid).join("memory.events");
+            wait::until("somebody to be killed", || {
+                let events = std::fs::read_to_string(&events).expect("the leaf has it");
+                !events.lines().any(|line| line == "oom_kill 0")
+            });
+            Outsider::signals(pid, Signal::SIGTERM);
+        }
+        let outcome = running.finish();
+        let record = outcome.record();
+        let first = record.kills().iter().find(|kill| kill["cause"] == "oom");
+        let first = first.unwrap_or_else(|| panic!("nobody was killed: {record}"));
+        let holders = first["oom"]["holders"].as_array().expect("a list");
+        // Main and its three children, of whom one may just have been born.
+        assert!((3..=4).contains(&holders.len()), "{record}");
+        let rss: Vec<i64> = holders
+            .iter()
+            .filter_map(|holder| holder["rss_bytes"].as_i64())
+            .collect();
+        assert!(rss.is_sorted_by(|one, next| one >= next), "{record}");
+        // Text is shared, and kernel memory is nobody's; the rest is what the leaf had. Whoever was not
+        // killed went on to take what that left.
+        let all: i64 = rss.iter().sum();
+        let most = if options.is_empty() { 80 } else { 128 };
+        assert!((48 * MIB..most * MIB).contains(&all), "{all} {record}");
+        let victim = holders
+            .iter()
+            .find(|holder| holder["pid"] == first["victim"]["pid"]);
+        assert_has(
+            victim.expect("the victim is one of them"),
+            &json!({"comm": "victim", "source": "kill", "at": first["at"]}),
+        );
+        for holder in holders {
+            let is_victim =
+                |kill: &Value| kill["cause"] == "oom" && kill["victim"]["pid"] == holder["pid"];
+            let was_killed = record.kills().iter().any(is_victim);
+            let by_the_kernel = holder["source"] == "kill";
+            let sources = ["kill", "sample", "exit_peak"].map(|source| holder["source"] == source);
+            assert!(sources.contains(&true), "{record}");
+            // Of one OOM all that were killed; a later one has its own.
+            assert!(was_killed || !by_the_kernel, "{holder} {record}");
+            assert!(
+                by_the_kernel || !was_killed || !options.is_empty(),
+                "{holder} {record}"
+            );
+            assert!(!holder["at"].is_null(), "{record}");
+        }
+    }
+}
+
+#[test]
+fn what_was_needed_is_a_lower_bound_where_memory_ended_the_run() {
+    let _guest = Guest::enter();
+    let outcome = limited(&[]).victim(["eat", "100MiB"]);
+    let record = outcome.ended(137, "memory", "more_memory");
+    assert_has(
+        record.at("/usage/memory_needed_bytes"),
+        &json!({"value": 64 * MIB, "lower_bound": true, "source": "oom"}),
+    );
 }

@@ -1,7 +1,7 @@
 //! Endings from outside of the run: kill(2) and `cgroup.kill` by somebody who is not `sandbox`.
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Guest, Outsider, Sandbox, assert_has, enclosing};
+use sandbox_tests::{Guest, Outsider, Sandbox, assert_has, enclosing, wait};
 use serde_json::json;
 
 #[test]
@@ -197,4 +197,52 @@ fn of_two_signals_that_main_handles_both_are_in_kills() {
             &json!({"signal": 15, "delivered": true, "victim": {"is_main": true}}),
         );
     }
+}
+
+/// Waits until a process is stopped.
+#[track_caller]
+fn until_stopped(pid: i32) {
+    wait::until("it to be stopped", || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+    });
+}
+
+#[test]
+fn of_two_of_one_number_that_wait_the_one_to_its_thread_ends_a_stopped_main() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["stop-self"]);
+    let pid = running.ready();
+    until_stopped(pid);
+    let first = Outsider::signals_first_thread(pid, Signal::SIGQUIT);
+    Outsider::signals(pid, Signal::SIGQUIT);
+    Outsider::signals(pid, Signal::SIGCONT);
+    let record = running.finish().ended(131, "external_kill", "same");
+    assert_eq!(record.fatal()["sender"]["pid"], first.pid, "{record}");
+}
+
+#[test]
+fn a_members_signal_that_waits_behind_an_outsiders_is_not_what_ends_main() {
+    let _guest = Guest::enter();
+    // Python leaves SIGQUIT at its default, which a shell does not.
+    let script = "import os, signal, time
+main = os.getpid()
+def is_waiting():
+    pending = next(line for line in open(f'/proc/{main}/status') if line.startswith('SigPnd'))
+    return int(pending.split()[1], 16) >> signal.SIGQUIT - 1 & 1
+if not os.fork():
+    while not is_waiting():
+        time.sleep(0.05)
+    os.kill(main, signal.SIGQUIT)
+    os.kill(main, signal.SIGCONT)
+    os._exit(0)
+print('ready', main, flush=True)
+os.kill(main, signal.SIGSTOP)
+signal.pause()";
+    let running = Sandbox::new().start(["python3", "-c", script]);
+    let pid = running.ready();
+    until_stopped(pid);
+    let first = Outsider::signals_first_thread(pid, Signal::SIGQUIT);
+    let record = running.finish().ended(131, "external_kill", "same");
+    assert_eq!(record.fatal()["sender"]["pid"], first.pid, "{record}");
+    assert!(!record.has_finding("handled_signal"), "{record}");
 }

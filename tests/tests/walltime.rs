@@ -111,6 +111,16 @@ fn without_a_grace_it_is_killed_at_once() {
     assert_eq!(terms.count(), 0, "{record}");
 }
 
+/// Of such a process Linux 6.1's `cgroup.kill` tells only the thread that is dead.
+#[test]
+fn a_process_whose_main_thread_has_ended_is_killed_all_the_same() {
+    let _guest = Guest::enter();
+    let outcome = timed("2s", "0").victim(["outlive-main-thread"]);
+    let record = outcome.ended(137, "walltime", "more_time");
+    assert_by_runner(&record, 9);
+    assert_walltime(&record, 2);
+}
+
 #[test]
 fn every_member_is_told_at_the_deadline() {
     let _guest = Guest::enter();

@@ -3,11 +3,14 @@
 //! A program rather than scripts: the tasks share what they know of the workspace, their logic has
 //! unit tests, and a fresh machine needs nothing but cargo to start one.
 
+mod cargo_tool;
 mod command;
 mod debian;
 mod demo;
 mod ebpf;
 mod files;
+mod fuzz;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -31,6 +34,10 @@ enum Task {
     Demo(demo::Demo),
     /// Build the eBPF object that is committed under `sandbox-ebpf/prebuilt`.
     Ebpf(ebpf::Ebpf),
+    /// Look for input that breaks the decoder or the metadata readers, with libFuzzer.
+    Fuzz(fuzz::Fuzz),
+    /// Run a random mix of all endings in guests, and say which verdicts were wrong.
+    Soak(soak::Soak),
     /// Run the unit tests on this machine, then the guest tests on every supported kernel.
     Test(test::Test),
     /// Check the house rules that a program can check.
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(demo) => demo.run(),
         Task::Ebpf(ebpf) => ebpf.run(),
+        Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Soak(soak) => soak.run(),
         Task::Test(test) => test.run(),
         Task::Tidy => tidy::run(),
         Task::Vm(vm) => vm.run(),

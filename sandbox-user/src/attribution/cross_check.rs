@@ -1,8 +1,10 @@
 //! Facts that should agree, held against each other. What disagrees lowers `confidence` and is named;
 //! it never changes a verdict by itself.
 
+use sandbox_ebpf::Facts;
+
 use super::Dossier;
-use super::counters::{memory_events, pids_events_local, rise};
+use super::counters::{memory_events, pids_events, pids_events_local, rise};
 use crate::evidence::{Confidence, Evidence};
 
 pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
@@ -76,15 +78,38 @@ pub(super) fn cross_check(evidence: &Evidence, dossier: &mut Dossier) {
         };
         dossier.lower(at_most);
     }
-    // The fexit may miss denials, but not all of them.
-    if let Some(counted) = rise(&evidence.counters, pids_events_local, "max")
-        && (counted > 0) != (facts.denied_by_leaf > 0)
-        && facts.denied_unknown == 0
-    {
-        let seen = facts.denied_by_leaf;
-        dossier.degraded.push(format!(
-            "the kernel side saw {seen} forks denied by the leaf's limit and pids.events.local counted {counted}"
-        ));
+    denials(evidence, &facts, dossier);
+}
+
+/// The fexit adds detail and may miss denials where the kernel is preemptible, so that the counter may
+/// be higher; not all of them, and it makes none up.
+fn denials(evidence: &Evidence, facts: &Facts, dossier: &mut Dossier) {
+    let local = rise(&evidence.counters, pids_events_local, "max");
+    // Up to 6.11 there is but one counter, of whoever's limit it was.
+    let above = facts
+        .denied_by_ancestor
+        .saturating_add(facts.denied_unknown);
+    let (counted, seen, whose) = match local {
+        Some(_) if facts.denied_unknown > 0 => return,
+        Some(counted) => (
+            counted,
+            facts.denied_by_leaf,
+            "by the leaf's limit and pids.events.local",
+        ),
+        None => match rise(&evidence.counters, pids_events, "max") {
+            Some(counted) => (
+                counted,
+                facts.denied_by_leaf.saturating_add(above),
+                "and pids.events",
+            ),
+            None => return,
+        },
+    };
+    if counted < seen || (counted > 0) != (seen > 0) {
+        dossier.doubt(
+            Confidence::Strong,
+            format!("the kernel side saw {seen} forks denied {whose} counted {counted}"),
+        );
     }
 }
 

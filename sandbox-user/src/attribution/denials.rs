@@ -4,7 +4,7 @@
 //! a leaf's `pids.events max` also counts denials by its ancestors, later it counts its own only.
 
 use super::counters::{pids_events, pids_events_local, rise};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, IntentReason};
 
 /// Denied forks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,20 @@ impl Denials {
         denials
     }
 
+    /// The intent with the level that the count knows: the runner may act on a denied fork before the
+    /// kernel side has said whose limit it was.
+    pub(super) fn settle(&self, intent: IntentReason) -> IntentReason {
+        let is_pids = matches!(intent, IntentReason::Pids | IntentReason::PidsAncestor);
+        if !is_pids || self.guessed {
+            return intent;
+        }
+        match (self.leaf > 0, self.ancestor > 0) {
+            (true, _) => IntentReason::Pids,
+            (false, true) => IntentReason::PidsAncestor,
+            (false, false) => intent,
+        }
+    }
+
     /// Puts those whose level was not seen where those are whose level was.
     fn place(&mut self, rest: u64, own: Option<u64>, evidence: &Evidence) {
         if self.leaf > 0 {
@@ -54,12 +68,12 @@ impl Denials {
             self.ancestor = self.ancestor.saturating_add(rest);
         } else {
             self.guessed = evidence.enclosing.pids.is_some();
-            match &evidence.enclosing.pids {
-                Some(above) if evidence.effective.pids.is_none_or(|own| above.value <= own) => {
+            match evidence.enclosing.pids_met_before(evidence.effective.pids) {
+                Some(above) => {
                     self.ancestor = rest;
                     self.ancestor_cgroup = Some(above.cgroup.clone());
                 }
-                Some(_) | None => self.leaf = rest,
+                None => self.leaf = rest,
             }
         }
     }

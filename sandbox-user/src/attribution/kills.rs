@@ -9,12 +9,12 @@
 use nix::libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGXCPU};
 
 use super::Dossier;
-use super::counters::{CountedOom, counted_oom, memory_events, rise};
+use super::counters::{CountedOom, counted_oom, memory_events, memory_events_local, rise};
 use crate::evidence::{
-    Confidence, Delivery, Evidence, IntentReason, OomContext, Signal, SignalInfo,
+    Confidence, Delivery, Evidence, Fugitive, IntentReason, OomContext, Signal, SignalInfo,
 };
 use crate::limits::OomScope;
-use crate::record::{KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim};
+use crate::record::{Holder, KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim};
 
 /// A signal and what stood behind it.
 pub(super) struct Judged<'a> {
@@ -102,6 +102,19 @@ fn missed_oom_kills(evidence: &Evidence) -> bool {
         .is_some_and(|facts| counted > facts.oom_kills)
 }
 
+impl Cause {
+    /// Its name in the record.
+    const fn kind(&self) -> KillCause {
+        match self {
+            Self::Oom { .. } => KillCause::Oom,
+            Self::CgroupKill(_) | Self::CgroupKillRacingFork => KillCause::CgroupKill,
+            Self::Runner(_) => KillCause::Runner,
+            Self::Process(_) => KillCause::Process,
+            Self::Kernel(_) => KillCause::Kernel,
+        }
+    }
+}
+
 impl Judged<'_> {
     pub(super) fn was_delivered(&self) -> bool {
         self.signal.result == Delivery::Delivered
@@ -129,13 +142,7 @@ impl Judged<'_> {
             at: evidence.clock.date(signal.at_ns),
             signal: signal.signal,
             si_code: signal.si_code,
-            cause: match self.cause {
-                Cause::Oom { .. } => KillCause::Oom,
-                Cause::CgroupKill(_) | Cause::CgroupKillRacingFork => KillCause::CgroupKill,
-                Cause::Runner(_) => KillCause::Runner,
-                Cause::Process(_) => KillCause::Process,
-                Cause::Kernel(_) => KillCause::Kernel,
-            },
+            cause: self.cause.kind(),
             delivered: match signal.result {
                 Delivery::Delivered => Some(true),
                 Delivery::Ignored | Delivery::AlreadyPending => Some(false),
@@ -199,17 +206,57 @@ impl Judged<'_> {
             usage_bytes: context.and_then(|context| context.usage_bytes),
             max_bytes: context.and_then(|context| context.max_bytes),
             trigger_pid: Some(self.signal.sender.pid),
-            group: evidence.oom_scope == OomScope::Whole,
-            holders: Vec::new(),
+            group: is_group(evidence),
+            holders: context
+                .into_iter()
+                .flat_map(|context| &context.holders)
+                .map(|holder| Holder {
+                    pid: holder.pid,
+                    comm: holder.comm.clone(),
+                    rss_bytes: holder.rss_bytes,
+                    at: evidence.clock.date(holder.at_ns),
+                    source: holder.source,
+                })
+                .collect(),
         })
     }
 }
 
+/// Whether the kernel killed the whole leaf: by its own counter, where it has one, which somebody's
+/// change of memory.oom.group shows in.
+fn is_group(evidence: &Evidence) -> bool {
+    let key = "oom_group_kill";
+    let after = memory_events_local(&evidence.counters.after).as_ref();
+    if after.is_some_and(|events| events.contains_key(key)) {
+        rise(&evidence.counters, memory_events_local, key) > Some(0)
+    } else {
+        evidence.oom_scope == OomScope::Whole
+    }
+}
+
 fn cause(signal: &Signal, brackets: bool, evidence: &Evidence, dossier: &mut Dossier) -> Cause {
-    let origin = origin(signal, evidence);
     if let Some(context) = &signal.oom {
         return bracketed_oom(context, evidence, dossier);
     }
+    let origin = origin(signal, &evidence.runner_pids, &evidence.fugitives);
+    let cause = alone(signal, origin, brackets);
+    let is_privileged_kill = signal.info == SignalInfo::Priv && signal.signal == SIGKILL;
+    if matches!(cause, Cause::Kernel(_)) && is_privileged_kill && !brackets {
+        return unbracketed_kill(signal, origin, evidence, dossier);
+    }
+    cause
+}
+
+/// What a signal tells of its cause by itself, while the run goes on and the counters are not in yet.
+pub(crate) fn live_cause(signal: &Signal, runner_pids: &[u32]) -> KillCause {
+    if signal.oom.is_some() {
+        return KillCause::Oom;
+    }
+    alone(signal, origin(signal, runner_pids, &[]), true).kind()
+}
+
+/// The cause of a signal that was not sent within the OOM killer's bracket.
+fn alone(signal: &Signal, origin: Origin, brackets: bool) -> Cause {
     if let (Some(intent), Origin::Runner) = (signal.intent, origin) {
         return Cause::Runner(intent);
     }
@@ -230,7 +277,6 @@ fn cause(signal: &Signal, brackets: bool, evidence: &Evidence, dossier: &mut Dos
         // `__cgroup_kill` sends to one thread; with brackets only PTRACE_KILL is left of that.
         SignalInfo::NoInfo if is_kill && !signal.group && !brackets => Cause::CgroupKill(origin),
         SignalInfo::NoInfo => Cause::Process(origin),
-        SignalInfo::Priv if is_kill && !brackets => unbracketed_kill(signal, evidence, dossier),
         SignalInfo::Priv => Cause::Kernel(privileged(signal, origin)),
         SignalInfo::Siginfo => match signal.si_code {
             // SI_TIMER, SI_MESGQ, SI_ASYNCIO and SI_SIGIO come from timers and I/O of the process
@@ -241,16 +287,16 @@ fn cause(signal: &Signal, brackets: bool, evidence: &Evidence, dossier: &mut Dos
     }
 }
 
-fn origin(signal: &Signal, evidence: &Evidence) -> Origin {
+fn origin(signal: &Signal, runner_pids: &[u32], fugitives: &[Fugitive]) -> Origin {
     let sender = &signal.sender;
     let is_fugitive = || {
-        evidence.fugitives.iter().any(|fugitive| {
+        fugitives.iter().any(|fugitive| {
             (fugitive.pid, fugitive.start_time_ns) == (sender.pid, sender.start_time_ns)
         })
     };
     if signal.sender_in_leaf {
         Origin::Run
-    } else if evidence.runner_pids.contains(&sender.pid) {
+    } else if runner_pids.contains(&sender.pid) {
         Origin::Runner
     } else if is_fugitive() {
         Origin::Run
@@ -287,7 +333,12 @@ fn bracketed_oom(context: &OomContext, evidence: &Evidence, dossier: &mut Dossie
 }
 
 /// A SIGKILL of the kernel's, where nobody marks those of the OOM killer.
-fn unbracketed_kill(signal: &Signal, evidence: &Evidence, dossier: &mut Dossier) -> Cause {
+fn unbracketed_kill(
+    signal: &Signal,
+    origin: Origin,
+    evidence: &Evidence,
+    dossier: &mut Dossier,
+) -> Cause {
     let (_, hard_limit) = evidence.rlimit_cpu_seconds;
     let could_be_cpu_limit = is_to_itself(signal) && hard_limit.is_some();
     match counted_oom(evidence) {
@@ -301,7 +352,7 @@ fn unbracketed_kill(signal: &Signal, evidence: &Evidence, dossier: &mut Dossier)
             }
             Cause::Oom { level, cgroup }
         }
-        CountedOom::NoKill => Cause::Kernel(privileged(signal, origin(signal, evidence))),
+        CountedOom::NoKill => Cause::Kernel(privileged(signal, origin)),
         CountedOom::Unreadable => {
             dossier.doubt(
                 Confidence::Inferred,

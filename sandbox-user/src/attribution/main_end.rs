@@ -48,6 +48,14 @@ impl MainEnd {
                             .is_none_or(|exit| judged.signal.at_ns <= exit)
                 };
                 let last = judged.iter().rposition(could_kill);
+                let was_ahead_of = |last: usize| {
+                    if !judged.get(last)?.signal.behind_another {
+                        return None;
+                    }
+                    let mut earlier = judged.iter().take(last);
+                    earlier.rposition(|judged| could_kill(judged) && !judged.signal.group)
+                };
+                let last = last.and_then(was_ahead_of).or(last);
                 let of_itself = last.filter(|last| {
                     judged
                         .get(*last)

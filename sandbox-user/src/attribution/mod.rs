@@ -10,7 +10,9 @@
 //!    exit; on a tie main's own exit wins, so exit before the deadline wins.
 //! 3. Otherwise main's own ending decides: its exit code, or the *last delivered* record of the
 //!    signal that its wait status names. A signal that is fatal makes every later one ignored
-//!    (`prepare_signal`, kernel/signal.c), so of several delivered ones the last is the fatal one.
+//!    (`prepare_signal`, kernel/signal.c), so of several delivered ones the last is the fatal one; but
+//!    one that came while the same signal was waiting for main's thread alone (it was stopped, or had
+//!    not run since) is taken after it (`dequeue_signal`), and then that earlier one decides.
 //!    Where main sent that one to itself after it had got the same from outside, as handlers do when
 //!    they are done, the one from outside decides.
 //! 4. Where there is no such record the cgroup's event counters decide, never a usage against a
@@ -28,16 +30,17 @@ mod reason;
 #[cfg(test)]
 pub(crate) mod case;
 #[cfg(test)]
-mod property;
+pub(crate) mod property;
 #[cfg(test)]
 mod tests;
 
-use crate::evidence::{Confidence, Evidence, IntentReason, WaitStatus};
+use crate::evidence::{Confidence, Evidence, IntentReason, Signal, WaitStatus};
 use crate::limits::OomScope;
 use crate::record::{
     DenyingLevel, Finding, KillEntry, LimitHit, NearestTerms, Reason, RetryHint, exit_of,
 };
 use denials::Denials;
+pub(crate) use kills::live_cause;
 use kills::{Cause, Judged, KernelCause, Origin};
 use main_end::MainEnd;
 
@@ -76,7 +79,7 @@ pub fn attribute(evidence: &Evidence) -> Attribution {
 
     dossier.note_main(evidence, &main, &judged);
     let reason = reason::decide(evidence, &main, &judged, &denials, &mut dossier);
-    dossier.note_actions(evidence);
+    dossier.note_actions(evidence, &denials);
     dossier.note_denials(evidence, &denials);
     dossier.note_fugitives(evidence);
     dossier.note_signals(evidence, &main, &judged);
@@ -162,6 +165,18 @@ impl Dossier {
                         ),
                     });
                 }
+                let has_threads = evidence.facts.is_some_and(|facts| facts.threads > 0);
+                let is_behind = |judged: &Judged<'_>| {
+                    judged.signal.victim_is_main
+                        && judged.signal.signal == signal
+                        && judged.signal.behind_another
+                };
+                if has_threads && judged.iter().any(is_behind) {
+                    self.doubt(
+                        Confidence::Strong,
+                        "the main process was sent its fatal signal twice, once to a thread alone: which of its threads took which is not known",
+                    );
+                }
                 let fatal = kill.and_then(|kill| judged.get(kill));
                 if let Some(fatal) = fatal
                     && matches!(
@@ -178,14 +193,14 @@ impl Dossier {
         }
     }
 
-    fn note_actions(&mut self, evidence: &Evidence) {
+    fn note_actions(&mut self, evidence: &Evidence, denials: &Denials) {
         for action in &evidence.own_actions {
             // Removing what main left behind says nothing about why main ended.
             if action.reason == IntentReason::LeftOver {
                 continue;
             }
             self.note(Finding::OwnAction {
-                reason: action.reason,
+                reason: denials.settle(action.reason),
                 at: evidence.clock.date(action.at_ns),
                 signal: action.signal,
                 detail: action.detail.clone(),
@@ -201,6 +216,7 @@ impl Dossier {
                 count: denials.leaf,
                 cgroup: evidence.leaf_path(),
                 first_at,
+                max: evidence.denied_forks.leaf_max,
             });
         }
         if denials.ancestor > 0 {
@@ -209,6 +225,7 @@ impl Dossier {
                 count: denials.ancestor,
                 cgroup: denials.ancestor_cgroup.clone(),
                 first_at,
+                max: None,
             });
         }
         if denials.guessed {
@@ -228,11 +245,25 @@ impl Dossier {
                 at: Some(evidence.clock.date(fugitive.at_ns)),
             });
         }
+        let counted = evidence.facts.map_or(0, |facts| facts.escapes);
+        if counted > 0 && evidence.fugitives.is_empty() {
+            self.note(Finding::LeftLeaf {
+                pid: None,
+                comm: None,
+                cgroup: None,
+                at: None,
+            });
+        }
     }
 
     /// Signals that are part of the story without having decided it.
     fn note_signals(&mut self, evidence: &Evidence, main: &MainEnd, judged: &[Judged<'_>]) {
         let fatal = main.fatal_kill();
+        // What came after it found nobody to handle it.
+        let was_handled = |signal: &Signal| {
+            !signal.behind_another
+                && (fatal.is_none() || main.at_ns().is_none_or(|at_ns| signal.at_ns < at_ns))
+        };
         let oom_took_all = fatal
             .and_then(|kill| judged.get(kill))
             .is_some_and(|judged| matches!(judged.cause, Cause::Oom { .. }))
@@ -243,7 +274,7 @@ impl Dossier {
                 continue;
             }
             if judged.signal.victim_is_main {
-                if from_outside(&judged.cause) {
+                if from_outside(&judged.cause) && was_handled(judged.signal) {
                     self.note(Finding::HandledSignal { kill });
                 }
             } else if matches!(judged.cause, Cause::Oom { .. })

@@ -9,12 +9,12 @@ use super::attribute;
 use super::case::{Case, main_process, process};
 use crate::escape::is_printable;
 use crate::evidence::{
-    CgroupRef, Confidence, Delivery, Fugitive, IntentReason, OomContext, OwnAction, Process,
-    SetupFailure, SetupFailureKind, Signal, SignalInfo, WaitStatus,
+    CgroupRef, Confidence, Delivery, DeniedForks, Fugitive, IntentReason, OomContext, OwnAction,
+    Process, SetupFailure, SetupFailureKind, Signal, SignalInfo, WaitStatus,
 };
 use crate::limits::{Enclosing, OnPidsLimit, OomScope, Source};
 use crate::notes::MAX_BYTES;
-use crate::record::{Reason, RetryHint, RunRecord, exit_status};
+use crate::record::{Finding, KillCause, KillEntry, Reason, RetryHint, RunRecord, exit_status};
 
 /// Times that often collide.
 fn time() -> impl Strategy<Value = u64> {
@@ -62,7 +62,7 @@ fn signal() -> impl Strategy<Value = Signal> {
             Delivery::Overflowed,
         ]),
     );
-    let who = (a_process(), a_process(), any::<[bool; 5]>());
+    let who = (a_process(), a_process(), any::<[bool; 6]>());
     let oom = of((of(cgroup_id()), of(time())));
     (what, who, of(cgroup_id()), oom, of(intent())).prop_map(
         |(what, (sender, victim, flags), cgroup_kill, oom, intent)| {
@@ -73,6 +73,7 @@ fn signal() -> impl Strategy<Value = Signal> {
                 sender_in_leaf,
                 sender_exiting,
                 target_new,
+                behind_another,
             ] = flags;
             Signal {
                 at_ns,
@@ -91,6 +92,7 @@ fn signal() -> impl Strategy<Value = Signal> {
                 sender_in_leaf,
                 sender_exiting,
                 target_new,
+                behind_another,
                 cgroup_kill,
                 oom: oom.map(|(cgroup_id, bytes)| OomContext {
                     cgroup_id,
@@ -98,6 +100,8 @@ fn signal() -> impl Strategy<Value = Signal> {
                     max_bytes: bytes,
                     points: 0,
                     chosen_pid: 1,
+                    victim_rss_bytes: None,
+                    holders: Vec::new(),
                 }),
                 intent,
             }
@@ -151,7 +155,36 @@ fn facts() -> impl Strategy<Value = wire::Facts> {
     )
 }
 
-fn any_case() -> impl Strategy<Value = Case> {
+/// What the counters of denied forks may say, and the limits of CPU time that main started with.
+fn quotas() -> impl Strategy<Value = (DeniedForks, (Option<u64>, Option<u64>))> {
+    let denied = (0..4_u64, 0..4_u64, 0..2_u64, any::<bool>(), of(time()));
+    let denied = denied.prop_map(|(by_leaf, by_ancestor, unknown, known, first_at_ns)| {
+        let ancestor = known.then(|| CgroupRef {
+            path: "/sandbox/runs".to_owned(),
+            id: 90,
+        });
+        DeniedForks {
+            by_leaf,
+            by_ancestor,
+            unknown,
+            ancestor,
+            leaf_max: (by_leaf > 0).then_some(by_leaf),
+            first_at_ns,
+        }
+    });
+    (denied, (of(0..100_u64), of(0..100_u64)))
+}
+
+/// Any run, however contradictory what is known of it.
+pub(crate) fn any_case() -> impl Strategy<Value = Case> {
+    (loose_case(), quotas(), any::<bool>()).prop_map(|(case, quotas, knows_tree)| {
+        let mut case = if knows_tree { case.knows_tree() } else { case };
+        (case.evidence.denied_forks, case.evidence.rlimit_cpu_seconds) = quotas;
+        case
+    })
+}
+
+fn loose_case() -> impl Strategy<Value = Case> {
     let ends = (
         of(status()),
         of(status()),
@@ -267,6 +300,34 @@ proptest! {
 
         let reason = record.termination.reason;
         prop_assert!(Reason::ALL.contains(&reason));
+        prop_assert_eq!(reason, attribute(&case.evidence).reason);
+        let exit = &record.exit;
+        match reason {
+            Reason::Completed => prop_assert_eq!(exit.code, Some(0)),
+            Reason::ExitCode => prop_assert!(exit.code.is_some_and(|code| code != 0)),
+            Reason::Signal => prop_assert!(exit.signal.is_some()),
+            Reason::SetupFailed => prop_assert_eq!(record.started_at, None),
+            Reason::Escaped => {
+                let says_so = record.termination.evidence.iter().any(|finding| {
+                    let ours = IntentReason::Escaped;
+                    matches!(finding, Finding::LeftLeaf { .. })
+                        || matches!(finding, Finding::OwnAction { reason, .. } if *reason == ours)
+                });
+                // Or only the kernel side remembers what its dead supervisor saw.
+                let ours = |kill: &KillEntry| kill.cause == KillCause::Runner;
+                prop_assert!(says_so || record.kills.iter().any(ours), "nobody left the leaf");
+            }
+            Reason::Memory
+            | Reason::MemoryAncestor
+            | Reason::HostOom
+            | Reason::Pids
+            | Reason::PidsAncestor
+            | Reason::Walltime
+            | Reason::Cputime
+            | Reason::ExternalKill
+            | Reason::Cancelled
+            | Reason::RunnerLost => {}
+        }
         prop_assert!(record.termination.confidence <= case.evidence.confidence);
         prop_assert_eq!(exit_status(&record) == 0, reason == Reason::Completed);
         for finding in &record.termination.evidence {

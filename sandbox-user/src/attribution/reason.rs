@@ -116,16 +116,16 @@ fn enders(evidence: &Evidence, judged: &[Judged<'_>], denials: &Denials) -> Vec<
     let mut enders = Vec::new();
     let mut add = |reason, at_ns| enders.push(Ender { reason, at_ns });
     for action in &evidence.own_actions {
-        if let Some(reason) = reason_of(action.reason) {
-            add(by_level(reason, denials), Some(action.at_ns));
+        if let Some(reason) = reason_of(denials.settle(action.reason)) {
+            add(reason, Some(action.at_ns));
         }
     }
     // An intent that only the kernel side remembers: its supervisor is dead.
     for judged in judged {
         if let Cause::Runner(intent) = judged.cause
-            && let Some(reason) = reason_of(intent)
+            && let Some(reason) = reason_of(denials.settle(intent))
         {
-            add(by_level(reason, denials), Some(judged.signal.at_ns));
+            add(reason, Some(judged.signal.at_ns));
         }
     }
     match evidence.on_pids_limit {
@@ -143,16 +143,6 @@ fn enders(evidence: &Evidence, judged: &[Judged<'_>], denials: &Denials) -> Vec<
         add(Reason::Escaped, None);
     }
     enders
-}
-
-/// The runner may act on a denied fork before it knows whose limit it was; the count knows.
-fn by_level(reason: Reason, denials: &Denials) -> Reason {
-    let is_pids = matches!(reason, Reason::Pids | Reason::PidsAncestor);
-    match (denials.leaf > 0, denials.ancestor > 0) {
-        (true, _) if is_pids && !denials.guessed => Reason::Pids,
-        (false, true) if is_pids && !denials.guessed => Reason::PidsAncestor,
-        (true | false, true | false) => reason,
-    }
 }
 
 /// Whether it came before main's end.

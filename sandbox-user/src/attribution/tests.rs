@@ -7,7 +7,7 @@ use nix::libc::{
 
 use super::case::{Case, Kill, LEAF, PARENT};
 use crate::evidence::{Confidence, Delivery, IntentReason, SetupFailureKind, WaitStatus};
-use crate::record::{KillCause, LimitKind, OomLevel, Reason, RetryHint, SenderKind};
+use crate::record::{Finding, KillCause, LimitKind, OomLevel, Reason, RetryHint, SenderKind};
 
 #[test]
 fn main_ends_by_itself() {
@@ -207,6 +207,25 @@ fn an_oom_kill_that_was_not_marked_is_none_from_outside() {
 }
 
 #[test]
+fn whether_a_group_was_killed_is_as_the_kernel_counted() {
+    let group = |case: Case| {
+        let outcome = case.expect(Reason::Memory);
+        let oom = outcome.attribution.kills[0].oom.clone();
+        oom.expect("an OOM kill").group
+    };
+    let oom = |name| {
+        Case::named(name)
+            .dies_of(SIGKILL)
+            .with(Kill::oom(true, Some(LEAF)))
+            .counts_own_oom()
+    };
+    assert!(group(oom("a group")));
+    assert!(!group(
+        oom("somebody took memory.oom.group back").counts_group_kills(0)
+    ));
+}
+
+#[test]
 fn a_child_dies_of_memory_and_main_does_not() {
     let child_oom = |name| {
         Case::named(name)
@@ -311,6 +330,25 @@ fn somebody_else_kills_it() {
         .with(Kill::of_main(SIGTERM).by_child().at(7_000))
         .expect(Reason::ExternalKill)
         .surely();
+    let to_its_thread = |name| {
+        Case::named(name)
+            .dies_at(6_000, SIGQUIT)
+            .with(Kill::of_main(SIGQUIT).by_outsider().at_one_thread().at(10))
+            .with(Kill::of_main(SIGQUIT).by_child().behind_another().at(20))
+    };
+    let outcome = to_its_thread("a stopped main, one signal to its thread, then one to all of it")
+        .expect(Reason::ExternalKill)
+        .surely()
+        .rests_on("the fatal signal is kills[0]");
+    let handled = |finding: &Finding| matches!(finding, Finding::HandledSignal { .. });
+    assert!(!outcome.attribution.evidence.iter().any(handled));
+    let mut case = to_its_thread("the same, with threads that may have taken either");
+    let facts = case.evidence.facts.as_mut().expect("it is watched");
+    facts.threads = 1;
+    facts.exits += 1;
+    case.expect(Reason::ExternalKill)
+        .confidence(Confidence::Strong)
+        .degraded("which of its threads took which");
     Case::named("a SIGSEGV that it handled, one sent later")
         .dies_of(SIGSEGV)
         .with(Kill::of_main(SIGSEGV).by_itself().si_code(1).at(10))
@@ -581,7 +619,8 @@ fn forks_are_denied() {
         .acts(IntentReason::Pids, 501)
         .dies_at(502, SIGKILL)
         .with(Kill::of_main(SIGKILL).by_runner(IntentReason::Pids).at(502))
-        .expect(Reason::PidsAncestor);
+        .expect(Reason::PidsAncestor)
+        .rests_on("pids_ancestor");
     for inferred in [true, false] {
         let mut case =
             Case::named("6.12, without fentry: denied above, maybe somebody else").exits(1);
@@ -906,6 +945,22 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         .expect(Reason::Completed)
         .confidence(strong)
         .degraded("1 map updates");
+    with_facts("denied forks", |facts| facts.denied_by_leaf = 2)
+        .expect(Reason::Completed)
+        .confidence(strong)
+        .degraded("2 forks denied by the leaf's limit and pids.events.local counted 0");
+    let mut case = Case::named("the same, up to 6.11").without_pids_events_local();
+    case.evidence.facts.as_mut().expect("facts").denied_unknown = 2;
+    case.expect(Reason::Completed)
+        .confidence(strong)
+        .degraded("2 forks denied and pids.events counted 0");
+    let mut case = Case::named("more OOM kills seen than counted")
+        .oom_takes_processes()
+        .with(Kill::oom(false, Some(LEAF)));
+    case.evidence.facts.as_mut().expect("facts").oom_kills += 2;
+    case.expect(Reason::Completed)
+        .confidence(strong)
+        .degraded("saw 3 OOM kills and memory.events counted 1");
     with_facts("victims", |facts| facts.victims_left_out = 5)
         .expect(Reason::Completed)
         .confidence(Confidence::Exact)
@@ -925,6 +980,7 @@ fn facts_that_disagree_lower_confidence_and_are_named() {
         facts.births = 2;
     })
     .expect(Reason::Escaped)
+    .rests_on("a task left the leaf")
     .confidence(strong);
     Case::named("an OOM kill that nobody saw")
         .counts_oom_kills(1)

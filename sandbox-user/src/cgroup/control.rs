@@ -84,14 +84,7 @@ pub(super) fn apply(
 ) -> Result<EffectiveLimits, CgroupError> {
     // One leaf is one cgroup: "same cgroup id" is then an exact test of membership.
     own(dir, "cgroup.max.descendants", "0")?;
-    own(
-        dir,
-        "memory.oom.group",
-        match oom {
-            OomScope::Whole => "1",
-            OomScope::Process => "0",
-        },
-    )?;
+    own(dir, "memory.oom.group", oom.oom_group())?;
     let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
     let wanted = Max::from_limit(limits.memory_bytes.value);
     through_crate(dir, "memory.max", wanted, |value| memory.set_limit(value))?;
@@ -151,6 +144,32 @@ pub(super) fn effective(dir: &Dir) -> Result<EffectiveLimits, CgroupError> {
         swap_bytes: dir.max("memory.swap.max")?.and_then(Max::limit),
         cpus: dir.cpu_max()?.and_then(CpuMax::cores),
         pids: dir.max("pids.max")?.and_then(Max::limit),
+    })
+}
+
+/// Reads a leaf's limits again. A leaf has these files: one that is missing, as where somebody removed
+/// the leaf, is no lifted limit.
+///
+/// # Errors
+/// When a file is missing or cannot be read.
+pub(super) fn read_back(dir: &Dir) -> Result<EffectiveLimits, CgroupError> {
+    required(dir, "memory.max", dir.max("memory.max")?)?;
+    required(dir, "pids.max", dir.max("pids.max")?)?;
+    required(dir, "cpu.max", dir.cpu_max()?)?;
+    effective(dir)
+}
+
+/// Reads whom the OOM killer takes in a leaf.
+///
+/// # Errors
+/// When the file is missing or cannot be read.
+pub(super) fn oom_scope(dir: &Dir) -> Result<OomScope, CgroupError> {
+    let name = "memory.oom.group";
+    let group = required(dir, name, dir.read(name)?)?;
+    Ok(if group.trim() == OomScope::Whole.oom_group() {
+        OomScope::Whole
+    } else {
+        OomScope::Process
     })
 }
 
@@ -233,7 +252,7 @@ fn through_crate(
 /// Bytes may be rounded down to a page (`page_counter_memparse`, mm/page_counter.c).
 fn check_bytes(dir: &Dir, name: &'static str, wanted: Max) -> Result<(), CgroupError> {
     let got = required(dir, name, dir.max(name)?)?;
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let page = crate::procfs::page_size();
     stuck(dir, name, wanted, got, is_rounded_down(wanted, got, page))
 }
 
@@ -351,6 +370,17 @@ mod tests {
         };
         let effective = apply(&dir, &lifted, OomScope::Process, 1).expect("applied");
         assert_eq!(effective, EffectiveLimits::default());
+    }
+
+    #[test]
+    fn a_leaf_that_is_gone_has_no_lifted_limits() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        leaf(temp.path());
+        let dir = Dir::open(temp.path()).expect("open");
+        let set = apply(&dir, &Limits::default(), OomScope::Whole, 0).expect("applied");
+        assert_eq!(read_back(&dir).expect("there"), set);
+        std::fs::remove_file(temp.path().join("pids.max")).expect("rm");
+        assert!(read_back(&dir).is_err());
     }
 
     #[test]

@@ -239,14 +239,6 @@ impl Dir {
         self.parse(name, "a number or max", parse_max)
     }
 
-    /// A single number.
-    ///
-    /// # Errors
-    /// When it cannot be read or parsed.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, CgroupError> {
-        self.parse(name, "a number", |text| text.trim().parse().ok())
-    }
-
     /// `cpu.max`.
     ///
     /// # Errors

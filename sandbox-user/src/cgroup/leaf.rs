@@ -18,8 +18,9 @@ use super::files::Dir;
 use super::mount::Mount;
 use super::owner::{Owner, Proc};
 use super::placement::{Place, child};
+use super::sampler::Sampler;
 use super::stats::{self, LeafStats, Reading};
-use super::{control, tree};
+use super::{control, kill, tree};
 use crate::evidence::{CgroupRef, EventCounters};
 use crate::limits::{EffectiveLimits, EnclosingLimits, Limits, OomScope};
 
@@ -164,9 +165,17 @@ impl LeafCgroup {
     /// The limits as they stand now.
     ///
     /// # Errors
-    /// When a file is there and cannot be read.
+    /// When a file is missing or cannot be read.
     pub fn effective(&self) -> Result<EffectiveLimits, CgroupError> {
-        control::effective(&self.dir)
+        control::read_back(&self.dir)
+    }
+
+    /// Whom the OOM killer takes when its memory runs out, as it stands now.
+    ///
+    /// # Errors
+    /// When the file is missing or cannot be read.
+    pub fn oom_scope(&self) -> Result<OomScope, CgroupError> {
+        control::oom_scope(&self.dir)
     }
 
     /// The tightest limits above it.
@@ -207,13 +216,13 @@ impl LeafCgroup {
         stats::stats(&self.dir)
     }
 
-    /// SIGKILL to all its processes (`cgroup.kill`, 5.14). It can race a fork on older kernels:
-    /// write it again until the leaf is empty.
+    /// SIGKILL to all its processes (`cgroup.kill`, 5.14). It can race a fork on older kernels: to
+    /// be done again until the leaf is empty.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or the members cannot be read.
     pub fn kill(&self) -> Result<(), CgroupError> {
-        self.dir.write("cgroup.kill", "1")
+        kill::kill(&self.dir)
     }
 
     /// Whether anybody is in it.
@@ -230,6 +239,14 @@ impl LeafCgroup {
     /// When cgroup.procs cannot be read.
     pub fn procs(&self) -> Result<Vec<u32>, CgroupError> {
         Ok(self.dir.procs()?.unwrap_or_default())
+    }
+
+    /// Opens what a sample of its use is read from.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be opened.
+    pub fn sampler(&self) -> Result<Sampler, CgroupError> {
+        Sampler::open(&self.dir)
     }
 
     /// Opens a file that reports changes as POLLPRI; read it once before polling, and again after

@@ -18,7 +18,7 @@ use super::files::Dir;
 use super::leaf::{self, Population};
 use super::mount::Mount;
 use super::owner::{Liveness, Mark, Owner, Proc};
-use super::{placement, tree};
+use super::{kill, placement, tree};
 
 /// How deep the tree is searched; systemd's user units nest some eight levels.
 const MAX_DEPTH: usize = 24;
@@ -234,7 +234,7 @@ fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError
             });
         }
         // Frozen processes die of it too, forks may race it: until nobody is left.
-        dir.write("cgroup.kill", "1")?;
+        kill::kill(&dir)?;
         std::thread::sleep(Duration::from_millis(5));
     }
     remove_bottom_up(&path, 0)

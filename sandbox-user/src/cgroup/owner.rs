@@ -341,7 +341,7 @@ pub(super) mod tests {
             let zeros = "0 ".repeat(18);
             self.write(
                 &format!("{pid}/stat"),
-                &format!("{pid} (a) b) {state} {zeros}{start_ticks} 0\n"),
+                &format!("{pid} (a) b) {state} {zeros}{start_ticks} 0 0\n"),
             )
         }
 

@@ -40,11 +40,15 @@ pub enum Manager {
 
 impl Manager {
     /// Asks as sd_booted(3) does.
-    pub fn of_host() -> Self {
-        if Path::new("/run/systemd/system").is_dir() {
-            Self::Systemd
-        } else {
-            Self::None
+    ///
+    /// # Errors
+    /// Where that cannot be told: systemd's tree is not to be arranged by somebody else.
+    pub fn of_host() -> Result<Self, CgroupError> {
+        let path = Path::new("/run/systemd/system");
+        match path.try_exists() {
+            Ok(true) => Ok(Self::Systemd),
+            Ok(false) => Ok(Self::None),
+            Err(source) => Err(CgroupError::read(path, source)),
         }
     }
 }
@@ -127,7 +131,7 @@ impl PlacementFacts {
     /// When /proc or cgroupfs cannot be read.
     pub fn gather(mount: &Mount) -> Result<Self, CgroupError> {
         let own = Proc::default().cgroup("self")?;
-        let manager = Manager::of_host();
+        let manager = Manager::of_host()?;
         let unit = match (manager, unit_of(&own)) {
             (Manager::Systemd, Some(cgroup)) => Some(Unit::gather(mount, cgroup)?),
             (Manager::Systemd, None) | (Manager::None, _) => None,
@@ -278,7 +282,10 @@ fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupError> 
         let Ok(path) = mount.dir(&cgroup) else {
             continue;
         };
-        if path.is_dir() && Mark::at(&path)? != Mark::Unmarked {
+        let there = path
+            .try_exists()
+            .map_err(|source| CgroupError::read(path.clone(), source))?;
+        if there && Mark::at(&path)? != Mark::Unmarked {
             return Ok(Some(cgroup));
         }
     }

@@ -4,10 +4,12 @@
 //! together with what failed, so that a verdict rests on everything there is and the record says
 //! what is missing. A file that this kernel lacks is `None` and no failure.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
-use super::files::{Dir, NestedKeyed, parse_nested_keyed, parse_pressure};
+use super::files::{Dir, NestedKeyed, parse_flat_keyed, parse_nested_keyed, parse_pressure};
 use crate::evidence::{EventCounters, FlatKeyed};
 use crate::evidence::{Pressure, PressureTotals};
 
@@ -79,10 +81,10 @@ impl LeafStats {
 pub(super) fn counters(dir: &Dir) -> Reading<EventCounters> {
     let mut reader = Reader::new(dir);
     let value = EventCounters {
-        memory_events: reader.keep(Dir::flat_keyed, "memory.events"),
-        memory_events_local: reader.keep(Dir::flat_keyed, "memory.events.local"),
-        pids_events: reader.keep(Dir::flat_keyed, "pids.events"),
-        pids_events_local: reader.keep(Dir::flat_keyed, "pids.events.local"),
+        memory_events: reader.flat_keyed("memory.events"),
+        memory_events_local: reader.flat_keyed("memory.events.local"),
+        pids_events: reader.flat_keyed("pids.events"),
+        pids_events_local: reader.flat_keyed("pids.events.local"),
     };
     Reading {
         value,
@@ -90,51 +92,46 @@ pub(super) fn counters(dir: &Dir) -> Reading<EventCounters> {
     }
 }
 
-/// Reads the statistics of a cgroup.
-pub(super) fn stats(dir: &Dir) -> Reading<LeafStats> {
-    let mut reader = Reader::new(dir);
-    let memory: FlatKeyed = reader
-        .keep(Dir::flat_keyed, "memory.stat")
-        .unwrap_or_default();
-    let cpu: FlatKeyed = reader.keep(Dir::flat_keyed, "cpu.stat").unwrap_or_default();
+/// Reads the statistics of a cgroup, as far as `files` has them.
+pub(super) fn stats(files: &impl Files) -> Reading<LeafStats> {
+    let mut reader = Reader::new(files);
+    let memory = reader.flat_keyed("memory.stat").unwrap_or_default();
+    let cpu = reader.flat_keyed("cpu.stat").unwrap_or_default();
     let io: Option<NestedKeyed> = reader.keep(
-        |dir, name| dir.parse(name, "lines of a device and its counts", parse_nested_keyed),
         "io.stat",
+        "lines of a device and its counts",
+        parse_nested_keyed,
     );
     let io_sum = |key| io.as_ref().map(|devices| sum_over_devices(devices, key));
     let value = LeafStats {
-        memory_current_bytes: reader.keep(Dir::number, "memory.current"),
-        memory_peak_bytes: reader.keep(Dir::number, "memory.peak"),
+        memory_current_bytes: reader.number("memory.current"),
+        memory_peak_bytes: reader.number("memory.peak"),
         memory_anon_bytes: memory.get("anon").copied(),
         memory_file_bytes: memory.get("file").copied(),
         memory_shmem_bytes: memory.get("shmem").copied(),
         memory_kernel_bytes: memory.get("kernel").copied(),
         memory_slab_reclaimable_bytes: memory.get("slab_reclaimable").copied(),
-        swap_current_bytes: reader.keep(Dir::number, "memory.swap.current"),
-        swap_peak_bytes: reader.keep(Dir::number, "memory.swap.peak"),
+        swap_current_bytes: reader.number("memory.swap.current"),
+        swap_peak_bytes: reader.number("memory.swap.peak"),
         cpu_usage_us: cpu.get("usage_usec").copied(),
         cpu_user_us: cpu.get("user_usec").copied(),
         cpu_system_us: cpu.get("system_usec").copied(),
         cpu_throttled_us: cpu.get("throttled_usec").copied(),
         cpu_throttled_periods: cpu.get("nr_throttled").copied(),
-        pids_current: reader.keep(Dir::number, "pids.current"),
-        pids_peak: reader.keep(Dir::number, "pids.peak"),
+        pids_current: reader.number("pids.current"),
+        pids_peak: reader.number("pids.peak"),
         io_read_bytes: io_sum("rbytes"),
         io_write_bytes: io_sum("wbytes"),
         pressure: Pressure {
-            cpu: reader.keep(pressure, "cpu.pressure"),
-            memory: reader.keep(pressure, "memory.pressure"),
-            io: reader.keep(pressure, "io.pressure"),
+            cpu: reader.pressure("cpu.pressure"),
+            memory: reader.pressure("memory.pressure"),
+            io: reader.pressure("io.pressure"),
         },
     };
     Reading {
         value,
         failures: reader.failures,
     }
-}
-
-fn pressure(dir: &Dir, name: &str) -> Result<Option<PressureTotals>, CgroupError> {
-    dir.parse(name, "a line some … total=N", parse_pressure)
 }
 
 /// A device's line may lack a key; it then counts nothing.
@@ -145,29 +142,76 @@ fn sum_over_devices(devices: &NestedKeyed, key: &str) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
+/// The files of one cgroup, however they are reached.
+pub(super) trait Files {
+    /// The text of a file; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// When it is there but cannot be read.
+    fn text(&self, name: &str) -> Result<Option<String>, CgroupError>;
+
+    /// Its path, for messages.
+    fn path_of(&self, name: &str) -> PathBuf;
+}
+
+impl Files for Dir {
+    fn text(&self, name: &str) -> Result<Option<String>, CgroupError> {
+        self.read(name)
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.file_path(name)
+    }
+}
+
 /// Reads file after file and keeps the failures.
-struct Reader<'a> {
-    dir: &'a Dir,
+struct Reader<'a, F> {
+    files: &'a F,
     failures: Vec<CgroupError>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(dir: &'a Dir) -> Self {
+impl<'a, F: Files> Reader<'a, F> {
+    fn new(files: &'a F) -> Self {
         Self {
-            dir,
+            files,
             failures: Vec::new(),
         }
     }
 
     fn keep<T>(
         &mut self,
-        read: impl Fn(&Dir, &str) -> Result<Option<T>, CgroupError>,
         name: &str,
+        expected: &'static str,
+        parser: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
-        read(self.dir, name).unwrap_or_else(|error| {
-            self.failures.push(error);
-            None
-        })
+        let failure = match self.files.text(name) {
+            Ok(text) => {
+                let text = text?;
+                match parser(&text) {
+                    Some(value) => return Some(value),
+                    None => CgroupError::Malformed {
+                        path: self.files.path_of(name),
+                        text,
+                        expected,
+                    },
+                }
+            }
+            Err(error) => error,
+        };
+        self.failures.push(failure);
+        None
+    }
+
+    fn number(&mut self, name: &str) -> Option<u64> {
+        self.keep(name, "a number", |text| text.trim().parse().ok())
+    }
+
+    fn flat_keyed(&mut self, name: &str) -> Option<FlatKeyed> {
+        self.keep(name, "lines of a key and a number", parse_flat_keyed)
+    }
+
+    fn pressure(&mut self, name: &str) -> Option<PressureTotals> {
+        self.keep(name, "a line some … total=N", parse_pressure)
     }
 }
 

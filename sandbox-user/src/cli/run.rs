@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::files::Files;
 use super::values as argument;
 use crate::limits::{OnPidsLimit, OomScope, Source};
 use crate::metadata::{Metadata, MetadataError};
 use crate::policy::values as limit;
 use crate::policy::{
-    ActionOverrides, Layer, LimitOverrides, PolicyError, Setting, Settled, Warn, settle,
+    ActionOverrides, HostPolicy, Layer, LimitOverrides, PolicyError, Setting, Settled, Warn, settle,
 };
 use crate::spec::{
-    EnvironmentBase, EnvironmentChanges, MAX_LABELS, NotesPolicy, Output, RecordDestination, RunAs,
-    RunId, RunSpec, ThreadEnv, Timings,
+    DEFAULT_RING_BYTES, Destination, EnvironmentBase, EnvironmentChanges, MAX_LABELS, NotesPolicy,
+    Output, RunAs, RunId, RunSpec, Sampling, ThreadEnv, Timings,
 };
 use crate::units::{Printable, Quoted};
 
@@ -136,7 +137,7 @@ struct AnalysisArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How it runs")]
 struct ProcessArgs {
-    /// Run as this user, name or number [default: the caller; under sudo whoever called sudo]
+    /// Run as this user, name or number [default: the caller; under sudo whoever called sudo; for root, `user` of the host's configuration]
     #[arg(long, value_name = "USER", value_parser = argument::text(argument::user))]
     user: Option<String>,
 
@@ -170,8 +171,21 @@ struct OutputArgs {
     stderr: Option<PathBuf>,
 
     /// Write the record there, as JSON; with `-` its own stdout goes to stderr
-    #[arg(long, value_name = "FILE|fd:N|-", value_parser = argument::os(argument::record))]
-    record: Option<RecordDestination>,
+    #[arg(long, value_name = "FILE|fd:N|-", value_parser = argument::os(argument::destination))]
+    record: Option<Destination>,
+
+    /// Write what happens there as it happens, as JSON lines; with `-` its own stdout goes to stderr
+    #[arg(long, value_name = "FILE|fd:N|-", value_parser = argument::os(argument::destination))]
+    events: Option<Destination>,
+
+    /// Between two looks at what it uses, for the events; 0 = none there [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = argument::text(argument::sampling), allow_hyphen_values = true)]
+    sample: Option<Sampling>,
+
+    /// Room for events that `sandbox` has not read yet; what finds none is dropped and counted, and no
+    /// verdict rests on it [default: 512KiB]
+    #[arg(long, value_name = "SIZE", value_parser = argument::text(argument::ring_size), allow_hyphen_values = true)]
+    ring_size: Option<u32>,
 
     /// When to say on stderr what ended it [default: failure]
     #[arg(long, value_name = "always|failure|never", value_parser = argument::text(argument::notes))]
@@ -218,6 +232,9 @@ pub enum UsageError {
         /// The file.
         path: PathBuf,
     },
+    /// Record and events would be mixed.
+    #[error("--record and --events are the same descriptor: use two")]
+    SameDescriptor,
     /// A relative path, and no directory that it is relative to.
     #[error("cannot tell the current directory: {source}; change to one that exists")]
     NoCurrentDirectory {
@@ -237,6 +254,11 @@ impl RunArgs {
             .as_deref()
             .map(Metadata::read)
             .transpose()
+    }
+
+    /// Whom it is to run as, where `--user` says so.
+    pub fn user(&self) -> Option<&str> {
+        self.process.user.as_deref()
     }
 
     fn layer(&self) -> Layer {
@@ -275,25 +297,29 @@ impl RunArgs {
 }
 
 impl RunSpec {
-    /// The run that arguments and metadata ask for, under a new run id. Relative paths are taken
-    /// from the current directory, not from `--chdir`.
+    /// The run that arguments and metadata ask for, as far as the host grants it, under a new run id.
+    /// Relative paths are taken from the current directory, not from `--chdir`. With it comes what was
+    /// asked for and lowered to the host's ceilings, one sentence each.
     ///
     /// # Errors
-    /// [`UsageError`] where they contradict each other.
-    pub fn from_args(args: RunArgs, metadata: Option<Metadata>) -> Result<Self, UsageError> {
+    /// [`UsageError`] where they contradict each other, or ask for more than there is to be had.
+    pub fn from_args(
+        args: RunArgs,
+        metadata: Option<Metadata>,
+        host: HostPolicy,
+    ) -> Result<(Self, Vec<String>), UsageError> {
         let command_line = args.layer();
-        let layers: Vec<Layer> = metadata
-            .iter()
-            .map(|metadata| metadata.layer.clone())
-            .chain([command_line])
-            .collect();
+        let mut layers = host.defaults;
+        layers.extend(metadata.iter().map(|metadata| metadata.layer.clone()));
+        layers.push(command_line);
         let Settled {
             limits,
             grace,
             warn,
             on_pids_limit,
             oom,
-        } = settle(&layers)?;
+            lowered,
+        } = settle(&layers, &host.ceilings)?;
         let RunArgs {
             analysis,
             process,
@@ -306,22 +332,17 @@ impl RunSpec {
             metadata: analysis.metadata.as_deref().map(absolute).transpose()?,
             stdout: output.stdout.as_deref().map(absolute).transpose()?,
             stderr: output.stderr.as_deref().map(absolute).transpose()?,
-            record: match output.record {
-                Some(RecordDestination::File(path)) => {
-                    Some(RecordDestination::File(absolute(&path)?))
-                }
-                other @ (Some(RecordDestination::Fd(_) | RecordDestination::Stdout) | None) => {
-                    other
-                }
-            },
+            record: output.record.map(absolute_destination).transpose()?,
+            events: output.events.map(absolute_destination).transpose()?,
         };
         files.check_apart()?;
-        let stdout = match (files.stdout, &files.record) {
-            (Some(path), _) => Output::File(path),
-            (None, Some(RecordDestination::Stdout)) => Output::Stderr,
-            (None, Some(RecordDestination::File(_) | RecordDestination::Fd(_)) | None) => {
-                Output::Inherit
-            }
+        let stdout_is_taken = [&files.record, &files.events]
+            .into_iter()
+            .any(|destination| *destination == Some(Destination::Stdout));
+        let stdout = match files.stdout {
+            Some(path) => Output::File(path),
+            None if stdout_is_taken => Output::Stderr,
+            None => Output::Inherit,
         };
         let thread_env = match metadata.as_ref().and_then(|metadata| metadata.thread_env) {
             _ if process.thread_env => ThreadEnv::Set,
@@ -331,7 +352,7 @@ impl RunSpec {
             Some(Metadata { id, labels, .. }) => (id, labels),
             None => (None, BTreeMap::new()),
         };
-        Ok(Self {
+        let spec = Self {
             run_id: RunId::now_v7(),
             analysis_id: analysis.id.or(metadata_id),
             labels: merge_labels(metadata_labels, analysis.labels)?,
@@ -339,7 +360,10 @@ impl RunSpec {
             retry_of: analysis.retry_of,
             command,
             cwd: absolute(process.chdir.as_deref().unwrap_or(Path::new(".")))?,
-            run_as: process.user.map_or(RunAs::Caller, RunAs::User),
+            run_as: process
+                .user
+                .or(host.user)
+                .map_or(RunAs::Caller, RunAs::User),
             limits,
             grace,
             warn,
@@ -357,6 +381,9 @@ impl RunSpec {
             stdout,
             stderr: files.stderr.map_or(Output::Inherit, Output::File),
             record: files.record,
+            events: files.events,
+            sampling: output.sample.unwrap_or_default(),
+            ring_bytes: output.ring_size.unwrap_or(DEFAULT_RING_BYTES),
             notes: output.notes.unwrap_or_default(),
             on_complete: output.on_complete,
             timings: if output.timings {
@@ -364,49 +391,15 @@ impl RunSpec {
             } else {
                 Timings::Omit
             },
-        })
+        };
+        Ok((spec, lowered))
     }
 }
 
-/// The files that a run reads and writes on `sandbox`'s behalf, absolute.
-struct Files {
-    metadata: Option<PathBuf>,
-    stdout: Option<PathBuf>,
-    stderr: Option<PathBuf>,
-    record: Option<RecordDestination>,
-}
-
-impl Files {
-    /// That none of them overwrites another. Both outputs may share one; devices may be shared.
-    fn check_apart(&self) -> Result<(), UsageError> {
-        let record = match &self.record {
-            Some(RecordDestination::File(path)) => Some(path),
-            Some(RecordDestination::Fd(_) | RecordDestination::Stdout) | None => None,
-        };
-        let (metadata, stdout, stderr) = (
-            self.metadata.as_ref(),
-            self.stdout.as_ref(),
-            self.stderr.as_ref(),
-        );
-        for (first, left, second, right) in [
-            ("--record", record, "--metadata", metadata),
-            ("--record", record, "--stdout", stdout),
-            ("--record", record, "--stderr", stderr),
-            ("--stdout", stdout, "--metadata", metadata),
-            ("--stderr", stderr, "--metadata", metadata),
-        ] {
-            if let (Some(left), Some(right)) = (left, right)
-                && left == right
-                && !left.starts_with("/dev")
-            {
-                return Err(UsageError::SameFile {
-                    first,
-                    second,
-                    path: left.clone(),
-                });
-            }
-        }
-        Ok(())
+fn absolute_destination(destination: Destination) -> Result<Destination, UsageError> {
+    match destination {
+        Destination::File(path) => absolute(&path).map(Destination::File),
+        Destination::Fd(_) | Destination::Stdout => Ok(destination),
     }
 }
 

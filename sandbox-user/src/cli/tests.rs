@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::CommandFactory;
 
 use super::*;
+use crate::document::Format;
 use crate::limits::{Limit, Limits, Source};
-use crate::metadata::{Format, Metadata};
-use crate::policy::Setting;
+use crate::metadata::Metadata;
 use crate::policy::values as limit;
+use crate::policy::{HostPolicy, Setting};
 use crate::spec::{
-    EnvironmentBase, NotesPolicy, Output, RecordDestination, RunAs, RunId, RunSpec, ThreadEnv,
+    Destination, EnvironmentBase, NotesPolicy, Output, RunAs, RunId, RunSpec, Sampling, ThreadEnv,
     Timings,
 };
 
@@ -29,7 +30,8 @@ fn spec_with(line: &[&str], metadata: Option<&str>) -> Result<RunSpec, UsageErro
     let metadata = metadata.map(|text| {
         Metadata::parse(text, Format::Yaml, Path::new("a.yaml")).expect("metadata is right")
     });
-    RunSpec::from_args(run_args(arguments(line)), metadata)
+    let granted = RunSpec::from_args(run_args(arguments(line)), metadata, HostPolicy::default());
+    granted.map(|(spec, _)| spec)
 }
 
 fn spec(line: &[&str]) -> RunSpec {
@@ -222,6 +224,12 @@ fn every_option_arrives() {
         "err",
         "--record",
         "fd:3",
+        "--events",
+        "-",
+        "--sample",
+        "100ms",
+        "--ring-size",
+        "4KiB",
         "--notes",
         "always",
         "--timings",
@@ -271,7 +279,9 @@ fn every_option_arrives() {
         Output::File(here.join("err")),
         "relative to here, not to --chdir"
     );
-    assert_eq!(spec.record, Some(RecordDestination::Fd(3)));
+    assert_eq!(spec.record, Some(Destination::Fd(3)));
+    assert_eq!(spec.events, Some(Destination::Stdout));
+    assert_eq!(spec.sampling, Sampling::Every(Duration::from_millis(100)));
     assert_eq!(
         (spec.notes, spec.timings),
         (NotesPolicy::Always, Timings::Include)
@@ -303,7 +313,7 @@ fn a_record_on_stdout_sends_the_analysiss_own_to_stderr_unless_it_has_a_file() {
         let spec = spec(&["run", "--record", record, "x"]);
         assert_eq!(
             (spec.record, spec.stdout),
-            (Some(RecordDestination::Stdout), Output::Stderr)
+            (Some(Destination::Stdout), Output::Stderr)
         );
     }
     let spec = spec(&["run", "--record", "-", "--stdout", "/o", "x"]);
@@ -320,7 +330,8 @@ fn arguments_and_paths_need_not_be_utf_8() {
         OsString::from_vec(b"K=\xff".to_vec()),
     ]);
     line.extend(["cat".into(), strange.clone()]);
-    let spec = RunSpec::from_args(run_args(line), None).expect("a run");
+    let granted = RunSpec::from_args(run_args(line), None, HostPolicy::default());
+    let (spec, _) = granted.expect("a run");
     assert_eq!(spec.command, [OsString::from("cat"), strange.clone()]);
     assert!(matches!(spec.stdout, Output::File(path) if path.ends_with(&strange)));
 
@@ -408,7 +419,11 @@ fn usage_errors_name_the_option_and_what_is_wrong() {
         ],
         &["run", "--notes", "loud", "x"],
         &["run", "--memroy", "1G", "x"],
-        &["run", "--events", "-", "x"],
+        &["run", "--events", "-", "--record", "-", "x"],
+        &["run", "--events", "/tmp/e", "--stdout", "/tmp/e", "x"],
+        &["run", "--sample", "1ms", "x"],
+        &["run", "--sample", "often", "x"],
+        &["run", "--ring-size", "3000", "x"],
         &["run", "--detach", "x"],
         &["run", "-m", "1G", "x"],
         &["run", "--a\u{1b}[31m", "1G", "x"],

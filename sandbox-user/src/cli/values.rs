@@ -7,13 +7,17 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use uuid::{Uuid, Version};
 
+use crate::policy::values::{self as limit, ValueError};
+use crate::procfs::page_size;
 use crate::spec::{
-    NameError, NotesPolicy, RecordDestination, RunId, check_id, check_label, check_user,
+    Destination, NameError, NotesPolicy, RunId, Sampling, check_id, check_label, check_user,
 };
+use crate::units::{UnitError, format_bytes, parse_size};
 
 /// A value that an option does not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +40,17 @@ pub(super) enum ArgumentError {
     NotAnAttempt,
     #[error("it is not the id of a run: that is a UUID, the `run_id` of its record")]
     NotARunId,
+    #[error(transparent)]
+    Time(#[from] ValueError),
+    #[error("a sample takes its time too: 10ms apart at least, or 0 for none")]
+    SampledTooOften,
+    #[error(transparent)]
+    Size(#[from] UnitError),
+    #[error(
+        "a ring is a power of two, from {} to 1GiB; such as 512KiB",
+        format_bytes(page_size())
+    )]
+    NotARingSize,
     #[error("use always, failure or never")]
     NotANotesPolicy,
 }
@@ -126,22 +141,45 @@ pub(super) fn metadata_file(path: &OsStr) -> Result<PathBuf, ArgumentError> {
 }
 
 /// `FILE`, `fd:N` or `-`; `fd:1` is `-`.
-pub(super) fn record(text: &OsStr) -> Result<RecordDestination, ArgumentError> {
+pub(super) fn destination(text: &OsStr) -> Result<Destination, ArgumentError> {
     if text == "-" {
-        return Ok(RecordDestination::Stdout);
+        return Ok(Destination::Stdout);
     }
     let Some(number) = text.as_bytes().strip_prefix(b"fd:") else {
-        return directory(text).map(RecordDestination::File);
+        return directory(text).map(Destination::File);
     };
     let digits = std::str::from_utf8(number)
         .ok()
         .filter(|text| !text.starts_with('+'));
     match digits.and_then(|text| text.parse().ok()) {
         Some(0) => Err(ArgumentError::Stdin),
-        Some(1) => Ok(RecordDestination::Stdout),
-        Some(number @ 2..) => Ok(RecordDestination::Fd(number)),
+        Some(1) => Ok(Destination::Stdout),
+        Some(number @ 2..) => Ok(Destination::Fd(number)),
         Some(_) | None => Err(ArgumentError::NotADescriptor),
     }
+}
+
+/// The shortest time between two samples: a sample takes some ten reads.
+const SAMPLE_AT_LEAST: Duration = Duration::from_millis(10);
+
+pub(super) fn sampling(text: &str) -> Result<Sampling, ArgumentError> {
+    match limit::grace(text)? {
+        Duration::ZERO => Ok(Sampling::Off),
+        period if period >= SAMPLE_AT_LEAST => Ok(Sampling::Every(period)),
+        _ => Err(ArgumentError::SampledTooOften),
+    }
+}
+
+/// What the kernel takes for a ring (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c), up to what nobody
+/// needs.
+pub(super) fn ring_size(text: &str) -> Result<u32, ArgumentError> {
+    let bytes = parse_size(text)?;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| {
+            bytes.is_power_of_two() && u64::from(*bytes) >= page_size() && *bytes <= 1 << 30
+        })
+        .ok_or(ArgumentError::NotARingSize)
 }
 
 pub(super) fn attempt(text: &str) -> Result<u32, ArgumentError> {

@@ -7,6 +7,7 @@ use super::facts::{
     Bpffs, Btf, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
 };
 use crate::cgroup::{CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide};
+use crate::config;
 use crate::evidence::Confidence;
 
 /// How a finding bears on `sandbox run`.
@@ -51,7 +52,7 @@ impl Finding {
 
 /// Judges a host. `tracing` is what loading the eBPF programs came to.
 pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Finding> {
-    let mut findings = vec![privileges(facts)];
+    let mut findings = vec![privileges(facts), configuration(facts)];
     findings.extend(cgroups(facts));
     findings.push(kernel(facts));
     findings.push(swap(facts));
@@ -107,6 +108,33 @@ fn privileges(facts: &HostFacts) -> Finding {
     let mend =
         "run it on the host, or in a container started with these capabilities (--privileged)";
     Finding::new(name, Status::Missing, found, Some(mend))
+}
+
+fn configuration(facts: &HostFacts) -> Finding {
+    let name = "configuration";
+    let path = config::PATH;
+    match &facts.configuration {
+        Ok(None) => Finding::ok(name, format!("built-in defaults: there is no {path}")),
+        Ok(Some(strangers)) if strangers.is_empty() => Finding::ok(name, path),
+        Ok(Some(strangers)) => Finding::new(
+            name,
+            Status::Degraded,
+            format!(
+                "{path} has rules for nobody: there is no {}",
+                strangers.join(", no ")
+            ),
+            Some("correct the names (see `getent passwd`, `getent group`)"),
+        ),
+        Err(error) if facts.euid != 0 => {
+            Finding::new(name, Status::Missing, error, Some("run it with sudo"))
+        }
+        Err(error) => Finding::new(
+            name,
+            Status::Missing,
+            error,
+            Some("mend it, or move it away: nothing is started under rules that cannot be read"),
+        ),
+    }
 }
 
 fn cgroups(facts: &HostFacts) -> Vec<Finding> {

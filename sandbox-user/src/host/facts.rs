@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::HostInfo;
 use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
+use crate::config::Config;
+use crate::identity::SystemAccounts;
 use crate::procfs::{MountLine, mounts};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
@@ -169,6 +171,9 @@ pub struct HostFacts {
     pub lockdown: Option<Lockdown>,
     /// Whether this process's pids are the kernel's.
     pub pids: PidNamespace,
+    /// Whom the configuration names and the host does not know, `None` where there is none; or why it
+    /// cannot be gone by.
+    pub configuration: Result<Option<Vec<String>>, String>,
     /// Landlock domains that keep signals in (Linux 6.12).
     pub landlock_domains: Support,
 }
@@ -197,7 +202,8 @@ impl HostFacts {
             placement: mount
                 .map(|mount| PlacementFacts::gather(mount).map_err(|error| error.to_string())),
             root: mount.map_or(RootCgroup::Open, |mount| RootCgroup::of(&mount.root)),
-            manager: Manager::of_host(),
+            // For the wording of advice alone; `placement` says what is wrong.
+            manager: Manager::of_host().unwrap_or(Manager::None),
             system_bus: listening(Path::new("/run/dbus/system_bus_socket")),
             cgroup_kill: support(&samples, "cgroup.procs", "cgroup.kill"),
             memory_peak: support(&samples, "memory.max", "memory.peak"),
@@ -213,6 +219,12 @@ impl HostFacts {
                 PidNamespace::Nested
             },
             lockdown: Lockdown::of_host(),
+            configuration: Config::of_host()
+                .and_then(|config| {
+                    let strangers = config.map(|config| config.strangers(&SystemAccounts));
+                    strangers.transpose()
+                })
+                .map_err(|error| error.to_string()),
             landlock_domains: if crate::sys::step::knows_domains() {
                 Support::Present
             } else {

@@ -155,6 +155,10 @@ impl Accounts for Fixed {
     fn groups(&self, account: &Account) -> Result<Vec<u32>, String> {
         Ok(vec![account.gid, 27])
     }
+
+    fn group(&self, _name: &str) -> Result<Option<u32>, String> {
+        Ok(None)
+    }
 }
 
 const ROOT: Caller = Caller {

@@ -9,15 +9,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::document::{Entry, ID, MAX_TABLE_DEPTH, SANDBOX, Spot, SyntaxError, Value};
+use super::{ID, MAX_TABLE_DEPTH, SANDBOX};
+use crate::document::{Entry, Spot, SyntaxError, Value};
 
 /// The top-level `id` and `sandbox`, each as often as it stands there.
 pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxError> {
     let pairs: Pairs<'_> = serde_json::from_str(text).map_err(|error| {
-        let spot = Spot {
-            line: error.line(),
-            column: error.column().max(1),
-        };
+        let spot = spot_of(text, &error);
         let message = error.to_string();
         let position = format!(" at line {} column {}", error.line(), error.column());
         SyntaxError::new(
@@ -97,6 +95,17 @@ fn string(text: &str, raw: &RawValue) -> Result<String, SyntaxError> {
         let message = "a string holds an escape that stands for no character";
         SyntaxError::new(Some(spot(text, raw)), message)
     })
+}
+
+/// Where an error is. serde_json counts the bytes of a line, a person its characters.
+fn spot_of(text: &str, error: &serde_json::Error) -> Spot {
+    let line = text.split('\n').nth(error.line().saturating_sub(1));
+    let before = line.unwrap_or_default().bytes().take(error.column());
+    let continuing = before.filter(|byte| byte & 0xc0 == 0x80).count();
+    Spot {
+        line: error.line(),
+        column: error.column().saturating_sub(continuing).max(1),
+    }
 }
 
 fn spot(text: &str, raw: &RawValue) -> Spot {

@@ -3,7 +3,7 @@
 //! One list, aliases of other tools included; a key that is not on it is an error that says what was
 //! probably meant. `-` and `_` are the same in a key (`cpu-time`, `cpu_time`).
 
-use super::Problem;
+use crate::document::{Field, Problem, like, normal};
 
 /// What a key sets and how its value is written.
 ///
@@ -20,16 +20,7 @@ pub(super) fn find(key: &str) -> Result<(Target, Form), Problem> {
 /// What a key sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
-    Memory,
-    Swap,
-    Cpus,
-    Pids,
-    Timeout,
-    CpuTime,
-    Grace,
-    Warn,
-    OnPidsLimit,
-    Oom,
+    Field(Field),
     Labels,
     ThreadEnv,
 }
@@ -51,37 +42,49 @@ pub(super) enum Form {
 
 /// Every key, as it is normally spelled. The README's table says the same.
 const KEYS: &[(&str, Target, Form)] = &[
-    ("memory", Target::Memory, Form::Plain),
+    ("memory", Target::Field(Field::Memory), Form::Plain),
     (
         "memory_limit_mb",
-        Target::Memory,
+        Target::Field(Field::Memory),
         Form::Bytes(1 << 20, "MiB"),
     ),
     (
         "mem_mb",
-        Target::Memory,
+        Target::Field(Field::Memory),
         Form::Bytes(1_000_000, "MB (1,000,000 bytes)"),
     ),
-    ("mem_mib", Target::Memory, Form::Bytes(1 << 20, "MiB")),
-    ("swap", Target::Swap, Form::Plain),
-    ("cpus", Target::Cpus, Form::Plain),
-    ("cpu_quota", Target::Cpus, Form::Percent),
-    ("threads", Target::Cpus, Form::Plain),
-    ("pids", Target::Pids, Form::Plain),
-    ("pids_limit", Target::Pids, Form::Plain),
-    ("timeout", Target::Timeout, Form::Plain),
+    (
+        "mem_mib",
+        Target::Field(Field::Memory),
+        Form::Bytes(1 << 20, "MiB"),
+    ),
+    ("swap", Target::Field(Field::Swap), Form::Plain),
+    ("cpus", Target::Field(Field::Cpus), Form::Plain),
+    ("cpu_quota", Target::Field(Field::Cpus), Form::Percent),
+    ("threads", Target::Field(Field::Cpus), Form::Plain),
+    ("pids", Target::Field(Field::Pids), Form::Plain),
+    ("pids_limit", Target::Field(Field::Pids), Form::Plain),
+    ("timeout", Target::Field(Field::Timeout), Form::Plain),
     (
         "timeout_seconds",
-        Target::Timeout,
+        Target::Field(Field::Timeout),
         Form::Seconds(1, "seconds"),
     ),
-    ("time", Target::Timeout, Form::TimeWithUnits),
-    ("runtime", Target::Timeout, Form::Seconds(60, "minutes")),
-    ("cpu-time", Target::CpuTime, Form::Plain),
-    ("grace", Target::Grace, Form::Plain),
-    ("warn", Target::Warn, Form::Plain),
-    ("on-pids-limit", Target::OnPidsLimit, Form::Plain),
-    ("oom", Target::Oom, Form::Plain),
+    ("time", Target::Field(Field::Timeout), Form::TimeWithUnits),
+    (
+        "runtime",
+        Target::Field(Field::Timeout),
+        Form::Seconds(60, "minutes"),
+    ),
+    ("cpu-time", Target::Field(Field::CpuTime), Form::Plain),
+    ("grace", Target::Field(Field::Grace), Form::Plain),
+    ("warn", Target::Field(Field::Warn), Form::Plain),
+    (
+        "on-pids-limit",
+        Target::Field(Field::OnPidsLimit),
+        Form::Plain,
+    ),
+    ("oom", Target::Field(Field::Oom), Form::Plain),
     ("labels", Target::Labels, Form::Plain),
     ("thread-env", Target::ThreadEnv, Form::Plain),
 ];
@@ -136,10 +139,6 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("tasks", "pids"),
 ];
 
-fn normal(key: &str) -> String {
-    key.replace('_', "-")
-}
-
 /// Why a key is not taken, and what could have been meant.
 fn unknown(spelled: &str) -> Problem {
     if let Some((_, why)) = FORBIDDEN.iter().find(|(names, _)| names.contains(&spelled)) {
@@ -149,9 +148,9 @@ fn unknown(spelled: &str) -> Problem {
     if let Some((_, meant)) = SYNONYMS.iter().find(|(name, _)| *name == lower) {
         return Problem::DidYouMean(meant);
     }
-    KEYS.iter()
-        .map(|(name, ..)| (strsim::jaro_winkler(&normal(name), &lower), *name))
-        .filter(|(likeness, _)| *likeness > 0.85)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map_or(Problem::Unknown, |(_, name)| Problem::DidYouMean(name))
+    let unknown = || {
+        let keys = "memory, swap, cpus, pids, timeout, cpu-time, grace, warn, on-pids-limit, oom, labels and thread-env";
+        Problem::Unknown(keys.to_owned())
+    };
+    like(KEYS.iter().map(|(name, ..)| *name), &lower).map_or_else(unknown, Problem::DidYouMean)
 }

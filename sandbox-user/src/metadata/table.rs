@@ -6,33 +6,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::document::{Entry, ID, SANDBOX, Spot, Value};
 use super::keys::{self, Form, Target};
-use super::{Metadata, Problem};
+use super::{ID, Metadata, SANDBOX};
+use crate::document::{Entry, Fault, Problem, Seen, Value, read, text_of, wrong_kind};
 use crate::limits::Source;
 use crate::policy::values::{self, ValueError};
-use crate::policy::{ActionOverrides, Layer, LimitOverrides, Setting};
+use crate::policy::{Layer, Setting};
 use crate::spec::{MAX_LABELS, ThreadEnv, check_id, check_label};
 use crate::units::{self, UnitError};
-
-/// A problem with a key, and the byte at which that begins.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) offset: usize,
-    pub(super) key: String,
-    pub(super) problem: Box<Problem>,
-}
 
 /// What the document says, given its top-level `id` and `sandbox`.
 pub(super) fn interpret(entries: &[Entry], text: &str, path: &Path) -> Result<Metadata, Fault> {
     let mut metadata = Metadata {
         path: path.to_owned(),
         id: None,
-        layer: Layer {
-            source: Source::Metadata,
-            limits: LimitOverrides::default(),
-            actions: ActionOverrides::default(),
-        },
+        layer: Layer::silent(Source::Metadata),
         labels: BTreeMap::new(),
         thread_env: None,
     };
@@ -52,37 +40,6 @@ pub(super) fn interpret(entries: &[Entry], text: &str, path: &Path) -> Result<Me
         }
     }
     Ok(metadata)
-}
-
-/// Things already set, each with the entry that did.
-struct Seen<'a, K> {
-    text: &'a str,
-    entries: BTreeMap<K, &'a Entry>,
-}
-
-impl<'a, K: Ord> Seen<'a, K> {
-    const fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            entries: BTreeMap::new(),
-        }
-    }
-
-    /// Notes that `entry` sets `thing`; an error where another one did already.
-    fn claim(&mut self, thing: K, entry: &'a Entry) -> Result<(), Problem> {
-        let Some(first) = self.entries.insert(thing, entry) else {
-            return Ok(());
-        };
-        let first_line = Spot::at(self.text, first.offset).line;
-        Err(if first.key == entry.key {
-            Problem::Duplicate { first_line }
-        } else {
-            Problem::TwoNames {
-                other: first.key.clone(),
-                first_line,
-            }
-        })
-    }
 }
 
 fn sandbox(metadata: &mut Metadata, table: &[Entry], text: &str) -> Result<(), Fault> {
@@ -105,28 +62,35 @@ fn sandbox(metadata: &mut Metadata, table: &[Entry], text: &str) -> Result<(), F
 }
 
 fn set(metadata: &mut Metadata, target: Target, form: Form, value: &Value) -> Result<(), Problem> {
-    let Layer {
-        limits, actions, ..
-    } = &mut metadata.layer;
-    match target {
-        Target::Memory => limits.memory_bytes = Some(memory(form, value)?),
-        Target::Swap => limits.swap_bytes = Some(read(value, A_SIZE, values::swap)?),
-        Target::Cpus => limits.cpus = Some(cpus(form, value)?),
-        Target::Pids => limits.pids = Some(read(value, "a whole number", values::pids)?),
-        Target::Timeout => limits.walltime = Some(timeout(form, value)?),
-        Target::CpuTime => limits.cputime = Some(read(value, A_TIME, values::budget)?),
-        Target::Grace => actions.grace = Some(read(value, A_TIME, values::grace)?),
-        Target::Warn => {
-            actions.warn = Some(read(value, "text such as \"USR1@2m\"", values::warn)?);
+    let limits = &mut metadata.layer.limits;
+    match (target, form) {
+        (Target::Field(field), Form::Plain) => field.set(&mut metadata.layer, value)?,
+        (Target::Field(_), Form::Bytes(bytes_per_unit, unit)) => {
+            limits.memory_bytes = Some(fixed_unit(value, unit, "memory", |text| {
+                values::check_memory(units::parse_bytes_in(text, bytes_per_unit)?)
+            })?);
         }
-        Target::OnPidsLimit => {
-            let expected = "\"kill\" or \"deny\"";
-            actions.on_pids_limit = Some(read(value, expected, values::on_pids_limit)?);
+        (Target::Field(_), Form::Percent) => {
+            limits.cpus = Some(read(value, "a percentage such as \"150%\"", |text| {
+                Ok(Setting::Value(values::check_cpus(units::parse_percent(
+                    text,
+                )?)?))
+            })?);
         }
-        Target::Oom => {
-            actions.oom = Some(read(value, "\"whole\" or \"process\"", values::oom)?);
+        (Target::Field(_), Form::Seconds(seconds_per_unit, unit)) => {
+            limits.walltime = Some(fixed_unit(value, unit, "timeout", |text| {
+                values::check_budget(units::parse_time_in(text, seconds_per_unit)?)
+            })?);
         }
-        Target::ThreadEnv => {
+        (Target::Field(_), Form::TimeWithUnits) => {
+            let expected = "a time with its unit, such as \"2 h\"";
+            limits.walltime = Some(read(value, expected, |text| {
+                Ok(Setting::Value(values::check_budget(
+                    units::parse_time_with_units(text)?,
+                )?))
+            })?);
+        }
+        (Target::ThreadEnv, _) => {
             metadata.thread_env = Some(match value {
                 Value::Boolean(true) => ThreadEnv::Set,
                 Value::Boolean(false) => ThreadEnv::Leave,
@@ -139,59 +103,9 @@ fn set(metadata: &mut Metadata, target: Target, form: Form, value: &Value) -> Re
             });
         }
         // Has places of its own inside, and so is read by `labels`.
-        Target::Labels => {}
+        (Target::Labels, _) => {}
     }
     Ok(())
-}
-
-const A_SIZE: &str = "a size such as \"4GiB\"";
-const A_TIME: &str = "a time such as \"1h30m\"";
-
-fn memory(form: Form, value: &Value) -> Result<Setting<u64>, Problem> {
-    let Form::Bytes(bytes_per_unit, unit) = form else {
-        return read(value, A_SIZE, values::memory);
-    };
-    fixed_unit(value, unit, "memory", |text| {
-        values::check_memory(units::parse_bytes_in(text, bytes_per_unit)?)
-    })
-}
-
-fn cpus(form: Form, value: &Value) -> Result<Setting<f64>, Problem> {
-    if form != Form::Percent {
-        return read(value, "a number of cores", values::cpus);
-    }
-    read(value, "a percentage such as \"150%\"", |text| {
-        Ok(Setting::Value(values::check_cpus(units::parse_percent(
-            text,
-        )?)?))
-    })
-}
-
-fn timeout(form: Form, value: &Value) -> Result<Setting<std::time::Duration>, Problem> {
-    match form {
-        Form::Seconds(seconds_per_unit, unit) => fixed_unit(value, unit, "timeout", |text| {
-            values::check_budget(units::parse_time_in(text, seconds_per_unit)?)
-        }),
-        Form::TimeWithUnits => read(value, "a time with its unit, such as \"2 h\"", |text| {
-            Ok(Setting::Value(values::check_budget(
-                units::parse_time_with_units(text)?,
-            )?))
-        }),
-        Form::Plain | Form::Bytes(..) | Form::Percent => read(value, A_TIME, values::budget),
-    }
-}
-
-/// Reads a value that is text or a number.
-fn read<T>(
-    value: &Value,
-    expected: &'static str,
-    parse: impl FnOnce(&str) -> Result<T, ValueError>,
-) -> Result<T, Problem> {
-    let text = text_of(value, expected)?;
-    parse(text).map_err(|error| Problem::Value {
-        text: text.to_owned(),
-        error,
-    })
 }
 
 /// Reads the value of an alias whose unit is fixed.
@@ -215,15 +129,6 @@ fn fixed_unit<T>(
             text: text.to_owned(),
             error,
         }),
-    }
-}
-
-fn text_of<'a>(value: &'a Value, expected: &'static str) -> Result<&'a str, Problem> {
-    match value {
-        Value::Text(text) | Value::Number(text) => Ok(text),
-        Value::Boolean(_) | Value::Null | Value::Table(_) | Value::List | Value::Date => {
-            Err(wrong_kind(expected, value))
-        }
     }
 }
 
@@ -283,11 +188,4 @@ fn labels(labels: &Entry, text: &str) -> Result<BTreeMap<String, String>, Fault>
         content.insert(entry.key.clone(), value);
     }
     Ok(content)
-}
-
-fn wrong_kind(expected: &'static str, value: &Value) -> Problem {
-    Problem::WrongKind {
-        expected,
-        found: value.kind(),
-    }
 }

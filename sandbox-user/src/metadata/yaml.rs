@@ -10,7 +10,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{self as granit, Event, Parser, ScalarStyle, Tag};
 
-use super::document::{Entry, ID, MAX_TABLE_DEPTH, SANDBOX, Spot, SyntaxError, Value};
+use super::{ID, MAX_TABLE_DEPTH, SANDBOX};
+use crate::document::{Entry, Spot, SyntaxError, Value};
 
 /// Most keys and merges that `id` and `sandbox` may expand to.
 const MAX_EXPANSION: usize = 10_000;

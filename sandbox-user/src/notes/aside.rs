@@ -1,5 +1,6 @@
 //! What else happened, that did not end the run.
 
+use super::limit::CHANGED;
 use super::units::format_bytes_precise;
 use super::{headline, limit, name};
 use crate::record::{
@@ -106,8 +107,12 @@ fn members_killed(record: &RunRecord, sentences: &mut Vec<String>) {
         None => String::new(),
     };
     let scope = oom.and_then(|oom| oom.scope);
+    let changed = limit::changed_memory(record, first);
     let whose = match scope {
-        Some(OomLevel::Leaf) => format!(", the {} being reached", limit::memory(record)),
+        Some(OomLevel::Leaf) => match &changed {
+            Some(changed) => format!(", the {changed} being reached, {CHANGED}"),
+            None => format!(", the {} being reached", limit::memory(record)),
+        },
         Some(OomLevel::Ancestor) => ", a limit above the analysis being reached".to_owned(),
         Some(OomLevel::Host) => ", the host being out of memory".to_owned(),
         None => String::new(),
@@ -115,7 +120,7 @@ fn members_killed(record: &RunRecord, sentences: &mut Vec<String>) {
     sentences.push(format!(
         "The kernel OOM killer killed {victim}{more}{usage}{whose}."
     ));
-    if scope == Some(OomLevel::Leaf) {
+    if scope == Some(OomLevel::Leaf) && changed.is_none() {
         sentences.push(raise);
     }
 }
@@ -145,7 +150,10 @@ fn denied(record: &RunRecord, level: DenyingLevel, count: u64) -> Option<String>
         count => format!("{count} forks were denied"),
     };
     Some(match level {
-        DenyingLevel::Leaf => format!("{forks} by the {}.", limit::pids(record)),
+        DenyingLevel::Leaf => match limit::changed_pids(record) {
+            Some(changed) => format!("{forks} by a {changed}, {CHANGED}."),
+            None => format!("{forks} by the {}.", limit::pids(record)),
+        },
         DenyingLevel::Ancestor => format!("{forks} by the PID limit of an enclosing cgroup."),
     })
 }

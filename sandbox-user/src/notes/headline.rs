@@ -6,6 +6,7 @@ use nix::libc::{
     SIGABRT, SIGALRM, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGXFSZ,
 };
 
+use super::limit::CHANGED;
 use super::units::format_duration;
 use super::{limit, name, not_started, out_of_memory};
 use crate::evidence::{Confidence, IntentReason};
@@ -118,6 +119,13 @@ fn own_signal(kill: &KillEntry) -> String {
 
 fn pids(record: &RunRecord) -> Vec<String> {
     let limit = limit::pids(record);
+    if let Some(changed) = limit::changed_pids(record) {
+        let what = format!("{changed}, {CHANGED}, reached");
+        return vec![
+            denied(record, &what, DenyingLevel::Leaf),
+            format!("sandbox had set a {limit}."),
+        ];
+    }
     vec![
         denied(record, &format!("{limit} reached"), DenyingLevel::Leaf),
         limit::raise(&record.limits.pids, "pids"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::units::{format_bytes, format_duration};
 use crate::limits::Source;
-use crate::record::{LimitRecord, RunRecord};
+use crate::record::{Finding, KillEntry, LimitRecord, RunRecord};
 
 /// `memory limit of 2 GiB (default)`.
 pub(super) fn memory(record: &RunRecord) -> String {
@@ -20,6 +20,30 @@ pub(super) fn pids(record: &RunRecord) -> String {
     named("limit", limit, "--pids", |pids| {
         format!("{pids} processes and threads")
     })
+}
+
+/// What is said beside a limit that is not the one that `sandbox` had set.
+pub(super) const CHANGED: &str = "which somebody set from outside while it ran";
+
+/// `memory limit of 32 MiB`: the leaf's at a kill, where it is not the one that was set.
+pub(super) fn changed_memory(record: &RunRecord, kill: &KillEntry) -> Option<String> {
+    let enforced = kill.oom.as_ref()?.max_bytes?;
+    (record.limits.memory_bytes.effective != Some(enforced))
+        .then(|| format!("memory limit of {}", format_bytes(enforced)))
+}
+
+/// `limit of 1 processes and threads`: the leaf's when it denied forks, where it is not the one that
+/// was set.
+pub(super) fn changed_pids(record: &RunRecord) -> Option<String> {
+    let max = record.termination.evidence.iter().find_map(|finding| {
+        if let Finding::DeniedForks { max, .. } = finding {
+            *max
+        } else {
+            None
+        }
+    })?;
+    (record.limits.pids.effective != Some(max))
+        .then(|| format!("limit of {max} processes and threads"))
 }
 
 /// `wall clock limit of 30 min (default)`.

@@ -14,6 +14,8 @@ mod out_of_memory;
 mod units;
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
 
 use crate::record::RunRecord;

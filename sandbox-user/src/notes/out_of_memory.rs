@@ -1,6 +1,7 @@
 //! Out of memory: whose it was, and whom the kernel killed.
 
 use super::headline::{AS_COUNTED, after, fatal};
+use super::limit::CHANGED;
 use super::units::{format_bytes, format_bytes_precise};
 use super::{limit, name};
 use crate::evidence::Confidence;
@@ -12,13 +13,18 @@ pub(super) fn memory(record: &RunRecord) -> Vec<String> {
     } else {
         ""
     };
-    let mut sentences = vec![format!(
-        "Killed: {} reached{counted}.",
-        limit::memory(record)
-    )];
-    sentences.push(oom_story(record));
-    sentences.push(limit::raise(&record.limits.memory_bytes, "memory"));
-    sentences
+    if let Some(changed) = oom_kill(record).and_then(|kill| limit::changed_memory(record, kill)) {
+        return vec![
+            format!("Killed: {changed}, {CHANGED}, reached."),
+            oom_story(record),
+            format!("sandbox had set a {}.", limit::memory(record)),
+        ];
+    }
+    vec![
+        format!("Killed: {} reached{counted}.", limit::memory(record)),
+        oom_story(record),
+        limit::raise(&record.limits.memory_bytes, "memory"),
+    ]
 }
 
 pub(super) fn memory_ancestor(record: &RunRecord) -> Vec<String> {

@@ -104,6 +104,12 @@ fn memory_ran_out() {
         child_chosen().memory_limit(1 << 30, Source::Ceiling),
         "Killed: memory limit of 1 GiB (the host's ceiling) reached. The kernel OOM killer killed python3 (pid 4711) at 2.00 GiB; the whole analysis was stopped after 3 min 12 s. It is the host's ceiling; only its administrator can raise it.",
     );
+    let mut changed = child_chosen();
+    changed.evidence.effective.memory_bytes = Some(3 << 30);
+    reads(
+        changed,
+        "Killed: memory limit of 2 GiB, which somebody set from outside while it ran, reached. The kernel OOM killer killed python3 (pid 4711) at 2.00 GiB; the whole analysis was stopped after 3 min 12 s. sandbox had set a memory limit of 3 GiB (default).",
+    );
     reads(
         Case::named("one process")
             .oom_takes_processes()
@@ -162,6 +168,16 @@ fn memory_ran_out() {
             .knows_tree(),
         "Failed: the main process exited with code 137 after 3 min 12 s. The kernel OOM killer killed python3 (pid 4711, a child of bash 4700) at 2.00 GiB, the memory limit of 2 GiB (default) being reached. Raise it with sandbox.memory.",
     );
+    let mut changed = Case::named("a child, at a limit that somebody set")
+        .oom_takes_processes()
+        .exits(3)
+        .with(Kill::oom(false, Some(LEAF)))
+        .counts_own_oom();
+    changed.evidence.effective.memory_bytes = Some(3 << 30);
+    reads(
+        changed,
+        "Failed: the main process exited with code 3 after 3 min 12 s. The kernel OOM killer killed python3 (pid 4711) at 2.00 GiB, the memory limit of 2 GiB being reached, which somebody set from outside while it ran.",
+    );
     reads(
         Case::named("a child, and main completes")
             .oom_takes_processes()
@@ -190,6 +206,10 @@ fn pids_ran_out() {
     reads(
         bomb(),
         "Killed: limit of 100 processes and threads (default) reached, 7 forks were denied; the analysis was stopped after 502 ms. Raise it with sandbox.pids. If it starts a thread for each core, sandbox.thread-env keeps that to the cores it was given.",
+    );
+    reads(
+        bomb().denied_at(1),
+        "Killed: limit of 1 processes and threads, which somebody set from outside while it ran, reached, 7 forks were denied; the analysis was stopped after 502 ms. sandbox had set a limit of 100 processes and threads (default).",
     );
     reads(
         bomb().pids_limit(40, Source::CommandLine),

@@ -8,10 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::{Setting, Warn};
 use crate::limits::{OnPidsLimit, OomScope};
+use crate::procfs::page_size;
 use crate::units::{self, Quoted, UnitError, format_bytes, format_cpus, format_duration};
 
 /// Why a value cannot be used.
@@ -66,13 +66,6 @@ pub enum ValueError {
     /// A warning at the deadline itself.
     #[error("the warning must come some time before the deadline, such as USR1@2m")]
     WarningAtDeadline,
-}
-
-/// The kernel's page, the unit of `memory.max`.
-pub fn page_bytes() -> u64 {
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    page.and_then(|bytes| u64::try_from(bytes).ok())
-        .unwrap_or(4096)
 }
 
 /// `memory.max`, bytes or `none`.
@@ -174,7 +167,7 @@ pub fn oom(text: &str) -> Result<OomScope, ValueError> {
 /// # Errors
 /// [`ValueError::TooLittle`], [`ValueError::TooMuch`].
 pub fn check_memory(bytes: u64) -> Result<u64, ValueError> {
-    let page = page_bytes();
+    let page = page_size();
     if bytes < page {
         return Err(ValueError::TooLittle {
             given: format_bytes(bytes),
@@ -269,7 +262,7 @@ fn or_none<T>(
 
 /// PAGE_COUNTER_MAX (include/linux/page_counter.h) is what the kernel takes as `max`.
 fn check_countable(bytes: u64) -> Result<u64, ValueError> {
-    let most = i64::MAX.unsigned_abs() - page_bytes();
+    let most = i64::MAX.unsigned_abs() - page_size();
     if bytes > most {
         return Err(ValueError::TooMuch {
             given: format_bytes(bytes),
@@ -334,8 +327,8 @@ mod tests {
     #[test]
     fn the_ends_of_each_range_are_within_it() {
         assert_eq!(
-            memory(&page_bytes().to_string()),
-            Ok(Setting::Value(page_bytes()))
+            memory(&page_size().to_string()),
+            Ok(Setting::Value(page_size()))
         );
         assert_eq!(swap("0"), Ok(Setting::Value(0)));
         assert_eq!(cpus("0.001"), Ok(Setting::Value(0.001)));

@@ -5,3 +5,8 @@ mod stat;
 
 pub use mountinfo::{MountLine, mounts, parse_mounts};
 pub use stat::Stat;
+
+/// Bytes of a page, by which the kernel counts memory.
+pub fn page_size() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+}

@@ -11,6 +11,8 @@ pub struct Stat {
     pub flags: u32,
     /// When it started, in clock ticks since boot; with the pid it names one process.
     pub start_time_ticks: u64,
+    /// Resident memory, pages; a zombie has none.
+    pub rss_pages: u64,
 }
 
 impl Stat {
@@ -26,6 +28,12 @@ impl Stat {
     /// Whether it has not ended: it is not a zombie (Z) nor dead (X, x).
     pub const fn runs(self) -> bool {
         !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// Whether it started then, in ns since boot: a clock tick is 1/100 s for user space (USER_HZ)
+    /// on all Linux ABIs.
+    pub const fn started_at(self, start_time_ns: u64) -> bool {
+        self.start_time_ticks == start_time_ns / 10_000_000
     }
 
     /// Reads it.
@@ -48,14 +56,16 @@ impl Stat {
         // The name is in parentheses and may hold anything, parentheses too.
         let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_ascii_whitespace();
-        // `rest` begins with field 3 (state); flags is field 9, starttime field 22.
+        // `rest` begins with field 3 (state); flags is field 9, starttime field 22, rss field 24.
         let state = fields.next()?.chars().next()?;
         let flags = fields.nth(5)?.parse().ok()?;
         let start_time_ticks = fields.nth(12)?.parse().ok()?;
+        let rss_pages = fields.nth(1)?.parse().ok()?;
         Some(Self {
             state,
             flags,
             start_time_ticks,
+            rss_pages,
         })
     }
 }
@@ -66,9 +76,10 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let text = "42 (a) b) (c) S 1 42 42 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
+        let text = "42 (a) b) (c) S 1 42 42 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 77 3";
         let stat = Stat::parse(text).expect("it is as documented");
         assert_eq!((stat.state, stat.start_time_ticks), ('S', 98765));
+        assert_eq!(stat.rss_pages, 77);
         assert!(stat.never_executed() && stat.runs());
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Cleanup, CounterRecord, Counters, Escaped, Exit, LimitHit, LimitKind, LimitRecord,
     LimitsRecord, ProcessNode, Processes, Reason, RunRecord, SCHEMA_VERSION, Termination, Tracing,
-    Usage, User, lossless, signal_name,
+    Usage, User, lossless,
 };
 use crate::attribution::{self, Attribution};
 use crate::evidence::{Confidence, CounterSpan, EventCounters, Evidence, FlatKeyed, WaitStatus};
@@ -151,19 +151,7 @@ pub(crate) fn exit_of(evidence: &Evidence) -> Exit {
     match attribution::main_status(evidence) {
         // It was our own code in the child that gave up; the analysis has no exit code.
         Some(WaitStatus::Exited { .. }) if evidence.gave_up_before_exec() => Exit::default(),
-        Some(WaitStatus::Exited { code }) => Exit {
-            code: Some(code),
-            ..Exit::default()
-        },
-        Some(WaitStatus::Signaled {
-            signal,
-            core_dumped,
-        }) => Exit {
-            code: None,
-            signal: Some(signal),
-            signal_name: Some(signal_name(signal)),
-            core_dumped: Some(core_dumped),
-        },
+        Some(status) => Exit::from(status),
         None => Exit::default(),
     }
 }
@@ -172,25 +160,25 @@ fn limits(evidence: &Evidence) -> LimitsRecord {
     let (asked, has, above) = (&evidence.limits, &evidence.effective, &evidence.enclosing);
     LimitsRecord {
         memory_bytes: LimitRecord {
-            requested: asked.memory_bytes.value,
+            requested: asked.memory_bytes.requested,
             effective: has.memory_bytes,
             source: asked.memory_bytes.source,
             enclosing: above.memory_bytes.clone(),
         },
         swap_bytes: LimitRecord {
-            requested: asked.swap_bytes.value,
+            requested: asked.swap_bytes.requested,
             effective: has.swap_bytes,
             source: asked.swap_bytes.source,
             enclosing: above.swap_bytes.clone(),
         },
         cpus: LimitRecord {
-            requested: asked.cpus.value,
+            requested: asked.cpus.requested,
             effective: has.cpus,
             source: asked.cpus.source,
             enclosing: above.cpus.clone(),
         },
         pids: LimitRecord {
-            requested: asked.pids.value,
+            requested: asked.pids.requested,
             effective: has.pids,
             source: asked.pids.source,
             enclosing: above.pids.clone(),
@@ -203,12 +191,10 @@ fn limits(evidence: &Evidence) -> LimitsRecord {
 /// The runner keeps it itself, and no cgroup above has one.
 fn time_limit(limit: &Limit<Duration>) -> LimitRecord<u64> {
     // 584 years fit.
-    let nanos = limit
-        .value
-        .map(|value| u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     LimitRecord {
-        requested: nanos,
-        effective: nanos,
+        requested: limit.requested.map(nanos),
+        effective: limit.value.map(nanos),
         source: limit.source,
         enclosing: None,
     }
@@ -228,13 +214,20 @@ fn limits_hit(mut hits: Vec<LimitHit>, throttled_periods: Option<u64>) -> Vec<Li
 
 fn processes(evidence: &Evidence, peak: Option<u64>, part: ProcessesPart) -> Processes {
     let facts = evidence.facts;
+    // Main was born, so none means that nobody looked.
+    let lives = facts.filter(|facts| facts.births > 0 || evidence.main.is_none());
     Processes {
-        births: facts.map(|facts| facts.births.saturating_add(facts.threads)),
+        births: lives.map(|facts| facts.births.saturating_add(facts.threads)),
         joined: facts.map(|facts| facts.joined),
         execs: facts.map(|facts| facts.execs),
-        exits: facts.map(|facts| facts.exits),
+        exits: lives.map(|facts| facts.exits),
+        killed: facts.map(|facts| {
+            let own = facts.oom_kills.saturating_add(facts.cgroup_kills);
+            own.saturating_add(facts.other_kills)
+        }),
         peak,
         left_over: part.left_over,
+        tree_left_out: lives.map(|facts| facts.births.saturating_sub(part.tree.len() as u64)),
         tree: part.tree,
     }
 }

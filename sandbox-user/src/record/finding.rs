@@ -75,6 +75,9 @@ pub enum Finding {
         cgroup: Option<String>,
         /// When first; null where that was not seen.
         first_at: Option<Timestamp>,
+        /// The leaf's `pids.max` when it denied last; null where that was not seen, and for an enclosing
+        /// cgroup.
+        max: Option<u64>,
     },
     /// A task left the leaf.
     LeftLeaf {
@@ -181,6 +184,7 @@ impl fmt::Display for Finding {
                 count,
                 cgroup,
                 first_at,
+                max: _,
             } => {
                 let whose = match level {
                     DenyingLevel::Leaf => "the leaf",

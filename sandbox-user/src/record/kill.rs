@@ -1,5 +1,6 @@
 //! A signal to a member of the leaf, as the record tells it.
 
+pub use crate::evidence::HolderSource;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +111,8 @@ pub struct OomEntry {
     pub trigger_pid: Option<u32>,
     /// Whether the leaf dies as one (`memory.oom.group`).
     pub group: bool,
-    /// The largest members at that moment.
+    /// The ten largest members of the run at that moment, largest first; given with the first kill
+    /// of an OOM and with the main process's.
     pub holders: Vec<Holder>,
 }
 
@@ -122,7 +124,9 @@ pub struct Holder {
     /// Its name.
     pub comm: String,
     /// Its resident memory.
-    pub rss_bytes: Option<u64>,
-    /// When that was measured.
-    pub at: Option<Timestamp>,
+    pub rss_bytes: u64,
+    /// When that was so.
+    pub at: Timestamp,
+    /// How it is known.
+    pub source: HolderSource,
 }

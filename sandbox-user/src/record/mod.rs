@@ -10,6 +10,7 @@ mod command;
 mod exit_status;
 mod finding;
 mod kill;
+mod processes;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,14 @@ pub use assemble::{ProcessesPart, RunContext, RunParts, TracingPart};
 pub use command::lossless;
 pub use exit_status::exit_status;
 pub use finding::{DenyingLevel, Finding};
-pub use kill::{Holder, KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim};
+pub use kill::{
+    Holder, HolderSource, KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim,
+};
+pub use processes::{ProcessNode, Processes};
 pub use terms::{NearestTerms, Reason, RetryHint, signal_name};
-pub use usage::{MemoryNeeded, Pressure, PressureTotals, Usage};
+pub use usage::{MemoryNeeded, NeededSource, Pressure, PressureTotals, Usage};
 
-use crate::evidence::{CgroupRef, Confidence, FlatKeyed};
+use crate::evidence::{CgroupRef, Confidence, FlatKeyed, WaitStatus};
 use crate::host::HostInfo;
 use crate::limits::{Enclosing, Source};
 
@@ -112,10 +116,10 @@ pub struct User {
 /// One limit: what was asked for, what the leaf has, and what stands above it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LimitRecord<T> {
-    /// What was settled before the start; null = no limit.
+    /// What was asked for, in defaults, metadata or command line; null = no limit.
     pub requested: Option<T>,
-    /// What was read back from the leaf; null = no limit. The runner keeps the two times itself,
-    /// so there it is what was requested.
+    /// What was read back from the leaf, where the host's ceiling may have lowered it; null = no limit.
+    /// The runner keeps the two times itself, so there it is what applies.
     pub effective: Option<T>,
     /// Who set it.
     pub source: Source,
@@ -151,6 +155,26 @@ pub struct Exit {
     pub signal_name: Option<String>,
     /// Whether it left a core dump; null where no signal ended it.
     pub core_dumped: Option<bool>,
+}
+
+impl From<WaitStatus> for Exit {
+    fn from(status: WaitStatus) -> Self {
+        match status {
+            WaitStatus::Exited { code } => Self {
+                code: Some(code),
+                ..Self::default()
+            },
+            WaitStatus::Signaled {
+                signal,
+                core_dumped,
+            } => Self {
+                code: None,
+                signal: Some(signal),
+                signal_name: Some(signal_name(signal)),
+                core_dumped: Some(core_dumped),
+            },
+        }
+    }
 }
 
 /// The verdict.
@@ -221,42 +245,6 @@ pub struct Counters {
     pub pids_events: CounterRecord,
     /// `pids.events.local`.
     pub pids_events_local: CounterRecord,
-}
-
-/// The processes of the run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Processes {
-    /// Tasks born in the leaf: processes and threads, as `exits` counts both.
-    pub births: Option<u64>,
-    /// Tasks that somebody moved in from another cgroup: they exit here too.
-    pub joined: Option<u64>,
-    /// Successful execs.
-    pub execs: Option<u64>,
-    /// Tasks that exited.
-    pub exits: Option<u64>,
-    /// The most tasks at a time (`pids.peak`).
-    pub peak: Option<u64>,
-    /// Processes that were still there when main had ended.
-    pub left_over: Option<u64>,
-    /// Who started whom, as far as it was seen.
-    pub tree: Vec<ProcessNode>,
-}
-
-/// A process of the run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessNode {
-    /// Process id.
-    pub pid: u32,
-    /// Start time, ns since boot.
-    pub start_time: u64,
-    /// The pid of who started it; null where that was not seen.
-    pub parent_pid: Option<u32>,
-    /// That one's start time.
-    pub parent_start_time: Option<u64>,
-    /// Its last name.
-    pub comm: String,
-    /// What it executed last.
-    pub exe: Option<String>,
 }
 
 /// A process that left the leaf.

@@ -33,8 +33,18 @@ pub struct Usage {
 pub struct MemoryNeeded {
     /// The figure.
     pub value: u64,
-    /// It may have needed more: samples lie apart, or memory ended the run.
+    /// Memory ran out, so it may have needed more.
     pub lower_bound: bool,
-    /// Where the figure is from: `samples` …
-    pub source: String,
+    /// Where the figure is from.
+    pub source: NeededSource,
+}
+
+/// Where it is known from what memory a run needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeededSource {
+    /// The highest of the samples.
+    Samples,
+    /// What the leaf used when the kernel found nothing more in it to reclaim.
+    Oom,
 }

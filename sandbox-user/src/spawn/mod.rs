@@ -99,7 +99,7 @@ pub struct Spawned {
     pub start_time_ticks: u64,
 }
 
-/// A start that came to nothing; nothing of it is left.
+/// A start that came to nothing; nothing of it is left, but for [`SpawnError::Unwatched`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SpawnError {
     /// A step failed.
@@ -120,6 +120,14 @@ pub enum SpawnError {
         /// How it ended.
         status: WaitStatus,
     },
+    /// It may have been executed, and may run: it is for the caller to say why before it is killed.
+    #[error("could not watch the new child {pid} execute: {problem}")]
+    Unwatched {
+        /// Process id.
+        pid: i32,
+        /// What failed.
+        problem: String,
+    },
 }
 
 impl SpawnError {
@@ -130,7 +138,10 @@ impl SpawnError {
             Self::Setup(failure) if failure.errno == Some(libc::E2BIG) => {
                 Self::Setup(failure::for_want_of_memory(argv))
             }
-            other @ (Self::Setup(_) | Self::KilledAtBirth | Self::Killed { .. }) => other,
+            other @ (Self::Setup(_)
+            | Self::KilledAtBirth
+            | Self::Killed { .. }
+            | Self::Unwatched { .. }) => other,
         }
     }
 
@@ -145,6 +156,9 @@ impl SpawnError {
             Self::Setup(failure) => failure,
             Self::KilledAtBirth => killed("start the child (it was killed at birth)".to_owned()),
             Self::Killed { step, .. } => killed(format!("{step} (the child was killed)")),
+            Self::Unwatched { pid, problem } => {
+                killed(format!("watch the new child {pid} execute ({problem})"))
+            }
         }
     }
 }
@@ -166,7 +180,7 @@ impl From<SetupFailure> for SpawnError {
 /// Leaves this process non-dumpable ([`guard_memory`]). Blocks the calling thread, with all signals blocked, for the milliseconds that takes.
 ///
 /// # Errors
-/// [`SpawnError`]; the leaf is then as empty as before.
+/// [`SpawnError`]; the leaf is then as empty as before, but for [`SpawnError::Unwatched`].
 pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     let plan = plan::prepare(spec)?;
     let program = plan.program();
@@ -194,12 +208,11 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
                 },
             })
         }
-        Err(error) => {
-            // Not left alone: without its start time nobody could tell it from its pid's next owner.
-            let _ = pidfd::send_signal(pidfd, libc::SIGKILL);
-            take_away(pidfd);
-            Err(failure::ours(format!("watch the new child {} execute", born.pid), &error).into())
-        }
+        // Without its start time nobody could tell it from its pid's next owner.
+        Err(error) => Err(SpawnError::Unwatched {
+            pid: born.pid,
+            problem: error.to_string(),
+        }),
     }
 }
 

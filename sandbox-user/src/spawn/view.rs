@@ -44,24 +44,27 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Looks at this process's mounts.
+    /// Looks at this process's mounts. What cannot be looked at is not taken to be absent: it would
+    /// stay a way out.
     pub(super) fn gather() -> io::Result<Self> {
         let lines = mounts()?;
-        let is_directory = |path: &Path| path.is_dir().then(|| path.to_owned());
-        let hidden = HIDDEN
-            .iter()
+        let mut hidden = BTreeMap::new();
+        for path in HIDDEN {
             // The same directory by two names is hidden once.
-            .filter_map(|path| fs::canonicalize(path).ok())
-            .filter(|path| path.is_dir())
-            .map(|path| {
-                let kept = path.ends_with("systemd").then(|| path.join(KEPT));
-                let kept = kept.filter(|kept| kept.is_dir());
-                (path, kept)
-            })
-            .collect();
+            let Some(path) = unless_absent(fs::canonicalize(path))? else {
+                continue;
+            };
+            if let Some(path) = directory(&path)? {
+                let kept = match path.ends_with("systemd") {
+                    true => directory(&path.join(KEPT))?,
+                    false => None,
+                };
+                hidden.insert(path, kept);
+            }
+        }
         Ok(Self {
             cgroups: reachable(&lines, "cgroup2", mount_id)?,
-            shm: is_directory(Path::new("/dev/shm")),
+            shm: directory(Path::new("/dev/shm"))?,
             mqueue: reachable(&lines, "mqueue", mount_id)?.into_iter().next(),
             hidden,
         })
@@ -159,16 +162,36 @@ fn reachable(
     Ok(found)
 }
 
+/// A path, where it leads to a directory.
+fn directory(path: &Path) -> io::Result<Option<PathBuf>> {
+    let found = unless_absent(fs::metadata(path))?;
+    Ok(found.filter(fs::Metadata::is_dir).map(|_| path.to_owned()))
+}
+
+/// `None` for what is not there, which is not what could not be looked at.
+fn unless_absent<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Which mount a path leads to (`mnt_id` of its fdinfo); `None` = it leads nowhere.
 fn mount_id(path: &Path) -> io::Result<Option<u64>> {
     let opened = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(file) = unless_absent(opened)? else {
+        return Ok(None);
     };
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     Ok(info
@@ -260,6 +283,17 @@ mod tests {
         ] {
             assert_eq!(view.replaces(Path::new(path)), replaced, "{path}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_to_be_absent() -> io::Result<()> {
+        assert_eq!(directory(Path::new("/nowhere"))?, None);
+        assert_eq!(directory(Path::new("/proc/version/below"))?, None);
+        assert_eq!(directory(Path::new("/proc/version"))?, None);
+        assert_eq!(directory(Path::new("/proc"))?, Some("/proc".into()));
+        let too_long = "x".repeat(300);
+        assert!(directory(Path::new(&too_long)).is_err());
+        Ok(())
     }
 
     #[test]

@@ -6,12 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
-
 use super::{
     docket::Docket,
     event_loop::take_events,
     gather::{Ended, Gathered, action_now, add_declared, gather},
+    journal::Journal,
     reaper,
     record_error::RecordError,
     record_file::RecordFile,
@@ -19,12 +18,13 @@ use super::{
 use crate::{
     attribution,
     cgroup::{CgroupError, LeafCgroup, LeafStats, Population, Removal},
-    evidence::IntentReason,
+    evidence::{Evidence, IntentReason},
     notes,
     record::{
-        Cleanup, CleanupMethod, MemoryNeeded, ProcessesPart, RunParts, RunRecord, TracingPart,
-        Usage,
+        Cleanup, CleanupMethod, MemoryNeeded, NeededSource, ProcessesPart, RunParts, RunRecord,
+        TracingPart, Usage,
     },
+    say::say,
     spec::Timings,
     trace::{Ring, Tracer},
 };
@@ -46,6 +46,8 @@ pub(super) struct Ending<'a> {
     pub(super) tracer: Option<&'a mut Tracer>,
     /// The events that were not read yet.
     pub(super) ring: Option<Ring>,
+    /// What the others told.
+    pub(super) journal: Journal,
     /// How it ended.
     pub(super) ended: Ended,
     /// Where the record goes.
@@ -62,9 +64,12 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
     let began = Instant::now();
     let method = ending.close_leaf().await;
     ending.end_fugitives().await;
-    if let Some(mut ring) = ending.ring.take() {
-        while take_events(&mut ring, &mut ending.ended) {}
+    let ring = ending.ring.take();
+    let is_read = ring.is_some();
+    if let Some(mut ring) = ring {
+        while take_events(&mut ring, &mut ending.journal, &mut ending.ended) {}
     }
+    ending.journal.settle_all();
     ending.lap("empty", began);
 
     let reading = Instant::now();
@@ -73,8 +78,11 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
         ending.leaf,
         ending.tracer.as_deref(),
         &mut ending.ended,
+        &mut ending.journal,
     );
     ending.lap("read", reading);
+    let facts = gathered.evidence.facts.filter(|_| is_read);
+    let counted = facts.map(|facts| (facts.last_seq, facts.dropped));
     let mut record = ending.judge(gathered, method);
 
     let mut record_file = ending.record_file.take();
@@ -83,6 +91,12 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
         .as_mut()
         .map_or(Ok(()), |file| file.draft(&record));
     ending.lap("record", recording);
+
+    // After the draft: its reader may take his time.
+    let streaming = Instant::now();
+    let problems = ending.journal.end(record.termination.reason, counted);
+    record.tracing.degraded.extend(problems);
+    ending.lap("events", streaming);
 
     let removing = Instant::now();
     if let Some(leaf) = ending.leaf {
@@ -103,10 +117,14 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
             Err(_) => file.discard(),
         }
     }
+    // What fails once may not the next time. The record is out by now.
     if let (Some(tracer), Some(leaf)) = (ending.tracer, &ending.docket.leaf)
+        && tracer.forget(leaf.id).is_err()
         && let Err(error) = tracer.forget(leaf.id)
     {
-        record.tracing.degraded.push(error.to_string());
+        say(format_args!(
+            "what the kernel side knows of the run is left behind, for `sandbox check --clean`: {error}"
+        ));
     }
     (record, recorded)
 }
@@ -125,38 +143,45 @@ impl Ending<'_> {
             self.tracer.as_deref(),
             &mut self.ended.own_actions,
         );
-        let emptied = async {
-            if leaf.population()? == Population::Empty {
+        match leaf.population() {
+            Ok(Population::Empty) => {
                 self.ended.left_over = Some(0);
-                return Ok((CleanupMethod::AlreadyEmpty, Population::Empty));
+                return Some(CleanupMethod::AlreadyEmpty);
             }
-            // Main is none of them, also where it is yet to be killed.
-            let main = match self.ended.status {
-                Some(_) => None,
-                None => self.ended.main_pid,
-            };
-            let left_over = leaf.procs()?.into_iter().filter(|pid| Some(*pid) != main);
-            self.ended.left_over = u64::try_from(left_over.count()).ok();
-            // Why main itself is to be killed has been declared, and stands.
-            let main_runs = self
-                .ended
-                .own_actions
-                .iter()
-                .any(|action| action.reason == IntentReason::RunnerLost);
-            if !main_runs {
-                let action = action_now(IntentReason::LeftOver);
-                let tracer = self.tracer.as_deref_mut();
-                self.ended.declare(tracer, Some(leaf.cgroup()), action);
-            }
-            Ok::<_, CgroupError>((CleanupMethod::CgroupKill, reaper::empty(leaf).await?))
+            Ok(Population::Populated) => {}
+            // It may run: what is not known to be empty is emptied.
+            Err(error) => self.ended.degraded.push(error.to_string()),
+        }
+        // Main is none of them, also where it is yet to be killed.
+        let main = match self.ended.status {
+            Some(_) => None,
+            None => self.ended.main_pid,
         };
-        match emptied.await {
-            Ok((method, Population::Empty)) => Some(method),
-            Ok((method, Population::Populated)) => {
+        match leaf.procs() {
+            Ok(pids) => {
+                let left_over = pids.into_iter().filter(|pid| Some(*pid) != main);
+                self.ended.left_over = u64::try_from(left_over.count()).ok();
+            }
+            Err(error) => self.ended.degraded.push(error.to_string()),
+        }
+        // Why main itself is to be killed has been declared, and stands.
+        let main_runs = self
+            .ended
+            .own_actions
+            .iter()
+            .any(|action| action.reason == IntentReason::RunnerLost);
+        if !main_runs {
+            let action = action_now(IntentReason::LeftOver);
+            let tracer = self.tracer.as_deref_mut();
+            self.ended.declare(tracer, Some(leaf.cgroup()), action);
+        }
+        match reaper::empty(leaf).await {
+            Ok(Population::Empty) => Some(CleanupMethod::CgroupKill),
+            Ok(Population::Populated) => {
                 self.ended
                     .degraded
                     .push("processes in the leaf do not die: they hang in the kernel".to_owned());
-                Some(method)
+                Some(CleanupMethod::CgroupKill)
             }
             Err(error) => {
                 self.ended.degraded.push(error.to_string());
@@ -193,7 +218,7 @@ impl Ending<'_> {
 
     fn judge(&mut self, gathered: Gathered, method: Option<CleanupMethod>) -> RunRecord {
         let attribution = attribution::attribute(&gathered.evidence);
-        let needed = self.ended.memory_needed_bytes;
+        let needed = memory_needed(self.ended.memory_needed_bytes, &gathered.evidence);
         let parts = RunParts {
             usage: gathered
                 .stats
@@ -206,7 +231,7 @@ impl Ending<'_> {
                 .and_then(|stats| stats.cpu_throttled_periods),
             processes: ProcessesPart {
                 left_over: self.ended.left_over,
-                tree: self.ended.processes.tree(),
+                tree: self.journal.tree(&self.docket.clock),
             },
             cleanup: Cleanup {
                 method,
@@ -215,13 +240,13 @@ impl Ending<'_> {
             },
             timings: None,
             tracing: TracingPart {
-                mode: self.docket.trace.mode,
+                mode: gathered.mode,
                 programs: self.docket.trace.programs.clone(),
                 missed: gathered.missed,
             },
         };
         RunRecord::assemble(
-            self.docket.context(Timestamp::now()),
+            self.docket.context(),
             &gathered.evidence,
             attribution,
             parts,
@@ -229,14 +254,14 @@ impl Ending<'_> {
     }
 }
 
-/// Removes an empty leaf.
+/// Removes an empty leaf; what fails once is tried again.
 ///
 /// # Errors
 /// Where it stays busy, or cannot be removed at all.
 pub(super) async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     let until = Instant::now() + REMOVE_WITHIN;
     while Instant::now() < until {
-        if leaf.try_remove()? == Removal::Removed {
+        if matches!(leaf.try_remove(), Ok(Removal::Removed)) {
             return Ok(());
         }
         tokio::time::sleep(TRY_EVERY).await;
@@ -245,16 +270,35 @@ pub(super) async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     leaf.remove(Duration::ZERO)
 }
 
-fn usage(stats: &LeafStats, needed: Option<u64>) -> Usage {
+/// What the run needed at least: the highest sample, or where the leaf's own limit was met, what the
+/// kernel found no way to reclaim then.
+fn memory_needed(sampled: Option<u64>, evidence: &Evidence) -> Option<MemoryNeeded> {
+    let leaf_id = evidence.leaf.as_ref().map(|leaf| leaf.id);
+    let at_oom = evidence
+        .signals
+        .iter()
+        .filter_map(|signal| signal.oom.as_ref())
+        .filter(|oom| oom.cgroup_id.is_some() && oom.cgroup_id == leaf_id)
+        .filter_map(|oom| oom.usage_bytes)
+        .max();
+    let (value, source) = if at_oom > sampled {
+        (at_oom?, NeededSource::Oom)
+    } else {
+        (sampled?, NeededSource::Samples)
+    };
+    Some(MemoryNeeded {
+        value,
+        lower_bound: at_oom.is_some(),
+        source,
+    })
+}
+
+fn usage(stats: &LeafStats, needed: Option<MemoryNeeded>) -> Usage {
     Usage {
         cpu_user_us: stats.cpu_user_us,
         cpu_system_us: stats.cpu_system_us,
         memory_peak_bytes: stats.memory_peak_bytes,
-        memory_needed_bytes: needed.map(|value| MemoryNeeded {
-            value,
-            lower_bound: false,
-            source: "samples".to_owned(),
-        }),
+        memory_needed_bytes: needed,
         swap_peak_bytes: stats.swap_peak_bytes,
         pids_peak: stats.pids_peak,
         throttled_us: stats.cpu_throttled_us,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::on_complete::OnComplete;
+use super::{clock, on_complete::OnComplete};
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
@@ -36,7 +36,7 @@ pub(super) struct Docket {
     /// Its ancestors, nearest first.
     pub(super) ancestors: Vec<CgroupRef>,
     /// The limits that the leaf has.
-    pub(super) effective: EffectiveLimits,
+    pub(super) effective: Option<EffectiveLimits>,
     /// The limits that its ancestors have.
     pub(super) enclosing: EnclosingLimits,
     /// The leaf's counters before anything ran in it.
@@ -92,7 +92,7 @@ impl Docket {
     }
 
     /// What the record says of a run apart from how it went.
-    pub(super) fn context(&self, ended_at: Timestamp) -> RunContext {
+    pub(super) fn context(&self) -> RunContext {
         RunContext {
             run_id: self.spec.run_id,
             analysis_id: self.spec.analysis_id.clone(),
@@ -104,7 +104,8 @@ impl Docket {
             user: self.user.clone(),
             host: self.host.clone(),
             accepted_at: self.accepted_at,
-            ended_at,
+            // By the clock of all that happened in it, whatever somebody did to the wall clock meanwhile.
+            ended_at: self.clock.date(clock::now_ns()),
         }
     }
 }

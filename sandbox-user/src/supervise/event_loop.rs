@@ -14,10 +14,12 @@ use nix::libc;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    clock,
+    clock, denied,
     docket::Docket,
     gather::{Ended, action_now},
+    journal::Journal,
     reaper,
+    samples::Samples,
     signals::{Meaning, Origin, Received, Signals},
     sources::{Alarms, CounterFile, counter_changed, event_waits, main_end},
 };
@@ -32,14 +34,14 @@ use crate::{
 
 /// Events taken at a time, so that timers and signals are served in between.
 const AT_A_TIME: usize = 256;
-/// Between two looks at what the leaf uses.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// `cgroup.kill` is written again this often until main is gone.
 const KILL_EVERY: Duration = Duration::from_millis(100);
 /// How long after the first `cgroup.kill` main may take to die.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 /// One signal to the whole process group reaches all of it at once; an older one to main was another.
 const TOLD_WITHIN_NS: u64 = 1_000_000_000;
+/// What the ring had no room to say is looked for this often.
+const REVIEW_EVERY: Duration = Duration::from_secs(1);
 /// The CPU time is looked at no more often than this.
 const BUDGET_AT_LEAST: Duration = Duration::from_millis(10);
 
@@ -57,7 +59,16 @@ pub(super) struct Running<'a> {
     pids_events: Option<CounterFile>,
     alarms: Alarms,
     stage: Stage,
+    samples: Samples,
+    journal: &'a mut Journal,
     ended: Ended,
+}
+
+/// How a run is watched: with a kernel side or without, and where it is written down.
+pub(super) struct Watch<'a> {
+    pub(super) tracer: Option<&'a mut Tracer>,
+    pub(super) ring: Option<Ring>,
+    pub(super) journal: &'a mut Journal,
 }
 
 /// How far the ending has come.
@@ -72,9 +83,9 @@ enum Stage {
 }
 
 /// Passes on some events; returns whether more may be waiting.
-pub(super) fn take_events(ring: &mut Ring, ended: &mut Ended) -> bool {
+pub(super) fn take_events(ring: &mut Ring, journal: &mut Journal, ended: &mut Ended) -> bool {
     ring.drain(AT_A_TIME, |event| match event {
-        Ok(event) => ended.take(&event),
+        Ok(event) => journal.take(event),
         Err(error) => ended.degraded.push(error.to_string()),
     })
 }
@@ -102,12 +113,16 @@ impl<'a> Running<'a> {
     pub(super) fn new(
         docket: &'a Docket,
         leaf: &'a LeafCgroup,
-        tracer: Option<&'a mut Tracer>,
-        ring: Option<Ring>,
+        watch: Watch<'a>,
         spawned: Spawned,
         terminal: Terminal,
         signals: &'a Signals,
     ) -> io::Result<Self> {
+        let Watch {
+            tracer,
+            ring,
+            journal,
+        } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
         if let Some(walltime) = spec.limits.walltime.value {
@@ -119,7 +134,9 @@ impl<'a> Running<'a> {
         if spec.limits.cputime.value.is_some() {
             alarms.budget.set(BUDGET_AT_LEAST)?;
         }
-        alarms.sample.set(SAMPLE_EVERY)?;
+        let (mut samples, problem) = Samples::of(leaf, spec.sampling);
+        alarms.sample.set(samples.wait())?;
+        alarms.review.set(REVIEW_EVERY)?;
         let pids_events = match spec.on_pids_limit {
             OnPidsLimit::Kill => leaf
                 .event_file(EventFile::Pids)
@@ -128,12 +145,16 @@ impl<'a> Running<'a> {
                 .transpose()?,
             OnPidsLimit::Deny => None,
         };
+        let ended = Ended {
+            main_pid: u32::try_from(spawned.pid).ok(),
+            started_at_ns: Some(clock::now_ns()),
+            degraded: problem.iter().map(ToString::to_string).collect(),
+            ..Ended::default()
+        };
         Ok(Self {
-            ended: Ended {
-                main_pid: u32::try_from(spawned.pid).ok(),
-                started_at_ns: Some(clock::now_ns()),
-                ..Ended::default()
-            },
+            ended,
+            samples,
+            journal,
             docket,
             leaf,
             tracer,
@@ -202,9 +223,14 @@ impl<'a> Running<'a> {
                 rung = self.alarms.sample.rings() => {
                     rung?;
                     self.sample();
+                    self.alarms.sample.set(self.samples.wait())?;
+                }
+                rung = self.alarms.review.rings() => {
+                    rung?;
                     self.check_escapes()?;
                     self.check_denials()?;
-                    self.alarms.sample.set(SAMPLE_EVERY)?;
+                    self.journal.settle();
+                    self.alarms.review.set(REVIEW_EVERY)?;
                 }
                 ready = event_waits(self.events.as_ref(), self.more_events) => {
                     ready?;
@@ -364,17 +390,17 @@ impl<'a> Running<'a> {
         let Some(budget) = self.docket.spec.limits.cputime.value else {
             return Ok(());
         };
-        let used = self
-            .leaf
-            .stats()
-            .value
-            .cpu_usage_us
-            .map(Duration::from_micros);
-        let left = used.map_or(budget, |used| budget.saturating_sub(used));
+        let used = self.leaf.stats().value.cpu_usage_us.unwrap_or_default();
+        let left = budget.saturating_sub(Duration::from_micros(used));
         if left.is_zero() {
             return self.end(IntentReason::Cputime, None);
         }
-        let cores = self.docket.effective.cpus.unwrap_or(1024.0).max(1.0);
+        let cores = self
+            .docket
+            .effective
+            .as_ref()
+            .and_then(|limits| limits.cpus);
+        let cores = cores.unwrap_or(1024.0).max(1.0);
         self.alarms
             .budget
             .set(left.div_f64(cores).max(BUDGET_AT_LEAST))
@@ -386,21 +412,27 @@ impl<'a> Running<'a> {
         };
         let mut denied = false;
         let mut escaped = None;
-        let ended = &mut self.ended;
+        let mut out_of_memory = false;
+        let (ended, journal) = (&mut self.ended, &mut *self.journal);
         self.more_events = ring.drain(AT_A_TIME, |event| match event {
             Ok(event) => {
                 match &event.kind {
                     EventKind::ForkDenied { .. } => denied = true,
                     EventKind::Escape { process } => escaped = Some(process.clone()),
+                    EventKind::Oom { .. } => out_of_memory = true,
                     EventKind::Birth { .. }
                     | EventKind::Exec { .. }
                     | EventKind::Exit { .. }
                     | EventKind::Signal(_) => {}
                 }
-                ended.take(&event);
+                journal.take(event);
             }
             Err(error) => ended.degraded.push(error.to_string()),
         });
+        journal.settle();
+        if out_of_memory {
+            journal.look_at_holders();
+        }
         if let Some(tracer) = self.tracer.as_deref_mut() {
             tracer.flush_log();
         }
@@ -419,24 +451,15 @@ impl<'a> Running<'a> {
         if self.docket.spec.on_pids_limit == OnPidsLimit::Deny {
             return Ok(());
         }
-        let facts = self
-            .tracer
-            .as_deref()
-            .and_then(|tracer| tracer.facts(self.leaf.cgroup().id).ok().flatten());
-        let counted = self.leaf.counters().value;
-        let own = counted
-            .pids_events_local
-            .as_ref()
-            .or(counted.pids_events.as_ref())
-            .and_then(|events| events.get("max").copied())
-            .unwrap_or_default();
-        let reason = match facts {
-            Some(facts) if facts.denied_by_leaf > 0 => Some(IntentReason::Pids),
-            Some(facts) if facts.denied_by_ancestor > 0 => Some(IntentReason::PidsAncestor),
-            Some(_) | None if own > 0 => Some(IntentReason::Pids),
-            Some(facts) if facts.denied_unknown > 0 => Some(IntentReason::PidsAncestor),
-            Some(_) | None => None,
-        };
+        // Before the counters: what the kernel side has seen is in them.
+        let facts = self.facts();
+        let limits = self.docket.effective.as_ref();
+        let reason = denied::intent(
+            facts.as_ref(),
+            &self.leaf.counters().value,
+            limits.and_then(|limits| limits.pids),
+            &self.docket.enclosing,
+        );
         match reason {
             Some(reason) => self.end(reason, None),
             None => Ok(()),
@@ -445,18 +468,23 @@ impl<'a> Running<'a> {
 
     /// Ends the run where a task has left the leaf and the ring had no room to say so.
     fn check_escapes(&mut self) -> io::Result<()> {
-        let facts = self
-            .tracer
-            .as_deref()
-            .and_then(|tracer| tracer.facts(self.leaf.cgroup().id).ok().flatten());
-        match facts {
+        match self.facts() {
             Some(facts) if facts.escapes > 0 => self.end(IntentReason::Escaped, None),
             Some(_) | None => Ok(()),
         }
     }
 
+    /// What the kernel side has counted so far.
+    fn facts(&self) -> Option<sandbox_ebpf::Facts> {
+        let tracer = self.tracer.as_deref()?;
+        tracer.facts(self.leaf.cgroup().id).ok().flatten()
+    }
+
     fn sample(&mut self) {
-        let needed = self.leaf.stats().value.memory_needed_bytes();
-        self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
+        if let Some(stats) = self.samples.look() {
+            let needed = stats.memory_needed_bytes();
+            self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
+            self.journal.sample(&stats, self.docket.spec.sampling);
+        }
     }
 }

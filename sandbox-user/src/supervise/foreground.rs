@@ -8,10 +8,13 @@ use super::{
     clock,
     conclude::{Ending, conclude},
     docket::{Docket, TraceDocket},
-    event_loop::Running,
-    gather::{Ended, action_now, add_declared, misses_by_program},
+    event_loop::{Running, Watch},
+    gather::{Ended, action_now, add_declared},
     guardian::{Guardian, Start},
+    journal::Journal,
+    misses,
     prepare::{self, RunError},
+    runtime::runtime,
     signals::{self, Signals},
 };
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
     host::{HostInfo, NESTED_PIDS, recover},
     identity::{Caller, Identity},
-    limits::{EffectiveLimits, EnclosingLimits},
+    limits::EnclosingLimits,
     record::{self, RunRecord, User},
     say::{say, say_notes},
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
@@ -49,10 +52,7 @@ pub struct Outcome {
 pub fn foreground(spec: RunSpec, rlimits: CallersLimits) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
     signals::block().map_err(RunError::system("blocking signals"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(RunError::system("starting the event loop"))?;
+    let runtime = runtime().map_err(RunError::system("starting the event loop"))?;
     runtime.block_on(run(spec, rlimits, accepted_at))
 }
 
@@ -62,6 +62,7 @@ struct Made {
     leaf: Option<LeafCgroup>,
     tracer: Option<Tracer>,
     ring: Option<Ring>,
+    journal: Journal,
     guardian: Option<Guardian>,
     place: Option<Place>,
     timings: BTreeMap<String, u64>,
@@ -112,7 +113,7 @@ async fn run(
             clock: clock::anchor(),
             leaf: None,
             ancestors: Vec::new(),
-            effective: EffectiveLimits::default(),
+            effective: None,
             enclosing: EnclosingLimits::default(),
             before: Default::default(),
             ancestors_before: Vec::new(),
@@ -126,6 +127,7 @@ async fn run(
         leaf: None,
         tracer: None,
         ring: None,
+        journal: Journal::default(),
         guardian: None,
         place: None,
         timings: BTreeMap::new(),
@@ -144,7 +146,10 @@ async fn run(
         (Err(error), _) => Err(error),
         (Ok(_), Err(error)) => Err(RunError::system("starting the guardian")(error)),
         (Ok((identity, outputs)), Ok(guardian_pid)) => {
-            match set_up(&mut made, guardian_pid).await {
+            let set_up = set_up(&mut made, guardian_pid).await;
+            let begun = made.journal.begin(&made.docket);
+            // What failed first is why.
+            match set_up.and(begun) {
                 Err(error) => Err(error),
                 Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
             }
@@ -175,6 +180,7 @@ async fn run(
         leaf: made.leaf.as_ref(),
         tracer: made.tracer.as_mut(),
         ring: made.ring.take(),
+        journal: made.journal,
         ended,
         record_file: record_file.take(),
         timings: made.timings,
@@ -223,7 +229,7 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
         .leaf
         .insert(LeafCgroup::create(&place, run_id, &owner)?);
     made.docket.leaf = Some(leaf.cgroup().clone());
-    made.docket.effective = leaf.limit(&made.docket.spec.limits, made.docket.spec.oom)?;
+    made.docket.effective = Some(leaf.limit(&made.docket.spec.limits, made.docket.spec.oom)?);
     made.docket.enclosing = leaf.enclosing()?;
     made.docket.ancestors = leaf.ancestors()?;
     let before = leaf.counters();
@@ -278,7 +284,7 @@ fn watch(made: &mut Made, leaf_id: u64) {
         return;
     }
     let watched = Tracer::open().and_then(|mut tracer| {
-        let ring = tracer.watch(leaf_id)?;
+        let ring = tracer.watch(leaf_id, made.docket.spec.ring_bytes)?;
         Ok((tracer, ring))
     });
     match watched {
@@ -291,7 +297,7 @@ fn watch(made: &mut Made, leaf_id: u64) {
                     .into_iter()
                     .map(ToOwned::to_owned)
                     .collect(),
-                misses_before: misses_by_program(&tracer),
+                misses_before: misses::by_program(&tracer),
             };
             if tracer.mode() < crate::evidence::Confidence::Exact {
                 made.docket.degraded.push(
@@ -351,7 +357,7 @@ async fn start_and_wait(
         let staging = Staging::create(place, spec.run_id)?;
         if let Some(tracer) = &mut made.tracer {
             tracer.forget(leaf.cgroup().id)?;
-            made.ring = Some(tracer.watch(leaf.cgroup().id)?);
+            made.ring = Some(tracer.watch(leaf.cgroup().id, spec.ring_bytes)?);
         }
         start.launch = Launch::Staged {
             procs: staging.procs(),
@@ -361,6 +367,14 @@ async fn start_and_wait(
     drop(stdio);
     let spawned = match spawned {
         Ok(spawned) => spawned,
+        Err(error @ SpawnError::Unwatched { pid, .. }) => {
+            let ended = Ended {
+                main_pid: u32::try_from(pid).ok(),
+                started_at_ns: Some(clock::now_ns()),
+                ..Ended::default()
+            };
+            return Ok(lost(docket, made.tracer.as_mut(), ended, &error));
+        }
         Err(error) => {
             let error = if allocation_failed(leaf, docket) {
                 error.after_failed_allocation(&spec.command)
@@ -376,7 +390,8 @@ async fn start_and_wait(
                 },
                 error @ (SpawnError::Setup(_)
                 | SpawnError::KilledAtBirth
-                | SpawnError::Killed { .. }) => Ended {
+                | SpawnError::Killed { .. }
+                | SpawnError::Unwatched { .. }) => Ended {
                     setup_failure: Some(error.into_failure()),
                     ..Ended::default()
                 },
@@ -398,13 +413,16 @@ async fn start_and_wait(
     let running = Running::new(
         docket,
         leaf,
-        made.tracer.as_mut(),
-        made.ring.take(),
+        Watch {
+            tracer: made.tracer.as_mut(),
+            ring: made.ring.take(),
+            journal: &mut made.journal,
+        },
         spawned,
         terminal,
         signals,
     );
-    let (mut ended, waited) = match running {
+    let (ended, waited) = match running {
         Ok(mut running) => {
             let waited = running.until_main_ends().await;
             let (ended, ring) = running.finish();
@@ -420,18 +438,30 @@ async fn start_and_wait(
             (ended, Err(error))
         }
     };
-    if let Err(error) = waited {
-        // What is still running is killed with the leaf; the verdict says that it was us.
-        add_declared(docket, made.tracer.as_ref(), &mut ended.own_actions);
-        let action = OwnAction {
-            detail: Some(format!("it could not watch it any longer: {error}")),
-            ..action_now(IntentReason::RunnerLost)
-        };
-        ended.declare(made.tracer.as_mut(), docket.leaf.as_ref(), action);
-    }
+    let ended = match waited {
+        Ok(()) => ended,
+        Err(error) => lost(docket, made.tracer.as_mut(), ended, &error),
+    };
     let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("run".to_owned(), run_ns);
     Ok(ended)
+}
+
+/// A run that cannot be watched any longer: what is still running is killed with the leaf, and the
+/// verdict says that it was us.
+fn lost(
+    docket: &Docket,
+    tracer: Option<&mut Tracer>,
+    mut ended: Ended,
+    error: &dyn std::fmt::Display,
+) -> Ended {
+    add_declared(docket, tracer.as_deref(), &mut ended.own_actions);
+    let action = OwnAction {
+        detail: Some(format!("it could not watch it any longer: {error}")),
+        ..action_now(IntentReason::RunnerLost)
+    };
+    ended.declare(tracer, docket.leaf.as_ref(), action);
+    ended
 }
 
 /// Whether the leaf's memory ran out since it was made (`oom` of memory.events).

@@ -1,19 +1,16 @@
 //! Gathering the evidence once the leaf is empty: facts, counters, and what the runner did.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{clock, docket::Docket, processes::ProcessTable};
+use super::{clock, docket::Docket, journal::Journal, misses::Since, read_back};
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
         IntentReason, OwnAction, Process, SetupFailure, Signal, WaitStatus,
     },
-    trace::{Event, EventKind, MainProcess, Snapshot, Tracer},
+    trace::{MainProcess, Snapshot, Tracer},
 };
-
-/// What stands for brackets without room among the misses by program.
-const UNMARKED: &str = "(unmarked)";
 
 /// How the run ended, as its supervisor (or guardian) saw it.
 #[derive(Debug, Default)]
@@ -34,35 +31,13 @@ pub(super) struct Ended {
     pub(super) left_over: Option<u64>,
     /// The highest seen of what cannot be reclaimed, bytes.
     pub(super) memory_needed_bytes: Option<u64>,
-    /// Signals to main from outside, as the ring had them: also those that were not delivered, and those
-    /// that it got again. The first few of them: detail, which no verdict rests on.
-    pub(super) signals_to_main: Vec<Signal>,
-    /// Who was in the run.
-    pub(super) processes: ProcessTable,
     /// Who had left the leaf and was not seen dead in the end, by pid and start time.
     pub(super) at_large: Vec<(u32, u64)>,
     /// What went wrong on the way, one sentence each.
     pub(super) degraded: Vec<String>,
 }
 
-/// How many signals to main are kept beside those in the maps.
-const SIGNALS_TO_MAIN: usize = 16;
-
 impl Ended {
-    /// Takes in an event of the ring.
-    pub(super) fn take(&mut self, event: &Event) {
-        if let EventKind::Signal(signal) = &event.kind
-            && signal.victim_is_main
-            && !signal.sender_in_leaf
-            && signal.oom.is_none()
-            && signal.cgroup_kill.is_none()
-            && self.signals_to_main.len() < SIGNALS_TO_MAIN
-        {
-            self.signals_to_main.push(signal.clone());
-        }
-        self.processes.take(event);
-    }
-
     /// Adds what another process of the runner did, where it is not known yet.
     pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
         for action in actions {
@@ -110,6 +85,8 @@ pub(super) struct Gathered {
     pub(super) evidence: Evidence,
     /// For the usage; `None` without a leaf.
     pub(super) stats: Option<LeafStats>,
+    /// What the programs that did run could show.
+    pub(super) mode: Confidence,
     /// Runs of programs that the kernel skipped meanwhile.
     pub(super) missed: Option<u64>,
 }
@@ -120,10 +97,11 @@ pub(super) fn gather(
     leaf: Option<&LeafCgroup>,
     tracer: Option<&Tracer>,
     ended: &mut Ended,
+    journal: &mut Journal,
 ) -> Gathered {
     let mut degraded = docket.degraded.clone();
     degraded.append(&mut ended.degraded);
-    let mut confidence = docket.trace.mode;
+    let mut mode = docket.trace.mode;
 
     let snapshot = match (tracer, &docket.leaf) {
         (Some(tracer), Some(leaf)) => match tracer.snapshot(leaf.id) {
@@ -148,12 +126,24 @@ pub(super) fn gather(
             "the kernel side saw no birth in this leaf although one took place: its fentry programs do not run (is kernel.ftrace_enabled 0, or was a pin removed?); `sandbox check --clean` unloads them, and the next run loads them anew"
                 .to_owned(),
         );
-        confidence = confidence.min(Confidence::Strong);
+        mode = mode.min(Confidence::Strong);
     }
+    let mut confidence = mode;
     if snapshot.is_none() {
         confidence = Confidence::Inferred;
     }
-    let missed = tracer.map(|tracer| missed(docket, tracer, &mut confidence, &mut degraded));
+    let missed = tracer.map(|tracer| {
+        let misses = Since::the_run_began(
+            &docket.trace.misses_before,
+            &tracer.misses(),
+            tracer.unmarked(),
+        );
+        if !misses.doubts.is_empty() {
+            confidence = confidence.min(Confidence::Strong);
+        }
+        degraded.extend(misses.doubts);
+        misses.runs
+    });
 
     let (after, ancestors_after, stats) = match leaf {
         Some(leaf) => {
@@ -166,6 +156,7 @@ pub(super) fn gather(
                 .chain(&ancestors.failures)
                 .chain(&stats.failures);
             degraded.extend(failures.map(ToString::to_string));
+            degraded.extend(read_back::changes(leaf, docket));
             (after.value, ancestors.value, Some(stats.value))
         }
         None => (EventCounters::default(), Vec::new(), None),
@@ -175,8 +166,8 @@ pub(super) fn gather(
         .as_ref()
         .map(|snapshot| snapshot.signals.clone())
         .unwrap_or_default();
-    add_detail(&mut signals, docket, &mut ended.signals_to_main);
-    ended.processes.name(&mut signals);
+    add_detail(&mut signals, docket, &mut journal.signals_to_main);
+    journal.name(&mut signals);
     if blind {
         for signal in &mut signals {
             signal.victim_is_main = Some(signal.victim.pid) == ended.main_pid;
@@ -197,7 +188,7 @@ pub(super) fn gather(
         leaf: docket.leaf.clone(),
         ancestors: docket.ancestors.clone(),
         limits: docket.spec.limits.clone(),
-        effective: docket.effective.clone(),
+        effective: docket.effective.clone().unwrap_or_default(),
         enclosing: docket.enclosing.clone(),
         on_pids_limit: docket.spec.on_pids_limit,
         oom_scope: docket.spec.oom,
@@ -240,6 +231,7 @@ pub(super) fn gather(
     Gathered {
         evidence,
         stats,
+        mode,
         missed,
     }
 }
@@ -266,48 +258,6 @@ fn exec_at_ns(main: Option<&MainProcess>, ended: &Ended, missed: Option<u64>) ->
         return seen;
     }
     seen.or(ended.started_at_ns)
-}
-
-/// Runs of programs that the kernel skipped since the run began. A verdict that rests on one of them
-/// is not exact any more.
-fn missed(
-    docket: &Docket,
-    tracer: &Tracer,
-    confidence: &mut Confidence,
-    degraded: &mut Vec<String>,
-) -> u64 {
-    let mut total = 0;
-    for misses in tracer.misses() {
-        let before = docket
-            .trace
-            .misses_before
-            .get(misses.program)
-            .copied()
-            .unwrap_or_default();
-        let during = misses.count.saturating_sub(before);
-        total += during;
-        if during > 0 && misses.verdict {
-            *confidence = (*confidence).min(Confidence::Strong);
-            degraded.push(format!(
-                "the kernel skipped {during} runs of {} meanwhile, in this run or in others",
-                misses.program
-            ));
-        }
-    }
-    let before = docket.trace.misses_before.get(UNMARKED).copied();
-    match tracer.unmarked() {
-        Ok(count) => {
-            let during = count.saturating_sub(before.unwrap_or_default());
-            if during > 0 {
-                *confidence = (*confidence).min(Confidence::Strong);
-                degraded.push(format!(
-                    "{during} OOM kills or writes to cgroup.kill on this host found no room to be marked as such"
-                ));
-            }
-        }
-        Err(error) => degraded.push(error.to_string()),
-    }
-    total
 }
 
 /// An intent that another process of the runner declared (the guardian, while the supervisor was
@@ -347,6 +297,7 @@ fn denied_forks(docket: &Docket, snapshot: &Snapshot) -> DeniedForks {
         by_ancestor: facts.denied_by_ancestor,
         unknown: facts.denied_unknown,
         ancestor,
+        leaf_max: (facts.denied_by_leaf > 0).then_some(facts.denied_max),
         first_at_ns: (facts.first_denied_ns != 0).then_some(facts.first_denied_ns),
     }
 }
@@ -404,19 +355,4 @@ fn only_pid(docket: &Docket, pid: u32) -> Process {
         uid: Some(docket.user.uid),
         cgroup_id: docket.leaf.as_ref().map_or(0, |leaf| leaf.id),
     }
-}
-
-/// The misses of a tracer by program, to compare with later.
-pub(super) fn misses_by_program(tracer: &Tracer) -> BTreeMap<String, u64> {
-    tracer
-        .misses()
-        .into_iter()
-        .map(|misses| (misses.program.to_owned(), misses.count))
-        .chain(
-            tracer
-                .unmarked()
-                .ok()
-                .map(|count| (UNMARKED.to_owned(), count)),
-        )
-        .collect()
 }

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use super::{record_error::RecordError, record_file::RecordFile};
+use super::{events_file::EventsError, record_error::RecordError, record_file::RecordFile};
 use crate::{
     cgroup::CgroupError,
     identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
@@ -39,6 +39,9 @@ pub enum RunError {
     /// An output has nowhere to go.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The events have nowhere to go.
+    #[error(transparent)]
+    Events(#[from] EventsError),
     /// No leaf, or no limits.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

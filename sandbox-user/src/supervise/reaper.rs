@@ -49,25 +49,28 @@ pub(super) fn signal_members(leaf: &LeafCgroup, signal: i32) -> Result<usize, Cg
     Ok(told)
 }
 
-/// Kills everything in the leaf until it is empty. Returns whether it became so.
+/// Kills everything in the leaf until it is empty. Returns whether it became so. What fails once is
+/// tried again: nobody else would end what is still running.
 ///
 /// # Errors
-/// Where the leaf cannot be written or read.
+/// Where the leaf could not be written in the end.
 pub(super) async fn empty(leaf: &LeafCgroup) -> Result<Population, CgroupError> {
     let until = Instant::now() + EMPTY_WITHIN;
     let mut pause = Duration::from_millis(1);
     // Without a descriptor to spare, the pauses alone have to do.
     let events = leaf
-        .event_file(EventFile::Cgroup)?
+        .event_file(EventFile::Cgroup)
+        .ok()
+        .flatten()
         .and_then(|file| readiness::watch(&file, Interest::PRIORITY).ok());
     loop {
-        if leaf.population()? == Population::Empty {
+        if matches!(leaf.population(), Ok(Population::Empty)) {
             return Ok(Population::Empty);
         }
+        let killed = leaf.kill();
         if Instant::now() > until {
-            return Ok(Population::Populated);
+            return killed.map(|()| Population::Populated);
         }
-        leaf.kill()?;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = changed(events.as_ref()) => {}
@@ -97,7 +100,7 @@ pub(super) fn kill_fugitive(key: &wire::ProcessKey) -> bool {
 fn try_kill_fugitive(key: &wire::ProcessKey) -> io::Result<bool> {
     let pid = i32::try_from(key.tgid).map_err(io::Error::other)?;
     let fd = pidfd::open(pid)?;
-    if Stat::of(key.tgid)?.start_time_ticks != ticks(key.start_time_ns) {
+    if !Stat::of(key.tgid)?.started_at(key.start_time_ns) {
         return Ok(true);
     }
     pidfd::send_signal(fd.as_fd(), libc::SIGKILL)?;
@@ -107,9 +110,4 @@ fn try_kill_fugitive(key: &wire::ProcessKey) -> io::Result<bool> {
 /// ENOENT from opening /proc/PID/stat, ESRCH from reading it and from the calls on pids.
 fn is_no_such_process(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
-}
-
-/// ns since boot as /proc/PID/stat has them: clock ticks of USER_HZ, 100 a second on all Linux ABIs.
-fn ticks(ns: u64) -> u64 {
-    ns / 10_000_000
 }

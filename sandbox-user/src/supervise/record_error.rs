@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::record_path::remedy;
+
 /// Why the record cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -12,7 +14,7 @@ pub enum RecordError {
     #[error(
         "the record cannot be written to {}: {source}; {}",
         path.display(),
-        where_to(source, *uid)
+        remedy(source, || format!("name a path in a directory where uid {uid} may create files"))
     )]
     Unwritable {
         /// The path that was asked for.
@@ -42,14 +44,6 @@ pub enum RecordError {
         /// Why: no space, a closed pipe …
         source: io::Error,
     },
-}
-
-fn where_to(source: &io::Error, uid: u32) -> String {
-    if source.kind() == io::ErrorKind::NotFound {
-        "make its directory first".to_owned()
-    } else {
-        format!("name a path in a directory where uid {uid} may create files")
-    }
 }
 
 fn kept_in(path: Option<&Path>) -> String {

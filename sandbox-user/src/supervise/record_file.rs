@@ -6,8 +6,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::fd::AsFd as _,
-    path::Path,
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,8 +20,11 @@ use super::{
 };
 use crate::{
     record::RunRecord,
-    spec::RecordDestination,
-    sys::creds::{FileIdentity, with_file_identity},
+    spec::Destination,
+    sys::{
+        creds::{FileIdentity, with_file_identity},
+        fd::{inherited, open_at_once},
+    },
 };
 
 /// An open destination.
@@ -75,57 +77,41 @@ impl RecordFile {
     /// # Errors
     /// Where it cannot be written to; nothing is left behind then.
     pub(super) fn open(
-        destination: &RecordDestination,
+        destination: &Destination,
         run_id: Uuid,
         caller: &FileIdentity,
     ) -> Result<Self, RecordError> {
-        let descriptor = |fd, opened: io::Result<File>| match opened {
-            Ok(file) => Ok(Self {
-                file,
-                target: Target::Stream {
-                    name: if fd == 1 {
-                        "stdout".to_owned()
-                    } else {
-                        format!("fd:{fd}")
-                    },
-                },
-                announcer: None,
-            }),
+        let stream = |file: File| Self {
+            file,
+            target: Target::Stream {
+                name: destination.to_string(),
+            },
+            announcer: None,
+        };
+        let descriptor = |fd, opened: io::Result<OwnedFd>| match opened {
+            Ok(opened) => Ok(stream(opened.into())),
             Err(source) => Err(RecordError::Descriptor { fd, source }),
         };
         match destination {
-            RecordDestination::Stdout => {
-                let stdout = io::stdout().as_fd().try_clone_to_owned();
-                descriptor(1, stdout.map(File::from))
-            }
-            RecordDestination::Fd(fd) => {
-                descriptor(*fd, crate::sys::fd::inherited(*fd).map(File::from))
-            }
-            RecordDestination::File(path) => {
-                with_file_identity(caller, || match Resolved::of(path)? {
-                    Resolved::Descriptor(fd) => Ok(Self {
-                        file: crate::sys::fd::inherited(fd)?.into(),
-                        target: Target::Stream {
-                            name: path.display().to_string(),
-                        },
+            Destination::Stdout => descriptor(1, io::stdout().as_fd().try_clone_to_owned()),
+            Destination::Fd(fd) => descriptor(*fd, inherited(*fd)),
+            Destination::File(path) => with_file_identity(caller, || match Resolved::of(path)? {
+                Resolved::Descriptor(fd) => Ok(stream(inherited(fd)?.into())),
+                Resolved::Stream => open_at_once(OpenOptions::new().write(true), path).map(stream),
+                Resolved::File(path) => {
+                    let (file, staged) = Staged::open(&path, run_id, caller)?;
+                    Ok(Self {
+                        file,
+                        target: Target::Staged(staged),
                         announcer: None,
-                    }),
-                    Resolved::Stream => open_stream(path),
-                    Resolved::File(path) => {
-                        let (file, staged) = Staged::open(&path, run_id, caller)?;
-                        Ok(Self {
-                            file,
-                            target: Target::Staged(staged),
-                            announcer: None,
-                        })
-                    }
-                })
-                .map_err(|source| RecordError::Unwritable {
-                    path: path.clone(),
-                    uid: caller.uid,
-                    source,
-                })
-            }
+                    })
+                }
+            })
+            .map_err(|source| RecordError::Unwritable {
+                path: path.clone(),
+                uid: caller.uid,
+                source,
+            }),
         }
     }
 
@@ -260,15 +246,4 @@ fn to_json(record: &RunRecord) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(record).unwrap_or_default();
     text.push(b'\n');
     text
-}
-
-fn open_stream(path: &Path) -> io::Result<RecordFile> {
-    let file = crate::sys::fd::open_at_once(OpenOptions::new().write(true), path)?;
-    Ok(RecordFile {
-        file,
-        target: Target::Stream {
-            name: path.display().to_string(),
-        },
-        announcer: None,
-    })
 }

@@ -1,4 +1,4 @@
-//! Where a record's path leads, before anything is opened there.
+//! Where the path of a record, of events or of another file leads, before anything is opened there.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use nix::libc;
 
 /// What a path leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Resolved {
+pub(crate) enum Resolved {
     /// A descriptor of this process, by /dev/stdout, /dev/fd or /proc: it is open, whatever it is.
     Descriptor(i32),
     /// No regular file: to be written in place.
@@ -21,7 +21,7 @@ pub(super) enum Resolved {
 
 impl Resolved {
     /// Follows links as open(2) with O_CREAT does: also one that leads to nothing yet.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         /// As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h).
         const LINKS: usize = 40;
         let mut path = path.to_owned();
@@ -71,6 +71,16 @@ fn descriptors_of(directory: &Path) -> Option<&str> {
 fn is_stream(metadata: &fs::Metadata) -> bool {
     let kind = metadata.file_type();
     kind.is_fifo() || kind.is_char_device() || kind.is_block_device() || kind.is_socket()
+}
+
+/// What to do about a path that cannot be opened for writing.
+pub(super) fn remedy(source: &io::Error, otherwise: impl FnOnce() -> String) -> String {
+    match source.raw_os_error() {
+        Some(libc::ENOENT) => "make its directory first".to_owned(),
+        Some(libc::ENXIO) => "start its reader first".to_owned(),
+        Some(libc::EISDIR) => "it is a directory: name a file in it".to_owned(),
+        _ => otherwise(),
+    }
 }
 
 /// The directory that a path is in.

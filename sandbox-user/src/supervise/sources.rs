@@ -26,6 +26,7 @@ pub(super) struct Alarms {
     pub(super) kill_again: Alarm,
     pub(super) give_up: Alarm,
     pub(super) sample: Alarm,
+    pub(super) review: Alarm,
 }
 
 impl Alarms {
@@ -42,6 +43,7 @@ impl Alarms {
             kill_again: Alarm::new()?,
             give_up: Alarm::new()?,
             sample: Alarm::new()?,
+            review: Alarm::new()?,
         })
     }
 }

@@ -45,6 +45,21 @@ pub(super) fn duplicate(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Opens a file to be written from its beginning, made where it is not there. Each write goes to its end, also
+/// where somebody else cuts it off or writes to it too.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let file = open_at_once(
+        OpenOptions::new().write(true).create(true).truncate(true),
+        path,
+    )?;
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
+    Ok(file)
+}
+
 /// Opens a file without waiting: a FIFO that nobody reads is ENXIO, instead of a wait that nothing
 /// interrupts. A terminal does not become ours. The open file blocks as any other.
 ///

@@ -150,6 +150,21 @@ impl BtfBlob {
         }
     }
 
+    /// Bytes of a struct.
+    ///
+    /// # Errors
+    /// Where this kernel has no such struct.
+    pub(super) fn struct_size(&self, structure: &str) -> Result<u32, BtfError> {
+        let id = self.named.get(structure.as_bytes());
+        match id.and_then(|id| self.type_by_id(*id)) {
+            // "size" and the type that others refer to share one field (struct btf_type).
+            Some(found) if found.kind == KIND_STRUCT => Ok(found.target),
+            Some(_) | None => Err(BtfError::Absent {
+                name: format!("struct {structure}"),
+            }),
+        }
+    }
+
     /// The value of an enumerator.
     ///
     /// # Errors
@@ -311,6 +326,13 @@ mod tests {
         let blob = BtfBlob::parse(small()).expect("well-formed");
         assert_eq!(blob.member_offset("outer", "a").expect("there"), 0);
         assert_eq!(blob.member_offset("outer", "b").expect("there"), 4);
+    }
+
+    #[test]
+    fn a_struct_has_its_size_and_an_enum_is_none() {
+        let blob = BtfBlob::parse(small()).expect("well-formed");
+        assert_eq!(blob.struct_size("outer").expect("there"), 8);
+        assert!(blob.struct_size("e").is_err() && blob.struct_size("none").is_err());
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn clean<E: From<TraceError>>(
 /// Where a map cannot be read or changed.
 pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), TraceError> {
     let own = PinDir::own();
-    if own.mode().is_none() {
+    if own.mode()?.is_none() {
         return Ok(());
     }
     let mut known: BTreeSet<u64> = watched(&own)?.into_iter().collect();

@@ -41,19 +41,26 @@ pub enum EventKind {
         old_tid: u32,
         /// What was executed, cut at [`wire::FILENAME_LEN`].
         filename: String,
+        /// Its arguments; `None` where they could not be read.
+        argv: Option<Argv>,
+        /// Highest resident set of the process before, bytes.
+        max_rss_before_bytes: u64,
     },
     /// A task exited.
     Exit {
         /// The task.
         process: Process,
-        /// How it ended, as far as this task alone tells.
+        /// How this task ended.
         status: WaitStatus,
-        /// Tasks of its process still alive.
+        /// How its process ends, where it does so as a whole: exit_group(2), a fatal signal.
+        group_status: Option<WaitStatus>,
+        /// Tasks of its process that had not begun to exit.
         live: u32,
-        /// Highest resident set of the process so far, pages.
-        max_rss_pages: u64,
-        /// CPU time of the task, user and system, ns.
-        cpu_ns: (u64, u64),
+        /// Highest resident set of the process, bytes, over all its execs; known to its last task
+        /// only.
+        max_rss_bytes: Option<u64>,
+        /// What the task used.
+        cpu: CpuTime,
     },
     /// A signal was generated.
     Signal(Signal),
@@ -69,6 +76,51 @@ pub enum EventKind {
         /// The task, in its new cgroup.
         process: Process,
     },
+    /// The OOM killer chose a process of the leaf.
+    Oom {
+        /// Who asked for memory.
+        trigger: Process,
+        /// Who was chosen.
+        chosen: Process,
+        /// Whose memory ran out.
+        oom: OomContext,
+    },
+}
+
+/// The arguments of an exec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argv {
+    /// As far as they were read; what is no UTF-8 in them is replaced.
+    pub words: Vec<String>,
+    /// Whether there are more of them, or the last one is longer.
+    pub cut: bool,
+}
+
+/// The CPU time of a task, ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In user mode.
+    pub user_ns: u64,
+    /// In the kernel.
+    pub system_ns: u64,
+}
+
+impl CpuTime {
+    /// Ticks tell user from system, the scheduler's clock how much it was in all: as getrusage(2)
+    /// has it (`cputime_adjust`, kernel/sched/cputime.c).
+    fn of(event: &wire::ExitEvent) -> Self {
+        let (user, system) = (u128::from(event.user_ns), u128::from(event.system_ns));
+        let runtime_ns = event.runtime_ns;
+        let system_ns = match user + system {
+            0 => 0,
+            ticks => u128::from(runtime_ns) * system / ticks,
+        };
+        let system_ns = u64::try_from(system_ns).unwrap_or(runtime_ns);
+        Self {
+            user_ns: runtime_ns.saturating_sub(system_ns),
+            system_ns,
+        }
+    }
 }
 
 /// Why bytes of the ring are no event.
@@ -93,37 +145,42 @@ pub enum DecodeError {
 /// Where the bytes are too few or of an unknown kind.
 pub(super) fn event(bytes: &[u8]) -> Result<Event, DecodeError> {
     let header: wire::Header = read(bytes, 0)?;
-    let kind = match header.kind {
-        1 => {
+    let kind = wire::EventKind::try_from(header.kind).map_err(DecodeError::UnknownKind)?;
+    let kind = match kind {
+        wire::EventKind::Birth => {
             let event: wire::BirthEvent = read(bytes, header.kind)?;
             EventKind::Birth {
                 child: process(&event.child),
                 parent: process(&event.parent),
             }
         }
-        2 => {
+        wire::EventKind::Exec => {
             let event: wire::ExecEvent = read(bytes, header.kind)?;
             EventKind::Exec {
                 process: process(&event.task),
                 old_tid: event.old_pid,
                 filename: text(&event.filename),
+                argv: argv(&event),
+                max_rss_before_bytes: bytes_of(event.max_rss_pages),
             }
         }
-        3 => {
+        wire::EventKind::Exit => {
             let event: wire::ExitEvent = read(bytes, header.kind)?;
+            let as_a_whole = event.signal_flags & wire::SIGNAL_GROUP_EXIT != 0;
             EventKind::Exit {
                 process: process(&event.task),
                 status: wait_status(event.exit_code),
+                group_status: as_a_whole.then(|| wait_status(event.group_exit_code)),
                 live: event.live,
-                max_rss_pages: event.max_rss_pages,
-                cpu_ns: (event.user_ns, event.system_ns),
+                max_rss_bytes: (event.live == 0).then(|| bytes_of(event.max_rss_pages)),
+                cpu: CpuTime::of(&event),
             }
         }
-        4 => {
+        wire::EventKind::Signal => {
             let event: wire::SignalEvent = read(bytes, header.kind)?;
             EventKind::Signal(signal(&event.kill))
         }
-        5 => {
+        wire::EventKind::ForkDenied => {
             let event: wire::ForkDeniedEvent = read(bytes, header.kind)?;
             EventKind::ForkDenied {
                 process: process(&event.task),
@@ -131,13 +188,20 @@ pub(super) fn event(bytes: &[u8]) -> Result<Event, DecodeError> {
                     .then_some(event.limiting_cgroup_id),
             }
         }
-        6 => {
+        wire::EventKind::Escape => {
             let event: wire::EscapeEvent = read(bytes, header.kind)?;
             EventKind::Escape {
                 process: process(&event.task),
             }
         }
-        other => return Err(DecodeError::UnknownKind(other)),
+        wire::EventKind::Oom => {
+            let event: wire::OomEvent = read(bytes, header.kind)?;
+            EventKind::Oom {
+                trigger: process(&event.trigger),
+                chosen: process(&event.chosen),
+                oom: oom(&event.oom, 0),
+            }
+        }
     };
     Ok(Event {
         seq: header.seq,
@@ -185,21 +249,37 @@ pub(super) fn signal(kill: &wire::Kill) -> Signal {
         sender_in_leaf: has(wire::KILL_SENDER_IN_LEAF),
         sender_exiting: has(wire::KILL_SENDER_EXITING),
         target_new: has(wire::KILL_TARGET_NEW),
+        behind_another: has(wire::KILL_BEHIND_ANOTHER),
         cgroup_kill: has(wire::KILL_IN_CGROUP_KILL).then_some(kill.kill_cgroup_id),
-        oom: has(wire::KILL_IN_OOM).then(|| oom(&kill.oom)),
+        oom: has(wire::KILL_IN_OOM).then(|| oom(&kill.oom, kill.victim_rss_pages)),
         intent: IntentReason::from_wire(kill.intent),
     }
 }
 
-fn oom(oom: &wire::Oom) -> OomContext {
+fn argv(event: &wire::ExecEvent) -> Option<Argv> {
+    let read = usize::try_from(event.argv_read).ok()?;
+    let bytes = event.argv.get(..read).filter(|bytes| !bytes.is_empty())?;
+    let whole = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    Some(Argv {
+        words: whole
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
+        cut: event.argv_len > u64::from(event.argv_read),
+    })
+}
+
+fn oom(oom: &wire::Oom, victim_rss_pages: u32) -> OomContext {
     let in_cgroup = oom.cgroup_id != 0;
-    let bytes = |pages: u64| in_cgroup.then(|| pages.saturating_mul(page_size()));
+    let bytes = |pages: u64| in_cgroup.then(|| bytes_of(pages));
     OomContext {
         cgroup_id: in_cgroup.then_some(oom.cgroup_id),
         usage_bytes: bytes(oom.usage_pages),
         max_bytes: bytes(oom.max_pages),
         points: oom.points,
         chosen_pid: oom.chosen_tgid,
+        victim_rss_bytes: (victim_rss_pages != 0).then(|| bytes_of(victim_rss_pages.into())),
+        holders: Vec::new(),
     }
 }
 
@@ -229,12 +309,8 @@ pub(super) fn wait_status(status: u32) -> WaitStatus {
     }
 }
 
-fn page_size() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .and_then(|bytes| u64::try_from(bytes).ok())
-        .unwrap_or(4096)
+fn bytes_of(pages: u64) -> u64 {
+    pages.saturating_mul(crate::procfs::page_size())
 }
 
 /// A NUL-terminated name; what is no UTF-8 in it is replaced.
@@ -266,6 +342,7 @@ mod tests {
             size_of::<wire::SignalEvent>(),
             size_of::<wire::ForkDeniedEvent>(),
             size_of::<wire::EscapeEvent>(),
+            size_of::<wire::OomEvent>(),
         ];
         for (kind, size) in (1u32..).zip(sizes) {
             let header = wire::Header {
@@ -306,6 +383,45 @@ mod tests {
             }
         );
         assert_eq!(wait_status(42 << 8), WaitStatus::Exited { code: 42 });
+    }
+
+    #[test]
+    fn arguments_are_taken_apart_and_a_cut_is_said() {
+        let mut exec = wire::ExecEvent {
+            argv_len: 9,
+            argv_read: 9,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        exec.argv[..9].copy_from_slice(b"sh\0\0-c x\0");
+        let words = ["sh", "", "-c x"].map(str::to_owned).to_vec();
+        let whole = argv(&exec);
+        assert_eq!(whole, Some(Argv { words, cut: false }));
+        exec.argv_len = 700;
+        exec.argv_read = 7;
+        let words = ["sh", "", "-c "].map(str::to_owned).to_vec();
+        assert_eq!(argv(&exec), Some(Argv { words, cut: true }));
+        exec.argv_read = 0;
+        assert_eq!(argv(&exec), None);
+        exec.argv_read = u32::MAX;
+        assert_eq!(argv(&exec), None);
+    }
+
+    #[test]
+    fn ticks_divide_the_cpu_time_that_the_scheduler_counted() {
+        let cpu = |user_ns, system_ns, runtime_ns| {
+            let exit = wire::ExitEvent {
+                user_ns,
+                system_ns,
+                runtime_ns,
+                ..Default::default()
+            };
+            let cpu = CpuTime::of(&exit);
+            (cpu.user_ns, cpu.system_ns)
+        };
+        assert_eq!(cpu(0, 0, 900), (900, 0));
+        assert_eq!(cpu(3, 1, 1000), (750, 250));
+        assert_eq!(cpu(0, 4, 10), (0, 10));
+        assert_eq!(cpu(u64::MAX, u64::MAX, u64::MAX).0, u64::MAX / 2 + 1);
     }
 
     #[test]

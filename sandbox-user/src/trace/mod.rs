@@ -7,6 +7,8 @@
 mod btf;
 mod clean;
 mod decode;
+#[cfg(test)]
+mod decode_property;
 mod log;
 mod object;
 mod offsets;
@@ -31,11 +33,20 @@ use sandbox_ebpf as wire;
 pub use self::{
     btf::BtfError,
     clean::{Cleaned, clean, forget_gone},
-    decode::{DecodeError, Event, EventKind, text as comm},
+    decode::{Argv, CpuTime, DecodeError, Event, EventKind, text as comm},
     pins::{PinDir, PinLock, remove_abandoned},
     ring::Ring,
 };
 use crate::evidence::{Confidence, IntentReason, Process, Signal, WaitStatus};
+
+/// Decodes one entry of a [`Ring`], which may be longer than the event: for those who have its
+/// bytes from elsewhere.
+///
+/// # Errors
+/// Where the bytes are too few or of an unknown kind.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, DecodeError> {
+    decode::event(bytes)
+}
 
 /// Set to `error` … `trace` to have the eBPF programs log to stderr, from a set of their own.
 pub const LOG_VARIABLE: &str = "SANDBOX_EBPF_LOG";
@@ -142,8 +153,8 @@ pub struct MainProcess {
 pub struct Misses {
     /// The program.
     pub program: &'static str,
-    /// How many since it was loaded.
-    pub count: u64,
+    /// How many since it was loaded; `None` where that cannot be read.
+    pub count: Option<u64>,
     /// Whether a verdict rests on it.
     pub verdict: bool,
 }
@@ -185,7 +196,7 @@ impl Tracer {
     /// # Errors
     /// Where it is gone.
     pub fn reopen(dir: PinDir) -> Result<Self, TraceError> {
-        let mode = dir.mode().ok_or_else(|| TraceError::Io {
+        let mode = dir.mode()?.ok_or_else(|| TraceError::Io {
             path: dir.path().display().to_string(),
             source: io::ErrorKind::NotFound.into(),
         })?;
@@ -219,13 +230,14 @@ impl Tracer {
         &self.dir
     }
 
-    /// Begins to watch a leaf, before anything is born in it.
+    /// Begins to watch a leaf, before anything is born in it, with a ring of so many bytes: a power of
+    /// two, at least a page.
     ///
     /// # Errors
     /// Where a map has no room (8192 leaves at once) or the ring cannot be made; the leaf is then
     /// not watched.
-    pub fn watch(&mut self, leaf_id: u64) -> Result<Ring, TraceError> {
-        let ring = Ring::new()?;
+    pub fn watch(&mut self, leaf_id: u64, ring_bytes: u32) -> Result<Ring, TraceError> {
+        let ring = Ring::new(ring_bytes)?;
         let watched = self
             .rings
             .insert(leaf_id, &ring.ring, 0)
@@ -375,19 +387,18 @@ impl Tracer {
             .collect()
     }
 
-    /// The runs that the kernel skipped, program by program; one whose count cannot be read is
-    /// left out.
+    /// The runs that the kernel skipped, program by program.
     pub fn misses(&self) -> Vec<Misses> {
+        let count = |program| {
+            let info = ProgramInfo::from_pin(self.dir.pinned_program(program)).ok()?;
+            recursion_misses(info.fd().ok()?.as_fd())
+        };
         programs::of(self.mode)
             .iter()
-            .filter_map(|program| {
-                let info = ProgramInfo::from_pin(self.dir.pinned_program(program)).ok()?;
-                let fd = info.fd().ok()?;
-                Some(Misses {
-                    program: program.name,
-                    count: recursion_misses(fd.as_fd())?,
-                    verdict: program.verdict,
-                })
+            .map(|program| Misses {
+                program: program.name,
+                count: count(program),
+                verdict: program.verdict,
             })
             .collect()
     }

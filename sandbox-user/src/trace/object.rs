@@ -33,8 +33,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The map of ring buffers.
 pub(super) const RINGS: &str = "RINGS";
-/// Bytes of a supervisor's ring; detail beyond it is dropped and counted.
-pub(super) const RING_BYTES: u32 = 512 * 1024;
+/// Bytes of the ring that shows the kernel what rings are like; those that are used may be of any
+/// other size (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, does not compare it).
+const EXAMPLE_RING_BYTES: u32 = 64 * 1024;
 /// As many as the kernel side has leaves (`LEAVES` in its maps).
 const RINGS_MAX: u32 = 8192;
 
@@ -50,12 +51,12 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
     };
     loop {
         let shared = PinLock::share().map_err(lock_failed)?;
-        if let Some(mode) = usable_mode(dir) {
+        if let Some(mode) = usable_mode(dir)? {
             return Ok((mode, shared));
         }
         drop(shared);
         let exclusive = PinLock::take().map_err(lock_failed)?;
-        if usable_mode(dir).is_none() {
+        if usable_mode(dir)?.is_none() {
             load(dir)?;
         }
         drop(exclusive);
@@ -64,9 +65,10 @@ pub(super) fn ensure_pinned(dir: &PinDir) -> Result<(Confidence, PinLock), Trace
 }
 
 /// The mode of what is pinned, unless it could see more by now and is known to watch nothing.
-fn usable_mode(dir: &PinDir) -> Option<Confidence> {
+fn usable_mode(dir: &PinDir) -> Result<Option<Confidence>, TraceError> {
     let is_unused = || super::clean::watched(dir).is_ok_and(|leaves| leaves.is_empty());
-    dir.mode().filter(|_| !(dir.is_outdated() && is_unused()))
+    let mode = dir.mode()?;
+    Ok(mode.filter(|_| !(dir.is_outdated() && is_unused())))
 }
 
 fn load(dir: &PinDir) -> Result<(), TraceError> {
@@ -174,7 +176,7 @@ fn load_into(dir: &PinDir, level: Option<Level>) -> Result<(Confidence, Ebpf), T
 
     fs::create_dir(dir.path()).map_err(io_failed)?;
     let rings = dir.path().join(RINGS);
-    sys::bpf::create_ring(RING_BYTES)
+    sys::bpf::create_ring(EXAMPLE_RING_BYTES)
         .and_then(|ring| {
             use std::os::fd::AsFd as _;
             sys::bpf::create_hash_of_rings(RINGS_MAX, ring.as_fd())

@@ -6,6 +6,12 @@ use super::btf::{BtfBlob, BtfError};
 
 /// Bytes of a pointer in `css_set.subsys`.
 const POINTER: u32 = 8;
+/// Bytes of an `atomic_long_t`.
+const LONG: u32 = 8;
+/// Indices into `rss_stat`, of include/linux/mm_types_task.h.
+const MM_FILEPAGES: u32 = 0;
+const MM_ANONPAGES: u32 = 1;
+const MM_SHMEMPAGES: u32 = 3;
 
 /// Looks every offset up; what only adds detail may be absent.
 ///
@@ -31,6 +37,14 @@ pub(super) fn offsets(btf: &BtfBlob) -> Result<Offsets, BtfError> {
         task_struct_signal: at("task_struct", "signal")?,
         task_struct_utime: at("task_struct", "utime")?,
         task_struct_stime: at("task_struct", "stime")?,
+        task_struct_runtime: at("task_struct", "se")? + at("sched_entity", "sum_exec_runtime")?,
+        task_struct_mm: at("task_struct", "mm")?,
+        task_struct_pending_signal: at("task_struct", "pending")? + at("sigpending", "signal")?,
+        mm_struct_arg_start: optional(at("mm_struct", "arg_start")),
+        mm_struct_arg_end: optional(at("mm_struct", "arg_end")),
+        mm_struct_rss_file: optional(resident(btf, MM_FILEPAGES)),
+        mm_struct_rss_anon: optional(resident(btf, MM_ANONPAGES)),
+        mm_struct_rss_shmem: optional(resident(btf, MM_SHMEMPAGES)),
         signal_struct_group_exit_code: at("signal_struct", "group_exit_code")?,
         signal_struct_flags: at("signal_struct", "flags")?,
         signal_struct_live: at("signal_struct", "live")?,
@@ -56,6 +70,16 @@ pub(super) fn offsets(btf: &BtfBlob) -> Result<Offsets, BtfError> {
         pids_cgroup_counter: optional(at("pids_cgroup", "counter")),
         pids_cgroup_limit: optional(at("pids_cgroup", "limit")),
         linux_binprm_filename: optional(at("linux_binprm", "filename")),
-        _pad: 0,
     })
+}
+
+/// Where a process's resident pages of one kind are counted: an array of plain counters up to 6.1,
+/// of per-CPU ones since.
+fn resident(btf: &BtfBlob, kind: u32) -> Result<u32, BtfError> {
+    let counters = btf.member_offset("mm_struct", "rss_stat")?;
+    if let Ok(count) = btf.member_offset("mm_rss_stat", "count") {
+        return Ok(counters + count + kind * LONG);
+    }
+    let count = btf.member_offset("percpu_counter", "count")?;
+    Ok(counters + kind * btf.struct_size("percpu_counter")? + count)
 }

@@ -11,10 +11,7 @@ use std::{
 };
 
 use aya::maps::{Map, MapData};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
+use rustix::{fs::FlockOperation, io::Errno};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -84,7 +81,7 @@ impl PinDir {
     /// Whether it is a live process's own.
     pub(super) fn is_being_made(&self) -> bool {
         self.maker()
-            .is_some_and(|pid| Path::new("/proc").join(pid).exists())
+            .is_some_and(|pid| Path::new("/proc").join(pid).try_exists().unwrap_or(true))
     }
 
     /// Opens a pinned map.
@@ -99,14 +96,25 @@ impl PinDir {
     }
 
     /// The mode whose links are pinned here; `None` where nothing is.
-    pub fn mode(&self) -> Option<Confidence> {
-        [Confidence::Exact, Confidence::Strong]
-            .into_iter()
-            .find(|mode| {
-                programs::of(*mode)
-                    .iter()
-                    .all(|program| self.link(program).exists())
-            })
+    ///
+    /// # Errors
+    /// Where that cannot be told: what other runs are watched with must not pass for incomplete.
+    pub fn mode(&self) -> Result<Option<Confidence>, TraceError> {
+        for mode in [Confidence::Exact, Confidence::Strong] {
+            let mut complete = true;
+            for program in programs::of(mode) {
+                let link = self.link(program);
+                complete = complete
+                    && link.try_exists().map_err(|source| TraceError::Io {
+                        path: link.display().to_string(),
+                        source,
+                    })?;
+            }
+            if complete {
+                return Ok(Some(mode));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether it could see more by now: it was loaded while functions could not be traced, and they
@@ -157,7 +165,14 @@ fn own_directory() -> io::Result<()> {
 }
 
 /// Held while pins are made, removed or taken into use.
-pub struct PinLock(#[expect(dead_code, reason = "held for its Drop")] Flock<File>);
+pub struct PinLock(File);
+
+impl Drop for PinLock {
+    fn drop(&mut self) {
+        // Where that fails, closing it does the same (unless a child holds it, until its exec).
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl PinLock {
     /// Waits until nobody else holds it, to make or remove pins.
@@ -165,7 +180,7 @@ impl PinLock {
     /// # Errors
     /// Where the lock file cannot be made.
     pub fn take() -> io::Result<Self> {
-        Self::with(FlockArg::LockExclusiveNonblock)
+        Self::with(FlockOperation::NonBlockingLockExclusive)
     }
 
     /// Waits until nobody makes or removes pins, to use what is there.
@@ -173,12 +188,12 @@ impl PinLock {
     /// # Errors
     /// As [`Self::take`].
     pub fn share() -> io::Result<Self> {
-        Self::with(FlockArg::LockSharedNonblock)
+        Self::with(FlockOperation::NonBlockingLockShared)
     }
 
-    fn with(kind: FlockArg) -> io::Result<Self> {
+    fn with(kind: FlockOperation) -> io::Result<Self> {
         own_directory()?;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
@@ -186,16 +201,16 @@ impl PinLock {
             .open(LOCK)?;
         let until = Instant::now() + LOCKED_AT_MOST;
         loop {
-            match Flock::lock(file, kind) {
-                Ok(locked) => return Ok(Self(locked)),
-                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < until => file = unlocked,
-                Err((_, Errno::EWOULDBLOCK)) => {
+            match rustix::fs::flock(&file, kind) {
+                Ok(()) => return Ok(Self(file)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => {}
+                Err(Errno::WOULDBLOCK) => {
                     return Err(io::Error::new(
                         io::ErrorKind::TimedOut,
                         "another process holds it all the time (see lslocks); is a `sandbox` stopped?",
                     ));
                 }
-                Err((_, errno)) => return Err(errno.into()),
+                Err(errno) => return Err(errno.into()),
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use super::{
     TraceError, decode,
     decode::{DecodeError, Event},
-    object, of,
+    of,
 };
 use crate::sys;
 
@@ -17,9 +17,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new() -> Result<Self, TraceError> {
-        let fd = sys::bpf::create_ring(object::RING_BYTES).map_err(|error| TraceError::Load {
-            what: "a ring buffer",
+    pub(super) fn new(bytes: u32) -> Result<Self, TraceError> {
+        let fd = sys::bpf::create_ring(bytes).map_err(|error| TraceError::Load {
+            what: "a ring buffer of this size (--ring-size)",
             reason: error.to_string(),
         })?;
         let ring = MapData::from_fd(fd)

@@ -159,15 +159,63 @@ fn quantities_read_well() {
     assert_eq!(format_cpus(0.001), "0.001 cores");
 }
 
+/// What each parser has against a text.
+fn refusals(text: &str) -> Vec<String> {
+    [
+        parse_size(text).err(),
+        parse_bytes_in(text, 1 << 20).err(),
+        parse_time(text).err(),
+        parse_time_with_units(text).err(),
+        parse_time_in(text, 60).err(),
+        parse_cpus(text).err(),
+        parse_percent(text).err(),
+        parse_count(text).err(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|error| error.to_string())
+    .collect()
+}
+
 proptest! {
     #[test]
-    fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
-        let _ = (parse_size(&text), parse_time(&text), parse_cpus(&text), parse_percent(&text), parse_count(&text));
+    fn any_text_is_a_quantity_or_an_error_that_can_be_printed(text in any::<String>()) {
+        for error in refusals(&text) {
+            prop_assert!(!error.contains(crate::escape::tests::is_dangerous), "{error:?}");
+        }
     }
 
     #[test]
-    fn nearly_right_text_makes_no_parser_panic(text in "[0-9.]{0,45} ?[a-zA-Z%]{0,4}[0-9.]{0,4}[a-z]{0,3}") {
-        let _ = (parse_size(&text), parse_time(&text), parse_cpus(&text), parse_percent(&text), parse_count(&text));
+    fn nearly_right_text_is_a_quantity_or_an_error_that_can_be_printed(
+        text in "[-+ ]?[0-9.]{0,45}[ \u{a0}\t]?[a-zA-Z%]{0,4}[0-9.\u{661}]{0,4}[a-z\u{202e}]{0,3}"
+    ) {
+        for error in refusals(&text) {
+            prop_assert!(!error.contains(crate::escape::tests::is_dangerous), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_a_unit_is_rounded_down_to_a_whole_byte(whole in 0_u64..1 << 20, thousandths in 0_u64..1000, exponent in 0_usize..4) {
+        let unit = 1_u64 << (10 * (exponent + 1));
+        let text = format!("{whole}.{thousandths:03}{}", ["K", "MiB", "g", "TiB"][exponent]);
+        let expected = (u128::from(whole) * 1000 + u128::from(thousandths)) * u128::from(unit) / 1000;
+        prop_assert_eq!(parse_size(&text).map(u128::from), Ok(expected));
+    }
+
+    #[test]
+    fn the_parts_of_a_time_add_up(days in 0_u64..1000, hours in 0_u64..100, minutes in 0_u64..100, seconds in 0_u64..100) {
+        let expected = Duration::from_secs(((days * 24 + hours) * 60 + minutes) * 60 + seconds);
+        prop_assert_eq!(parse_time(&format!("{days}d {hours}h{minutes}m {seconds} s")), Ok(expected));
+        prop_assert_eq!(parse_time_with_units(&format!("{days} days {hours}hours {minutes} min {seconds}sec")), Ok(expected));
+    }
+
+    #[test]
+    fn plain_numbers_of_a_fixed_unit_come_back(number in 0_u64..1 << 28) {
+        let text = number.to_string();
+        prop_assert_eq!(parse_bytes_in(&text, 1 << 20), Ok(number << 20));
+        prop_assert_eq!(parse_time_in(&text, 60), Ok(Duration::from_secs(number * 60)));
+        prop_assert_eq!(parse_count(&text), Ok(number));
+        prop_assert_eq!(parse_percent(&format!("{text}%")).map(|cores| (cores * 100.0).round()), Ok(f64::from(u32::try_from(number).expect("below 2²⁸"))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the machine must have for guests, and how it gets what is missing.
+//! What the machine must have for guests and for fuzzing, and how it gets what is missing.
 //!
 //! As root on a Debian-like machine the missing packages are installed, once and with the names
 //! shown. Anywhere else nothing is touched: the error lists what is missing and the command that
@@ -57,6 +57,12 @@ const TO_PREPARE: &[Need] = &[
     },
 ];
 
+/// What building libFuzzer takes: it is C++.
+const TO_FUZZ: &[Need] = &[Need {
+    wanted: "c++",
+    package: "g++",
+}];
+
 /// Makes sure that guests can be booted here.
 pub(crate) fn require_for_boot() -> Result<()> {
     require(TO_BOOT, "boot guests")
@@ -65,6 +71,11 @@ pub(crate) fn require_for_boot() -> Result<()> {
 /// Makes sure that kernels and the root image can be fetched and made here.
 pub(crate) fn require_for_preparation() -> Result<()> {
     require(TO_PREPARE, "fetch kernels and make the guests' root image")
+}
+
+/// Makes sure that fuzz targets can be built here.
+pub(crate) fn require_for_fuzzing() -> Result<()> {
+    require(TO_FUZZ, "build libFuzzer")
 }
 
 /// Makes sure that the Debian archive can be asked for packages here.

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::debian::{Archive, host};
-use crate::{command, workspace};
+use crate::{cargo_tool, command, workspace};
 
 /// From 0.11 on, bpf-linker wants an LLVM of the system's.
 pub(crate) const LINKER_VERSION: &str = "0.10.3";
@@ -26,8 +26,9 @@ impl Toolchain {
     pub(crate) fn ensure() -> Result<Self> {
         let _lock = workspace::lock("ebpf-toolchain")?;
         ensure_core_sources()?;
+        let linker = cargo_tool::ensure("bpf-linker", LINKER_VERSION)?;
         Ok(Self {
-            linker_folder: ensure_linker()?,
+            linker_folder: linker.parent().map(Path::to_path_buf).unwrap_or_default(),
         })
     }
 
@@ -42,42 +43,6 @@ impl Toolchain {
         cargo.env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
         Ok(())
     }
-}
-
-fn ensure_linker() -> Result<PathBuf> {
-    let tools = workspace::target().join("tools");
-    let folder = tools.join("bin");
-    if version_of_linker(&folder.join("bpf-linker")).as_deref() != Some(LINKER_VERSION) {
-        eprintln!(
-            "installing bpf-linker {LINKER_VERSION} under {}",
-            tools.display()
-        );
-        let mut cargo = workspace::cargo();
-        cargo.args([
-            "install",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--locked",
-            "--force",
-            "--quiet",
-            "--root",
-        ]);
-        cargo
-            .arg(&tools)
-            .env("CARGO_TARGET_DIR", tools.join("build"));
-        for inherited in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
-            cargo.env_remove(inherited);
-        }
-        command::run(&mut cargo)?;
-        workspace::remove_dir(&tools.join("build"))?;
-    }
-    Ok(folder)
-}
-
-fn version_of_linker(linker: &Path) -> Option<String> {
-    let text = command::text(Command::new(linker).arg("--version")).ok()?;
-    text.split_whitespace().last().map(str::to_owned)
 }
 
 fn ensure_core_sources() -> Result<()> {

@@ -68,7 +68,10 @@ impl Binaries {
         }
         let lines = tests.iter().enumerate();
         let plan: String = lines
-            .map(|(index, test)| format!("{index}\t{test_limit}\t{}\t{}\n", test.target, test.name))
+            .map(|(index, test)| {
+                let limit = test.limit(test_limit);
+                format!("{index}\t{limit}\t{}\t{}\n", test.target, test.name)
+            })
             .collect();
         payload.text("tests/plan", &plan, 0o644)?;
         Ok(payload)
@@ -95,7 +98,8 @@ pub(crate) fn run(
     let mut generation = 1;
     while !pending.is_empty() {
         let tests: Vec<&Test> = pending.iter().copied().collect();
-        let limit = Duration::from_secs((test_limit + 10) * tests.len() as u64);
+        let limit = tests.iter().map(|test| test.limit(test_limit) + 10).sum();
+        let limit = Duration::from_secs(limit);
         let guest = Guest {
             series: pass.series,
             machine: pass.machine(),

@@ -10,18 +10,16 @@ mod plan;
 mod report;
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::thread;
 
 use anyhow::{Result, bail};
 
 use self::guests::Binaries;
 use self::plan::Pass;
 use self::report::{Report, Row};
-use crate::vm::{Assets, Mode, Series};
+use crate::vm::{Assets, Mode, Series, side_by_side};
 
-/// Guests at a time: each is one busy thread of an emulator.
-const GUESTS_AT_A_TIME: usize = 2;
+/// It takes twice as long as the others where 500 runs end at once.
+const SLOWEST_KERNEL: Series = Series::V6_12;
 
 /// Unit tests on this machine, then the guest tests on every supported kernel.
 #[derive(clap::Args, Debug)]
@@ -91,33 +89,14 @@ impl Test {
 fn run_all(passes: Vec<Pass>, binaries: &Binaries, assets: &Assets, test_limit: u64) -> Vec<Row> {
     // Whoever takes longest starts first, so that no guest is left alone at the end.
     let mut queue: Vec<(usize, Pass)> = passes.into_iter().enumerate().collect();
-    queue.sort_by_key(|(_, pass)| (pass.mode != Mode::Bare, pass.tests.len()));
-    let queue = Mutex::new(queue);
-    // A function of its own, so that the lock is let go before the guest is run.
-    let next = || locked(&queue).pop();
-    let rows = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..GUESTS_AT_A_TIME {
-            scope.spawn(|| {
-                while let Some((order, pass)) = next() {
-                    let row =
-                        guests::run(&pass, binaries, assets, test_limit).unwrap_or_else(|error| {
-                            println!("FAILED  {:<14} {error:#}", pass.label());
-                            Row::broken(pass.label(), &error)
-                        });
-                    locked(&rows).push((order, row));
-                }
-            });
-        }
+    queue.sort_by_key(|(_, pass)| (pass.tests.len(), pass.series == SLOWEST_KERNEL));
+    let mut rows = side_by_side(queue.into_iter().rev(), |(order, pass)| {
+        let row = guests::run(&pass, binaries, assets, test_limit).unwrap_or_else(|error| {
+            println!("FAILED  {:<14} {error:#}", pass.label());
+            Row::broken(pass.label(), &error)
+        });
+        (order, row)
     });
-    let mut rows = std::mem::take(&mut *locked(&rows));
     rows.sort_by_key(|(order, _)| *order);
     rows.into_iter().map(|(_, row)| row).collect()
-}
-
-/// The data behind a lock, also after another thread panicked: that one's panic ends us anyway.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

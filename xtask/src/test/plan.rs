@@ -9,6 +9,8 @@ use crate::vm::{Machine, Mode, Series};
 const SYSTEMD_KERNEL: Series = Series::V6_12;
 /// That of the locked-down pass.
 const LOCKED_DOWN_KERNEL: Series = Series::V6_12;
+/// The target with hundreds of runs in one test, and how many times as long as others it may take.
+const LONG: (&str, u64) = ("many", 15);
 
 /// A test in a test binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,16 @@ impl Test {
     /// The name that people see and filter by.
     pub(crate) fn full_name(&self) -> String {
         format!("{}::{}", self.target, self.name)
+    }
+
+    /// The seconds that it may take, where others may take `usual`.
+    pub(crate) fn limit(&self, usual: u64) -> u64 {
+        let (target, times) = LONG;
+        if self.target == target {
+            usual * times
+        } else {
+            usual
+        }
     }
 }
 
@@ -66,7 +78,8 @@ impl Pass {
     }
 }
 
-/// The guests to run: every kernel bare, one with systemd and one locked down, or what was asked for.
+/// The guests to run: every kernel bare and fully preemptible, one with systemd and one locked down,
+/// or what was asked for.
 pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
     let every = if kernels.is_empty() {
         &Series::ALL[..]
@@ -74,7 +87,7 @@ pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
         kernels
     };
     match mode {
-        None => [Mode::Bare, Mode::Systemd, Mode::LockedDown]
+        None => [Mode::Bare, Mode::Preempt, Mode::Systemd, Mode::LockedDown]
             .into_iter()
             .flat_map(|mode| {
                 let usual = every.iter().filter(move |kernel| is_usual(**kernel, mode));
@@ -92,19 +105,24 @@ pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
 /// Whether this kernel boots in this mode where nothing else is asked for.
 fn is_usual(kernel: Series, mode: Mode) -> bool {
     match mode {
-        Mode::Bare => true,
+        Mode::Bare | Mode::Preempt => true,
         Mode::Systemd => kernel == SYSTEMD_KERNEL,
         Mode::LockedDown => kernel == LOCKED_DOWN_KERNEL,
     }
 }
 
 /// `systemd*` targets need a systemd guest and `lockdown*` ones a kernel that is locked down; `guest*`
-/// ones, which test the guest itself, run in those with systemd and in bare ones; all others run bare.
+/// ones, which test the guest itself, run in those with systemd and in bare ones; `detail*` ones, on what
+/// is lost under a storm of events, run in fully preemptible kernels too, and `preempt*` ones only there;
+/// all others run bare.
 fn is_meant_for(target: &str, mode: Mode) -> bool {
     match mode {
         Mode::Systemd => target.starts_with("systemd") || target.starts_with("guest"),
         Mode::LockedDown => target.starts_with("lockdown"),
-        Mode::Bare => !target.starts_with("systemd") && !target.starts_with("lockdown"),
+        Mode::Preempt => target.starts_with("detail") || target.starts_with("preempt"),
+        Mode::Bare => !["systemd", "lockdown", "preempt"]
+            .iter()
+            .any(|other| target.starts_with(other)),
     }
 }
 
@@ -125,6 +143,10 @@ mod tests {
                 "6.12 bare",
                 "6.18 bare",
                 "7 bare",
+                "6.1 preempt",
+                "6.12 preempt",
+                "6.18 preempt",
+                "7 preempt",
                 "6.12 systemd",
                 "6.12 locked-down"
             ]
@@ -133,20 +155,27 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_all_that_runs() {
-        assert_eq!(labels(&[Series::V7], None), ["7 bare"]);
+        assert_eq!(labels(&[Series::V7], None), ["7 bare", "7 preempt"]);
         assert_eq!(labels(&[Series::V7], Some(Mode::Systemd)), ["7 systemd"]);
         assert_eq!(labels(&[], Some(Mode::Systemd)), ["6.12 systemd"]);
     }
 
     #[test]
     fn targets_go_to_the_guests_that_their_names_say() {
-        let all: Vec<Test> = ["bare_host", "guest", "lockdown", "outcomes", "systemd"]
-            .iter()
-            .map(|target| Test {
-                target: (*target).to_owned(),
-                name: "works".to_owned(),
-            })
-            .collect();
+        let all: Vec<Test> = [
+            "bare_host",
+            "detail",
+            "guest",
+            "lockdown",
+            "preempt",
+            "systemd",
+        ]
+        .iter()
+        .map(|target| Test {
+            target: (*target).to_owned(),
+            name: "works".to_owned(),
+        })
+        .collect();
         let chosen = |mode, filter| {
             let mut pass = Pass::new(Series::V6_1, mode);
             pass.choose(&all, filter);
@@ -155,9 +184,10 @@ mod tests {
                 .map(|test| test.target)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(chosen(Mode::Bare, None), ["bare_host", "guest", "outcomes"]);
+        assert_eq!(chosen(Mode::Bare, None), ["bare_host", "detail", "guest"]);
+        assert_eq!(chosen(Mode::Preempt, None), ["detail", "preempt"]);
         assert_eq!(chosen(Mode::Systemd, None), ["guest", "systemd"]);
         assert_eq!(chosen(Mode::LockedDown, None), ["lockdown"]);
-        assert_eq!(chosen(Mode::Bare, Some("outcomes::w")), ["outcomes"]);
+        assert_eq!(chosen(Mode::Bare, Some("detail::w")), ["detail"]);
     }
 }

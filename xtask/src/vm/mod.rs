@@ -10,6 +10,7 @@ mod initramfs;
 mod kernel;
 mod payload;
 mod qemu;
+mod side_by_side;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};
 use self::qemu::{Disks, RunFolder};
 pub(crate) use self::qemu::{Ending, Machine, Mode, Stream};
+pub(crate) use self::side_by_side::{GUESTS_AT_A_TIME, side_by_side};
 use crate::command;
 use crate::debian::{Archive, host};
 use crate::workspace;

@@ -35,6 +35,8 @@ pub(crate) enum Mode {
     Systemd,
     /// Bare, in a kernel that is locked down (confidentiality).
     LockedDown,
+    /// Bare, in a kernel that may take the CPU away from itself nearly everywhere.
+    Preempt,
 }
 
 impl fmt::Display for Mode {
@@ -43,6 +45,7 @@ impl fmt::Display for Mode {
             Self::Bare => "bare",
             Self::Systemd => "systemd",
             Self::LockedDown => "locked-down",
+            Self::Preempt => "preempt",
         })
     }
 }
@@ -297,6 +300,7 @@ fn command_line(machine: &Machine) -> String {
         Mode::LockedDown => {
             words.extend(["guest.init=/payload/guest/bare-init", "guest.lockdown"]);
         }
+        Mode::Preempt => words.extend(["guest.init=/payload/guest/bare-init", "preempt=full"]),
         Mode::Systemd => words.extend([
             "guest.init=/usr/lib/systemd/systemd",
             "systemd.unit=sandbox-guest.target",

@@ -24,6 +24,7 @@ impl Kill {
             sender_in_leaf: false,
             sender_exiting: false,
             target_new: false,
+            behind_another: false,
             cgroup_kill: None,
             oom: None,
             intent: None,
@@ -120,6 +121,11 @@ impl Kill {
         self
     }
 
+    pub(crate) fn behind_another(mut self) -> Self {
+        self.0.behind_another = true;
+        self
+    }
+
     pub(crate) fn of_dying_parent(mut self) -> Self {
         self.0.info = SignalInfo::NoInfo;
         self.0.si_code = None;
@@ -157,6 +163,8 @@ impl Kill {
             max_bytes: cgroup_id.map(|_| 2 << 30),
             points: 1000,
             chosen_pid,
+            victim_rss_bytes: None,
+            holders: Vec::new(),
         });
         kill
     }

@@ -23,10 +23,10 @@ use crate::limits::{
     EffectiveLimits, Enclosing, EnclosingLimits, Limit, Limits, OnPidsLimit, OomScope, Source,
 };
 use crate::record::{
-    Cleanup, CleanupMethod, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext, RunParts,
-    RunRecord, TracingPart, Usage, User,
+    Cleanup, CleanupMethod, Exit, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext,
+    RunParts, RunRecord, TracingPart, Usage, User,
 };
-use counters::{quiet, raise, raise_denials};
+use counters::quiet;
 
 pub(crate) const LEAF: u64 = 100;
 pub(crate) const PARENT: u64 = 90;
@@ -208,34 +208,6 @@ impl Case {
         self
     }
 
-    pub(crate) fn counts_oom_kills(mut self, by: u64) -> Self {
-        raise(&mut self.evidence.counters, "oom_kill", by);
-        if let Some(kills) = &mut self.evidence.host_oom_kills {
-            *kills += by;
-        }
-        self
-    }
-
-    pub(crate) fn counts_own_oom(mut self) -> Self {
-        raise(&mut self.evidence.counters, "oom", 1);
-        self
-    }
-
-    pub(crate) fn counts_parents_oom(mut self) -> Self {
-        raise(&mut self.evidence.ancestor_counters[0], "oom", 1);
-        self
-    }
-
-    pub(crate) fn counts_denials(mut self, by: u64) -> Self {
-        raise_denials(&mut self.evidence.counters, by);
-        self
-    }
-
-    pub(crate) fn parent_counts_denials(mut self, by: u64) -> Self {
-        raise_denials(&mut self.evidence.ancestor_counters[0], by);
-        self
-    }
-
     /// A kernel before 6.12.
     pub(crate) fn without_pids_events_local(mut self) -> Self {
         self.evidence.counters.before.pids_events_local = None;
@@ -255,6 +227,11 @@ impl Case {
             facts.denied_by_leaf = count;
         }
         self.counts_denials(count)
+    }
+
+    pub(crate) fn denied_at(mut self, max: u64) -> Self {
+        self.evidence.denied_forks.leaf_max = Some(max);
+        self
     }
 
     pub(crate) fn denied_by_ancestor(mut self, count: u64, ms: u64) -> Self {
@@ -364,6 +341,17 @@ impl Case {
     pub(crate) fn memory_limit(mut self, bytes: u64, source: Source) -> Self {
         self.evidence.limits.memory_bytes = Limit::new(Some(bytes), source);
         self.evidence.effective.memory_bytes = Some(bytes);
+        // What the kernel enforced, where it has killed by then.
+        for oom in self
+            .evidence
+            .signals
+            .iter_mut()
+            .filter_map(|signal| signal.oom.as_mut())
+        {
+            if oom.cgroup_id == Some(LEAF) {
+                oom.max_bytes = Some(bytes);
+            }
+        }
         self
     }
 
@@ -391,6 +379,14 @@ impl Case {
             parent_start_time: parent.map(|pid| u64::from(pid) * 1000),
             comm: comm.to_owned(),
             exe: None,
+            argv: None,
+            argv_cut: None,
+            born_at: None,
+            ended_at: None,
+            exit: Exit::default(),
+            cpu_user_us: None,
+            cpu_system_us: None,
+            max_rss_bytes: None,
         };
         self.tree = vec![
             node(MAIN_PID, "bash", None),

@@ -16,6 +16,7 @@ fn mount() -> Mount {
 
 fn good() -> HostFacts {
     HostFacts {
+        configuration: Ok(None),
         info: HostInfo {
             hostname: Some("host".to_owned()),
             boot_id: Some("boot".to_owned()),
@@ -66,7 +67,19 @@ fn a_good_host_has_no_trouble() {
 #[test]
 fn each_lack_is_one_finding_that_says_how_to_mend_it() {
     type Change = fn(&mut HostFacts);
-    let table: [(Change, &str, Status, &str); 16] = [
+    let table: [(Change, &str, Status, &str); 18] = [
+        (
+            |f| f.configuration = Err("config.toml:1:1: memory: unknown key".to_owned()),
+            "configuration",
+            Status::Missing,
+            "mend it",
+        ),
+        (
+            |f| f.configuration = Ok(Some(vec!["user `anna`".to_owned()])),
+            "configuration",
+            Status::Degraded,
+            "getent",
+        ),
         (
             |f| {
                 f.root = RootCgroup::Occupied;

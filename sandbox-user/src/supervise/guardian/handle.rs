@@ -115,9 +115,11 @@ impl Guardian {
     /// Ends it, the run being recorded. By SIGKILL, since it may have been stopped or frozen, and
     /// has nothing left to do.
     pub(in crate::supervise) fn dismiss(mut self) {
-        // It may have ended before; nothing is known of how that anybody could use.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Where it cannot be killed it is not waited for: it waits for this process's end. One that
+        // has ended before is killed without an error.
+        if (0..3).any(|_| self.child.kill().is_ok()) {
+            let _ = self.child.wait();
+        }
     }
 
     /// Where it has died the run goes on under its supervisor alone; [`Self::end`] tells.

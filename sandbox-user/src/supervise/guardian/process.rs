@@ -15,7 +15,7 @@ use super::{
     Message,
     ward::{Entrusted, Ward},
 };
-use crate::supervise::{record_file::Announced, signals};
+use crate::supervise::{record_file::Announced, runtime::runtime, signals};
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
@@ -31,10 +31,7 @@ pub fn main() -> io::Result<()> {
     nix::sys::prctl::set_name(c"sandbox-guard")?;
     // Ctrl-C in the terminal is not for the guardian.
     nix::unistd::setsid()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let answers = socket.try_clone()?;
         socket.set_nonblocking(true)?;
@@ -49,11 +46,18 @@ async fn watch_over(
 ) -> io::Result<()> {
     let mut ward = Ward::default();
     let mut overdue: Option<Instant> = None;
+    let mut failures = 0;
     loop {
         let line = tokio::select! {
             // A supervisor that dies with an answer unread resets the connection (net/unix/af_unix.c,
-            // unix_release_sock): an error here is its end too.
-            line = lines.next_line() => line.unwrap_or(None),
+            // unix_release_sock), after which the end is read. What goes wrong just once is none.
+            line = lines.next_line() => match line {
+                Err(_) if failures == 0 => {
+                    failures += 1;
+                    continue;
+                }
+                line => line.unwrap_or(None),
+            },
             () = until(overdue) => {
                 overdue = None;
                 ward.keep_deadline(&answers).await;
@@ -61,6 +65,7 @@ async fn watch_over(
             }
         };
         let Some(line) = line else { break };
+        failures = 0;
         let taken = match serde_json::from_str(&line) {
             Ok(Message::Record(target)) => ward.take_record(target).map(|()| None),
             Ok(Message::Run(docket)) => ward.take(*docket),

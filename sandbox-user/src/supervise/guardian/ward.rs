@@ -20,6 +20,7 @@ use crate::{
         conclude::{Ending, conclude, remove},
         docket::Docket,
         gather::{Ended, action_now, add_declared},
+        journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile, Target},
     },
@@ -192,6 +193,11 @@ impl Ward {
             started_at_ns: self.start.map(|start| start.at_ns),
             ..std::mem::take(&mut self.ended)
         };
+        if self.tracer.is_none() {
+            ended
+                .degraded
+                .push("the kernel side was not watching when sandbox died".to_owned());
+        }
         if ended.main_pid.is_none() && self.tracer.is_none() && self.leaf_was_used() {
             ended.degraded.push(
                 "something ran in the leaf and was gone before it could be seen whether the analysis had started"
@@ -210,6 +216,7 @@ impl Ward {
             leaf: self.leaf.as_ref(),
             tracer: self.tracer.as_mut(),
             ring: None,
+            journal: Journal::default(),
             ended,
             record_file: self.record_file,
             timings: BTreeMap::new(),

@@ -110,8 +110,8 @@ pub(crate) fn child_kills_us(signal: Signal) -> Result<()> {
     Ok(())
 }
 
-/// Ends the main thread, which leaves a zombie that leads the living; another thread exits later.
-pub(crate) fn outlive_main_thread(status: u8) -> ! {
+/// Ends the main thread, which leaves a zombie that leads the living; another thread exits later, or holds.
+pub(crate) fn outlive_main_thread(status: Option<u8>) -> ! {
     let main = nix::unistd::gettid();
     std::thread::spawn(move || {
         let stat = format!("/proc/self/task/{main}/stat");
@@ -120,7 +120,10 @@ pub(crate) fn outlive_main_thread(status: u8) -> ! {
             std::thread::yield_now();
         }
         println!("outlived {main}");
-        std::process::exit(i32::from(status))
+        match status {
+            Some(status) => std::process::exit(i32::from(status)),
+            None => crate::hold(),
+        }
     });
     sys::end_this_thread()
 }

@@ -4,11 +4,13 @@
 //! that a test can wait for that state instead of guessing when it was reached. What it meets on
 //! the way (a denied fork, a child's end) it prints as well: tests compare that with the record.
 
+mod bomb;
 mod family;
 mod identity;
 mod memory;
 mod signals;
 mod sys;
+mod tracer;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,6 +61,9 @@ enum Act {
     Devour,
     /// Fork for ever, children too.
     ForkBomb,
+    /// On SIGUSR1 start this many children as fast as can be, some killed, some with a thread; print
+    /// what became of them.
+    CountedBomb { children: usize },
     /// Start this many children that hold; print how many forks were denied; hold, or exit.
     Children {
         count: usize,
@@ -73,12 +78,18 @@ enum Act {
     },
     /// Use up processors in this many processes, this one included.
     SpinGroup { processes: usize },
-    /// End the main thread; another one exits with this status later.
-    OutliveMainThread { status: u8 },
+    /// End the main thread; another one exits with this status later, or holds.
+    OutliveMainThread { status: Option<u8> },
     /// Have a thread execute another act in this process's place.
     ExecInThread { act: Vec<String> },
     /// Have a grandchild get SIGKILL when its parent dies; exit once it is dead.
     DeathSignal,
+    /// Get SIGKILL when our parent dies; hold.
+    DieWithParent,
+    /// Have a child trace us and do this to us.
+    TracedByChild { deed: tracer::Deed },
+    /// Trace this process and do this to it.
+    Trace { pid: i32, deed: tracer::Deed },
     /// Break a seccomp filter that forbids everything.
     Seccomp,
     /// Make a system call that strict seccomp forbids.
@@ -172,6 +183,7 @@ impl Act {
                 memory::devour()
             }
             Self::ForkBomb => family::fork_bomb(),
+            Self::CountedBomb { children } => bomb::explode(children).map(|()| 0),
             Self::Children { count, exit } => {
                 family::children(count)?;
                 end(exit)
@@ -192,6 +204,17 @@ impl Act {
             Self::OutliveMainThread { status } => family::outlive_main_thread(status),
             Self::ExecInThread { act } => family::exec_in_thread(&act),
             Self::DeathSignal => family::death_signal().map(|()| 0),
+            Self::DieWithParent => {
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                hold()
+            }
+            Self::TracedByChild { deed } => {
+                tracer::traced_by_child(deed)?;
+                hold()
+            }
+            Self::Trace { pid, deed } => {
+                tracer::trace(nix::unistd::Pid::from_raw(pid), deed).map(|()| 0)
+            }
             Self::Seccomp => sys::break_a_seccomp_filter(),
             Self::StrictSeccomp => sys::break_strict_seccomp(),
             Self::Daemonise => family::daemonise().map(|()| 0),

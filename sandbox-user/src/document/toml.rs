@@ -2,10 +2,10 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Entry, ID, MAX_TABLE_DEPTH, SANDBOX, Spot, SyntaxError, Value};
+use super::{Entry, Spot, SyntaxError, Value};
 
-/// The top-level `id` and `sandbox`.
-pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxError> {
+/// The document's entries, tables within it up to `depth`.
+pub(crate) fn entries(text: &str, depth: usize) -> Result<Vec<Entry>, SyntaxError> {
     let document = DeTable::parse(text).map_err(|error| {
         let message = error.message().trim().replace('\n', ", ");
         let Some(span) = error.span() else {
@@ -18,20 +18,22 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, SyntaxError> {
         let part = part.map(|part| format!(": `{part}`")).unwrap_or_default();
         SyntaxError::new(Some(Spot::at(text, span.start)), format!("{message}{part}"))
     })?;
-    let mut entries = table(document.get_ref(), MAX_TABLE_DEPTH - 1);
-    entries.retain(|entry| [ID, SANDBOX].contains(&entry.key.as_str()));
-    Ok(entries)
+    Ok(table(document.get_ref(), depth))
 }
 
+/// The entries in the document's order, so that of two mistakes the first is told: the parser has
+/// them by name.
 fn table(table: &DeTable<'_>, depth: usize) -> Vec<Entry> {
-    table
+    let mut entries: Vec<Entry> = table
         .iter()
         .map(|(key, entry)| Entry {
             key: key.get_ref().to_string(),
             offset: key.span().start,
             value: value(entry.get_ref(), depth),
         })
-        .collect()
+        .collect();
+    entries.sort_by_key(|entry| entry.offset);
+    entries
 }
 
 fn value(value: &DeValue<'_>, depth: usize) -> Value {

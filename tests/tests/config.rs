@@ -1,0 +1,192 @@
+//! The host's configuration: its defaults and ceilings, for whom they are, and what a bad file comes to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use sandbox_tests::{Guest, Sandbox, Scene, assert_has};
+use serde_json::json;
+
+const FOLDER: &str = "/etc/sandbox";
+const FILE: &str = "/etc/sandbox/config.toml";
+
+/// The host's configuration for as long as it is held.
+struct Configured;
+
+impl Configured {
+    fn with(text: &str) -> Self {
+        assert!(!Path::new(FILE).exists(), "the guest has none of its own");
+        fs::create_dir_all(FOLDER).expect("the folder can be made");
+        let configured = Self;
+        fs::write(FILE, text).expect("the file can be written");
+        configured
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        fs::remove_dir_all(FOLDER).expect("the folder can be removed");
+    }
+}
+
+#[test]
+fn its_defaults_apply_where_a_run_says_nothing_and_are_named() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[defaults]\nmemory = '64MiB'\npids = 50\n");
+    let outcome = Sandbox::new()
+        .options(["--pids", "60"])
+        .victim(["eat", "200MiB"]);
+    let record = outcome.ended(137, "memory", "more_memory");
+    assert_has(
+        record.at("/limits/memory_bytes"),
+        &json!({"requested": 64 << 20, "effective": 64 << 20, "source": "host"}),
+    );
+    assert_has(
+        record.at("/limits/pids"),
+        &json!({"effective": 60, "source": "command_line"}),
+    );
+    record.assert_notes(&["memory limit of 64 MiB (the host's default) reached"]);
+}
+
+#[test]
+fn a_ceiling_lowers_what_is_asked_for_and_says_so() {
+    let _guest = Guest::enter();
+    let _config =
+        Configured::with("[ceilings]\nmemory = '64MiB'\ntimeout = '1m'\notherwise = 'cap'\n");
+    let outcome = Sandbox::new()
+        .options(["--memory", "1GiB"])
+        .victim(["eat", "200MiB"]);
+    let told =
+        "sandbox: `memory` is lowered to the host's ceiling of 64 MiB; 1 GiB was asked for\n";
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("`timeout`"), "{}", outcome.stderr);
+    let record = outcome.ended(137, "memory", "more_memory");
+    assert_has(
+        record.at("/limits/memory_bytes"),
+        &json!({"requested": 1 << 30, "effective": 64 << 20, "source": "ceiling"}),
+    );
+    assert_has(
+        record.at("/limits/walltime_ns"),
+        &json!({"requested": 60_000_000_000_u64, "effective": 60_000_000_000_u64, "source": "ceiling"}),
+    );
+    record.assert_notes(&[
+        "memory limit of 64 MiB (the host's ceiling) reached",
+        "only its administrator can raise it",
+    ]);
+}
+
+#[test]
+fn a_ceiling_refuses_before_anything_is_started() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[ceilings]\ncpus = 2\n");
+    let scene = Scene::new();
+    scene.write("a.json", r#"{"sandbox": {"cpus": 3}}"#);
+    for (asked, by) in [
+        ("--cpus 3", "3 cores (command line)"),
+        ("--cpus none", "`none` (command line)"),
+        ("--metadata a.json", "3 cores (metadata)"),
+    ] {
+        let refused = scene
+            .bash(&format!(
+                "sandbox run --user ana {asked} --record record.json -- touch started"
+            ))
+            .expect(125);
+        assert!(
+            refused.err().contains(by) && refused.err().contains("the host's ceiling is 2 cores"),
+            "{refused}"
+        );
+        assert_eq!(scene.files().len(), 1, "{:?}", scene.files());
+    }
+    scene
+        .bash("sandbox run --user ana --cpus 2 -- true")
+        .expect(0);
+}
+
+#[test]
+fn a_user_and_a_group_have_rules_of_their_own() {
+    let _guest = Guest::enter();
+    let _config = Configured::with(
+        "[defaults]\npids = 50\n[groups.games.defaults]\npids = 60\n[users.ana.defaults]\npids = 70\n\
+         [groups.1000.defaults]\ncpus = 0.5\n",
+    );
+    let scene = Scene::new();
+    let limits = |call: &str| {
+        scene
+            .bash(&format!(
+                "rm -f record.json; {call} --record record.json -- true"
+            ))
+            .expect(0);
+        let record = scene.record();
+        (
+            record.number("/limits/pids/effective"),
+            record.at("/limits/cpus/effective").clone(),
+        )
+    };
+    let by_sudo = "runuser -u ana -- sudo -n sandbox run";
+    assert_eq!(limits(by_sudo), (70, json!(0.5)), "who called sudo");
+    assert_eq!(limits("sandbox run --user ana"), (70, json!(0.5)));
+    assert_eq!(limits("sandbox run --user games"), (60, json!(1.0)));
+    assert_eq!(limits("sandbox run --user nobody"), (50, json!(1.0)));
+}
+
+#[test]
+fn whom_sudo_lets_name_somebody_else_keeps_their_own_ceilings() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[users.ana.ceilings]\npids = 50\n");
+    let scene = Scene::new();
+    let run = "sandbox run --user nobody --pids 60 -- true";
+    let refused = scene
+        .bash(&format!("runuser -u ana -- sudo -n {run}"))
+        .expect(125);
+    assert!(
+        refused.err().contains("the host's ceiling is 50"),
+        "{refused}"
+    );
+    scene.bash(run).expect(0);
+}
+
+#[test]
+fn it_says_whom_roots_analyses_run_as_and_nobody_elses() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("user = 'games'\n");
+    let scene = Scene::new();
+    let name = |call: &str| {
+        let ran = scene.bash(&format!("{call} -- id -un")).expect(0);
+        ran.out().trim().to_owned()
+    };
+    assert_eq!(name("sandbox run"), "games");
+    assert_eq!(name("sandbox run --user nobody"), "nobody");
+    assert_eq!(name("runuser -u ana -- sudo -n sandbox run"), "ana");
+}
+
+#[test]
+fn under_a_bad_file_nothing_is_started_and_check_says_why() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[defaults]\npids = 50\n\n[ceilings]\nmemroy = '4GiB'\n");
+    let scene = Scene::new();
+    let run = || {
+        scene
+            .bash("sandbox run --user ana -- touch started")
+            .expect(125)
+    };
+    let told = "/etc/sandbox/config.toml:5:1: ceilings.memroy: unknown key; did you mean `memory`?";
+    assert!(run().err().contains(told), "{}", run());
+    let check = scene.bash("sandbox check").expect(125);
+    let line = format!("missing   configuration  {told}");
+    assert!(check.out().contains(&line), "{check}");
+
+    fs::write(FILE, "[defaults]\npids = 50\n").expect("mended");
+    fs::set_permissions(FILE, fs::Permissions::from_mode(0o666)).expect("changed");
+    assert!(run().err().contains("chmod go-w"), "{}", run());
+    assert!(scene.files().is_empty(), "{:?}", scene.files());
+
+    fs::set_permissions(FILE, fs::Permissions::from_mode(0o600)).expect("changed");
+    scene.bash("sandbox run --user ana -- true").expect(0);
+    let check = scene.bash("sandbox check").expect(0);
+    assert!(
+        check
+            .out()
+            .contains("configuration  /etc/sandbox/config.toml"),
+        "{check}"
+    );
+}

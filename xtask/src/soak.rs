@@ -1,0 +1,385 @@
+//! `cargo xtask soak`: thousands of runs whose true cause is known, in guests, and how many verdicts
+//! were wrong.
+//!
+//! The runs themselves are `tests/src/bin/soak`. Here they are dealt out to guests, two at a time, and
+//! what those report is added up. A guest that breaks down counts as a failure of all its runs that
+//! it did not report on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::vm::{
+    self, Assets, Ending, GUESTS_AT_A_TIME, Guest, Machine, Mode, Payload, Series, Stream, Task,
+    side_by_side,
+};
+
+/// Runs that one guest is given at most: one that breaks down takes no more than these with it.
+const RUNS_A_GUEST: u64 = 1000;
+
+/// Seconds that a run may take on average, on a machine that has much else to do.
+const SECONDS_A_RUN: u64 = 10;
+
+/// Run a random mix of all endings in guests, and say which verdicts were wrong.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Soak {
+    /// How many runs, on each kernel.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    runs: u64,
+    /// Only this kernel (repeatable).
+    #[arg(long = "kernel", value_name = "SERIES")]
+    kernels: Vec<Series>,
+    /// What all chance follows from.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// How many runs at a time in each guest.
+    #[arg(long, value_name = "J", default_value_t = 4)]
+    jobs: usize,
+    /// Only the run of this index.
+    #[arg(long, value_name = "INDEX", conflicts_with = "runs")]
+    only: Option<u64>,
+    /// More words for the kernel's command line, such as preempt=full (repeatable).
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    append: Vec<String>,
+}
+
+/// Some of the runs on one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    series: Series,
+    first: u64,
+    runs: u64,
+}
+
+/// What guests reported, by kind: right, explained, unexplained, wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counts(BTreeMap<String, [u64; 4]>);
+
+/// The runs on one kernel.
+#[derive(Debug, Default)]
+struct Total {
+    counts: Counts,
+    asked: u64,
+    /// The guests' time, added up.
+    time: Duration,
+    broken: Vec<String>,
+}
+
+impl Soak {
+    /// Does the task.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let kernels = if self.kernels.is_empty() {
+            Series::ALL.to_vec()
+        } else {
+            self.kernels.clone()
+        };
+        let programs = vm::guest_binaries()?;
+        let assets = Assets::prepare(&kernels)?;
+        let played = side_by_side(self.shares(&kernels), |share| {
+            let start = Instant::now();
+            let mut counts = Counts::default();
+            let broken = self.play(share, &programs, &assets, &mut counts).err();
+            if let Some(error) = &broken {
+                println!("{}: {error:#}", share.series);
+            }
+            (share, counts, start.elapsed(), broken)
+        });
+        let mut totals = BTreeMap::<String, Total>::new();
+        for (share, counts, time, broken) in played {
+            let total = totals.entry(share.series.to_string()).or_default();
+            total.asked += share.runs;
+            total.time += time;
+            total.counts.add(&counts);
+            total
+                .broken
+                .extend(broken.map(|error| format!("{error:#}")));
+        }
+        let mut clean = !totals.is_empty();
+        for (kernel, total) in &totals {
+            print!("{}", total.text(kernel));
+            clean &= total.is_clean();
+        }
+        println!(
+            "\nseed {}: {}",
+            self.seed,
+            if clean { "clean" } else { "NOT clean" }
+        );
+        Ok(if clean {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    /// What each guest is given.
+    fn shares(&self, kernels: &[Series]) -> VecDeque<Share> {
+        let (first, runs) = self.only.map_or((0, self.runs), |only| (only, 1));
+        let each = runs
+            .div_ceil(GUESTS_AT_A_TIME as u64)
+            .clamp(1, RUNS_A_GUEST);
+        let mut shares = VecDeque::new();
+        for &series in kernels {
+            let starts = (0..runs).step_by(usize::try_from(each).unwrap_or(usize::MAX));
+            shares.extend(starts.map(|start| Share {
+                series,
+                first: first + start,
+                runs: each.min(runs - start),
+            }));
+        }
+        shares
+    }
+
+    fn play(
+        &self,
+        share: Share,
+        programs: &[(String, std::path::PathBuf)],
+        assets: &Assets,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        let Share {
+            series,
+            first,
+            runs,
+        } = share;
+        let payload = |folder: &Path| {
+            let mut payload = Payload::new(folder.join("payload"))?;
+            for (name, path) in programs {
+                payload.file(&format!("bin/{name}"), path)?;
+            }
+            Ok(payload)
+        };
+        let machine = Machine {
+            append: self.append.clone(),
+            ..Machine::new(Mode::Bare)
+        };
+        let guest = Guest {
+            series,
+            machine,
+            label: format!("soak-{series}-{first}"),
+            limit: Duration::from_secs(120 + runs * SECONDS_A_RUN),
+        };
+        let task = format!(
+            "soak --seed {} --first {first} --runs {runs} --jobs {}",
+            self.seed, self.jobs
+        );
+        println!("{series}: {task}");
+        let mut line = Vec::new();
+        let report = guest.run(
+            assets,
+            payload,
+            &Task::Command(&task),
+            &mut |stream, bytes| match stream {
+                Stream::Stdout => {
+                    for byte in bytes {
+                        if *byte == b'\n' {
+                            self.read(series, &String::from_utf8_lossy(&line), counts);
+                            line.clear();
+                        } else {
+                            line.push(*byte);
+                        }
+                    }
+                }
+                // Panics that become verdicts are told on stdout.
+                Stream::Stderr => {}
+            },
+        )?;
+        let reported = counts.sum();
+        match report.ending {
+            // 1: a verdict was wrong, which is counted.
+            Ending::Exited(0 | 1) if reported == runs => Ok(()),
+            ending @ (Ending::Exited(_)
+            | Ending::NeverReady(_)
+            | Ending::TimedOut(_)
+            | Ending::Panicked(_)
+            | Ending::Vanished(_)) => bail!(
+                "{task:?} reported on {reported} of {runs} runs: {ending}\n(the whole console: {})",
+                report.console.display()
+            ),
+        }
+    }
+
+    fn read(&self, series: Series, line: &str, counts: &mut Counts) {
+        match counts.take(line) {
+            Ok(true) => {}
+            Ok(false) if is_ruling(line) => {
+                println!("{series}: {line}");
+                if let Some((_, index)) = line.rsplit_once("--only ") {
+                    let append: String = self
+                        .append
+                        .iter()
+                        .map(|word| format!(" --append {word}"))
+                        .collect();
+                    println!(
+                        "{series}: from here: cargo xtask soak --kernel {series} --seed {} --only {index}{append}",
+                        self.seed
+                    );
+                }
+            }
+            Ok(false) => println!("{series}: {line}"),
+            Err(error) => println!("{series}: {line} ({error:#})"),
+        }
+    }
+}
+
+/// Whether a line says which run was ruled against.
+fn is_ruling(line: &str) -> bool {
+    line.starts_with("WRONG: ") || line.starts_with("UNEXPLAINED: ")
+}
+
+impl Counts {
+    /// Takes a line of a tally; `false` where it is none.
+    fn take(&mut self, line: &str) -> Result<bool> {
+        let Some(rest) = line.strip_prefix("tally ") else {
+            return Ok(false);
+        };
+        let words: Vec<&str> = rest.split(' ').collect();
+        let [
+            kind,
+            "right",
+            right,
+            "explained",
+            explained,
+            "unexplained",
+            unexplained,
+            "wrong",
+            wrong,
+        ] = words[..]
+        else {
+            bail!("a tally that cannot be understood");
+        };
+        let counts = self.0.entry(kind.to_owned()).or_default();
+        for (count, text) in counts
+            .iter_mut()
+            .zip([right, explained, unexplained, wrong])
+        {
+            let more: u64 = text
+                .parse()
+                .with_context(|| format!("{text:?} is not a count"))?;
+            *count += more;
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, others: &Self) {
+        for (kind, more) in &others.0 {
+            let counts = self.0.entry(kind.clone()).or_default();
+            for (count, more) in counts.iter_mut().zip(more) {
+                *count += more;
+            }
+        }
+    }
+
+    fn totals(&self) -> [u64; 4] {
+        let mut totals = [0; 4];
+        for counts in self.0.values() {
+            for (total, count) in totals.iter_mut().zip(counts) {
+                *total += count;
+            }
+        }
+        totals
+    }
+
+    fn sum(&self) -> u64 {
+        self.totals().iter().sum()
+    }
+}
+
+impl Total {
+    fn is_clean(&self) -> bool {
+        let [_, _, unexplained, wrong] = self.counts.totals();
+        self.broken.is_empty()
+            && unexplained == 0
+            && wrong == 0
+            && self.counts.sum() == self.asked
+            && self.asked > 0
+    }
+
+    fn text(&self, kernel: &str) -> String {
+        let mut text = format!(
+            "\n{kernel:<42} {:>7} {:>9} {:>11} {:>7}\n",
+            "right", "explained", "unexplained", "wrong"
+        );
+        let mut row = |name: &str, counts: &[u64; 4]| {
+            let [right, explained, unexplained, wrong] = counts;
+            text.push_str(&format!(
+                "{name:<42} {right:>7} {explained:>9} {unexplained:>11} {wrong:>7}\n"
+            ));
+        };
+        for (kind, counts) in &self.counts.0 {
+            row(kind, counts);
+        }
+        row("in all", &self.counts.totals());
+        text.push_str(&format!(
+            "{} of {} runs reported on, {} s of guests' time\n",
+            self.counts.sum(),
+            self.asked,
+            self.time.as_secs()
+        ));
+        for broken in &self.broken {
+            text.push_str(&format!("BROKEN: {broken}\n"));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soak(runs: u64, only: Option<u64>) -> Soak {
+        Soak {
+            runs,
+            kernels: Vec::new(),
+            seed: 1,
+            jobs: 4,
+            only,
+            append: Vec::new(),
+        }
+    }
+
+    fn shares(soak: &Soak) -> Vec<(u64, u64)> {
+        let shares = soak.shares(&[Series::V7]);
+        shares
+            .iter()
+            .map(|share| (share.first, share.runs))
+            .collect()
+    }
+
+    #[test]
+    fn runs_are_shared_out_without_a_gap() {
+        assert_eq!(shares(&soak(7, None)), [(0, 4), (4, 3)]);
+        assert_eq!(
+            shares(&soak(2500, None)),
+            [(0, 1000), (1000, 1000), (2000, 500)]
+        );
+        assert_eq!(shares(&soak(200, Some(17))), [(17, 1)]);
+    }
+
+    #[test]
+    fn tallies_are_added_up_and_nothing_else_is_taken_for_one() {
+        let mut counts = Counts::default();
+        let line = "tally exits right 3 explained 1 unexplained 0 wrong 0";
+        assert!(counts.take(line).expect("a tally"));
+        assert!(counts.take(line).expect("a tally"));
+        assert!(!counts.take("50 runs of seed 1").expect("no tally"));
+        assert!(counts.take("tally exits right many").is_err());
+        assert_eq!(counts.totals(), [6, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_wrong_an_unexplained_and_a_missing_run_are_all_not_clean() {
+        let total = |counts: [u64; 4], asked| Total {
+            counts: Counts(BTreeMap::from([("exits".to_owned(), counts)])),
+            asked,
+            ..Total::default()
+        };
+        assert!(total([3, 1, 0, 0], 4).is_clean());
+        assert!(!total([3, 1, 0, 0], 5).is_clean());
+        assert!(!total([3, 0, 1, 0], 4).is_clean());
+        assert!(!total([3, 0, 0, 1], 4).is_clean());
+        assert!(!total([0, 0, 0, 0], 0).is_clean());
+    }
+}
