@@ -81,31 +81,39 @@ pub fn sweep(mount: &Mount, proc: &Proc) -> Sweep {
     done
 }
 
-/// The ids of all cgroups that there are; `None` where only a part of the tree can be seen.
-pub fn all_ids(mount: &Mount) -> Option<BTreeSet<u64>> {
+/// Which of these cgroups there are, by their ids; `None` where only a part of the tree can be seen.
+pub fn present(mount: &Mount, wanted: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
     /// PROC_CGROUP_INIT_INO (include/linux/proc_ns.h): the first cgroup namespace.
     const FIRST_NAMESPACE: u64 = 0xEFFF_FFFB;
     let namespace = std::fs::metadata("/proc/self/ns/cgroup").ok()?.ino();
     if mount.subtree != "/" || namespace != FIRST_NAMESPACE {
         return None;
     }
-    let mut ids = BTreeSet::new();
-    collect_ids(&mount.root, &mut ids).ok()?;
-    Some(ids)
+    let mut found = BTreeSet::new();
+    find(&mount.root, wanted, &mut found).ok()?;
+    Some(found)
 }
 
-fn collect_ids(path: &Path, ids: &mut BTreeSet<u64>) -> Result<(), CgroupError> {
-    let names = match children(path) {
-        Ok(names) => names,
+/// Looks for cgroups below one, until all are found: hundreds of live leaves are one directory.
+fn find(path: &Path, wanted: &BTreeSet<u64>, found: &mut BTreeSet<u64>) -> Result<(), CgroupError> {
+    let below = match children(path) {
+        Ok(below) => below,
         Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
         Err(error) => return Err(error),
     };
-    if let Ok(dir) = std::fs::metadata(path) {
-        ids.insert(dir.ino());
+    found.extend(
+        below
+            .iter()
+            .map(|child| child.id)
+            .filter(|id| wanted.contains(id)),
+    );
+    for child in below.iter().filter(|child| !wanted.contains(&child.id)) {
+        if found.len() == wanted.len() {
+            break;
+        }
+        find(&path.join(&child.name), wanted, found)?;
     }
-    names
-        .iter()
-        .try_for_each(|name| collect_ids(&path.join(name), ids))
+    Ok(())
 }
 
 fn visit(mount: &Mount, proc: &Proc, cgroup: &str, depth: usize, found: &mut Survey) {
@@ -125,12 +133,12 @@ fn visit(mount: &Mount, proc: &Proc, cgroup: &str, depth: usize, found: &mut Sur
         return;
     }
     match children(&path) {
-        Ok(names) => {
-            for name in names {
+        Ok(below) => {
+            for child in below {
                 visit(
                     mount,
                     proc,
-                    &placement::child(cgroup, &name),
+                    &placement::child(cgroup, &child.name),
                     depth + 1,
                     found,
                 );
@@ -199,17 +207,28 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
         .is_ok_and(|age| age > UNMARKED_GRACE)
 }
 
-/// Names of the cgroups below one.
-fn children(path: &Path) -> Result<Vec<String>, CgroupError> {
+/// A cgroup below another.
+struct Child {
+    name: String,
+    /// Its inode's number, which is its id (fs/kernfs/dir.c, kernfs_fop_readdir).
+    id: u64,
+}
+
+/// The cgroups right below one.
+fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
     let fail = |error| CgroupError::read(path, error);
-    let mut names = Vec::new();
+    let mut children = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        if entry.file_type().map_err(fail)?.is_dir() && entry.ino() != 0 {
-            names.extend(entry.file_name().into_string().ok());
+        let id = entry.ino();
+        if entry.file_type().map_err(fail)?.is_dir()
+            && id != 0
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            children.push(Child { name, id });
         }
     }
-    Ok(names)
+    Ok(children)
 }
 
 fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError> {
@@ -242,13 +261,13 @@ fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError
 
 fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {
     if depth < MAX_DEPTH {
-        let names = match children(path) {
-            Ok(names) => names,
+        let below = match children(path) {
+            Ok(below) => below,
             Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for name in names {
-            remove_bottom_up(&path.join(name), depth + 1)?;
+        for child in below {
+            remove_bottom_up(&path.join(child.name), depth + 1)?;
         }
     }
     leaf::remove(path, Duration::from_secs(1))
@@ -328,11 +347,34 @@ mod tests {
     }
 
     #[test]
+    fn cgroups_are_found_by_their_ids_wherever_they_are_and_those_that_are_gone_are_not() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let id = |path: &str| {
+            std::fs::create_dir_all(temp.path().join(path)).expect("mkdir");
+            std::fs::metadata(temp.path().join(path))
+                .expect("it is there")
+                .ino()
+        };
+        let there = BTreeSet::from([
+            id("sandbox/runs/a"),
+            id("sandbox/runs/b"),
+            id("user/c/runs/d"),
+        ]);
+        id("user/c/runs/not-wanted");
+        let mut wanted = there.clone();
+        wanted.insert(u64::MAX);
+        let mut found = BTreeSet::new();
+        find(temp.path(), &wanted, &mut found).expect("all can be read");
+        assert_eq!(found, there);
+    }
+
+    #[test]
     fn a_leaf_is_removed_with_what_is_below_it_and_nothing_beside_it() {
         let temp = tempfile::tempdir().expect("temp dir");
         std::fs::create_dir_all(temp.path().join("runs/a/b/c")).expect("mkdir");
         std::fs::create_dir_all(temp.path().join("runs/d")).expect("mkdir");
         remove_bottom_up(&temp.path().join("runs/a"), 0).expect("removed");
-        assert_eq!(children(&temp.path().join("runs")).expect("read"), ["d"]);
+        let left = children(&temp.path().join("runs")).expect("read");
+        assert!(matches!(&left[..], [child] if child.name == "d"));
     }
 }

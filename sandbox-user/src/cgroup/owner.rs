@@ -5,6 +5,7 @@
 //! directory: it lives and dies with the leaf, and in `trusted.` no analysis can write it.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, getxattr};
 use rustix::io::Errno;
@@ -64,20 +65,25 @@ pub enum Mark {
 #[derive(Clone, Debug)]
 pub struct Proc {
     root: PathBuf,
+    /// These two do not change while we run, and are asked for once a leaf.
+    boot_id: OnceLock<String>,
+    pid_namespace: OnceLock<u64>,
 }
 
 impl Default for Proc {
     fn default() -> Self {
-        Self {
-            root: "/proc".into(),
-        }
+        Self::at("/proc")
     }
 }
 
 impl Proc {
     /// One that is mounted there.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            boot_id: OnceLock::new(),
+            pid_namespace: OnceLock::new(),
+        }
     }
 
     /// The text of a file in it.
@@ -124,8 +130,12 @@ impl Proc {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn boot_id(&self) -> Result<String, CgroupError> {
-        Ok(self.read("sys/kernel/random/boot_id")?.trim().to_owned())
+    pub fn boot_id(&self) -> Result<&str, CgroupError> {
+        if let Some(known) = self.boot_id.get() {
+            return Ok(known);
+        }
+        let text = self.read("sys/kernel/random/boot_id")?;
+        Ok(self.boot_id.get_or_init(|| text.trim().to_owned()))
     }
 
     /// The inode of this process's PID namespace.
@@ -133,9 +143,12 @@ impl Proc {
     /// # Errors
     /// When it cannot be read.
     pub fn pid_namespace(&self) -> Result<u64, CgroupError> {
+        if let Some(known) = self.pid_namespace.get() {
+            return Ok(*known);
+        }
         let path = self.root.join("self/ns/pid");
         match rustix::fs::stat(&path) {
-            Ok(stat) => Ok(stat.st_ino),
+            Ok(stat) => Ok(*self.pid_namespace.get_or_init(|| stat.st_ino)),
             Err(errno) => Err(CgroupError::read(path, errno)),
         }
     }
@@ -209,7 +222,7 @@ impl Owner {
     /// When one of the processes is gone or /proc cannot be read.
     pub fn of(proc: &Proc, supervisor: u32, guardian: Option<u32>) -> Result<Self, CgroupError> {
         Ok(Self {
-            boot_id: proc.boot_id()?,
+            boot_id: proc.boot_id()?.to_owned(),
             pid_namespace: proc.pid_namespace()?,
             supervisor: proc.process(supervisor)?,
             guardian: guardian.map(|pid| proc.process(pid)).transpose()?,

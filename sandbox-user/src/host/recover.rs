@@ -17,15 +17,16 @@ pub struct Recovered {
 
 /// Removes it. Takes up to 5 s for each leaf whose processes will not die; blocks.
 pub fn recover(mount: &Mount) -> Recovered {
-    let swept = orphans::sweep(mount, &Proc::default());
+    let proc = Proc::default();
+    let swept = orphans::sweep(mount, &proc);
     let mut problems: Vec<String> = swept.failures.iter().map(ToString::to_string).collect();
-    if Proc::default().is_in_first_pid_namespace()
+    if proc.is_in_first_pid_namespace()
         && let Err(error) = trace::remove_abandoned()
     {
         problems.push(error.to_string());
     }
     // Where only a part of the tree is seen, a leaf that is not seen may be there.
-    if let Err(error) = trace::forget_gone(|| orphans::all_ids(mount)) {
+    if let Err(error) = trace::forget_gone(|known| orphans::present(mount, known)) {
         problems.push(error.to_string());
     }
     Recovered {

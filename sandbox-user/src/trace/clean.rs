@@ -60,12 +60,14 @@ pub fn clean<E: From<TraceError>>(
     Ok(cleaned)
 }
 
-/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and guardian. `there` is asked after the maps were read, so that a leaf that is made meanwhile is not
-/// taken for one that went.
+/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and guardian. `present` says which of some ids there are; it is asked after the maps were read, so that a
+/// leaf that is made meanwhile is not taken for one that went.
 ///
 /// # Errors
 /// Where a map cannot be read or changed.
-pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), TraceError> {
+pub fn forget_gone(
+    present: impl FnOnce(&BTreeSet<u64>) -> Option<BTreeSet<u64>>,
+) -> Result<(), TraceError> {
     let own = PinDir::own();
     if own.mode()?.is_none() {
         return Ok(());
@@ -76,11 +78,11 @@ pub fn forget_gone(there: impl FnOnce() -> Option<BTreeSet<u64>>) -> Result<(), 
     if known.is_empty() {
         return Ok(());
     }
-    let Some(there) = there() else {
+    let Some(present) = present(&known) else {
         return Ok(());
     };
     known
-        .difference(&there)
+        .difference(&present)
         .try_for_each(|leaf| tracer.forget(*leaf))
 }
 

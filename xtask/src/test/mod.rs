@@ -36,8 +36,8 @@ pub(crate) struct Test {
     /// Only the guests, not the unit tests on this machine.
     #[arg(long)]
     guests_only: bool,
-    /// Seconds that a test may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    /// Seconds that a test may take before it counts as hanging.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     test_limit: u64,
 }
 

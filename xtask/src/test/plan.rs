@@ -10,7 +10,7 @@ const SYSTEMD_KERNEL: Series = Series::V6_12;
 /// That of the locked-down pass.
 const LOCKED_DOWN_KERNEL: Series = Series::V6_12;
 /// The target with hundreds of runs in one test, and how many times as long as others it may take.
-const LONG: (&str, u64) = ("many", 15);
+const LONG: (&str, u64) = ("many", 6);
 
 /// A test in a test binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
