@@ -101,8 +101,18 @@ fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
     }
 }
 
-/// What an execve that failed with E2BIG comes to where the leaf's memory had run out: the kernel
-/// could not get a page for the arguments (fs/exec.c, `get_arg_page`) and says the same of it.
+/// Whether an execve failed in a way that the kernel also has where it gets no page: for the arguments
+/// (E2BIG of fs/exec.c, `get_arg_page`; EFAULT where they cannot be read), or for the file, of which it
+/// then reads less than there is (fs/binfmt_elf.c: EIO of `elf_read`, ENOEXEC without `load_elf_phdrs`).
+pub(super) fn may_be_for_want_of_memory(failure: &SetupFailure) -> bool {
+    failure.kind == SetupFailureKind::CommandNotExecutable
+        && matches!(
+            failure.errno,
+            Some(libc::E2BIG | libc::EFAULT | libc::EIO | libc::ENOEXEC)
+        )
+}
+
+/// What such an execve comes to where the leaf's memory had run out.
 pub(super) fn for_want_of_memory(argv: &[OsString]) -> SetupFailure {
     SetupFailure {
         step: describe(Progress::Exec, argv),
@@ -137,6 +147,27 @@ pub(super) fn ours(step: String, error: &io::Error) -> SetupFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_execve_may_want_memory_and_say_something_else() {
+        let failed = |kind, errno| SetupFailure {
+            step: "execve /bin/true".to_owned(),
+            errno: Some(errno),
+            kind,
+        };
+        use SetupFailureKind::{CommandNotExecutable, Other};
+        let table = [
+            (CommandNotExecutable, libc::EIO, true),
+            (CommandNotExecutable, libc::E2BIG, true),
+            (CommandNotExecutable, libc::EACCES, false),
+            // A mount, say.
+            (Other, libc::EIO, false),
+        ];
+        for (kind, errno, expected) in table {
+            let failure = failed(kind, errno);
+            assert_eq!(may_be_for_want_of_memory(&failure), expected, "{failure:?}");
+        }
+    }
 
     #[test]
     fn a_failed_clone_names_the_limit_that_forbade_it() {

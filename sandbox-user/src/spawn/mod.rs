@@ -131,11 +131,11 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The same where an allocation in the leaf has failed meanwhile, which execve tells as E2BIG too.
+    /// The same where an allocation in the leaf has failed meanwhile, which execve does not always say.
     #[must_use]
     pub fn after_failed_allocation(self, argv: &[OsString]) -> Self {
         match self {
-            Self::Setup(failure) if failure.errno == Some(libc::E2BIG) => {
+            Self::Setup(failure) if failure::may_be_for_want_of_memory(&failure) => {
                 Self::Setup(failure::for_want_of_memory(argv))
             }
             other @ (Self::Setup(_)
