@@ -1,5 +1,5 @@
 //! The host's configuration, `/etc/sandbox/config.toml`: whom root's analyses run as, the defaults of
-//! runs that say nothing, and what may be asked for at most, for everybody, for groups and for users.
+//! runs that say nothing, what may be asked for at most, for everybody, for groups and for users, and what all runs may have together.
 //!
 //! It is read strictly, as metadata is. It holds other users' runs down, so that a file that others
 //! than root can write is refused, and so is a run where it cannot be read.
@@ -15,7 +15,7 @@ use crate::document::{self, DocumentError, Format, Kind, toml};
 use crate::identity::{
     self, Accounts, Caller, Choice, Facts, Identity, IdentityError, SystemAccounts,
 };
-use crate::policy::{Ceilings, HostPolicy, Layer};
+use crate::policy::{Budget, Ceilings, HostPolicy, Layer};
 use crate::units::{Printable, Quoted};
 
 /// Where it is; a host without the file has the built-in defaults and no ceilings.
@@ -29,6 +29,8 @@ const MAX_TABLE_DEPTH: usize = 5;
 pub struct Config {
     /// Whom plain root's analyses run as where `--user` does not say.
     pub user: Option<String>,
+    /// What all runs together may have.
+    pub budget: Budget,
     /// For everybody.
     pub rules: Rules,
     /// For those in a group, by its name or number; of several the last one wins.
@@ -125,7 +127,10 @@ impl Config {
         who: Option<&Identity>,
         accounts: &dyn Accounts,
     ) -> Result<HostPolicy, ConfigError> {
-        let mut policy = HostPolicy::default();
+        let mut policy = HostPolicy {
+            budget: self.budget.clone(),
+            ..HostPolicy::default()
+        };
         policy.add(&self.rules);
         let Some(who) = who else {
             return Ok(policy);

@@ -6,6 +6,7 @@
 //! records must say whose limit ended a run. Values arrive here parsed and in range (see
 //! [`values`]); what is checked here is whether they make sense together.
 
+mod budget;
 mod ceilings;
 pub mod values;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Limit, Limits, OnPidsLimit, OomScope, Source};
 use crate::units::format_duration;
 
+pub use budget::Budget;
 pub use ceilings::{Ceiling, Ceilings, Excess};
 
 /// What was said about something that can be lifted.
@@ -108,6 +110,8 @@ pub struct HostPolicy {
     pub defaults: Vec<Layer>,
     /// What it may ask for at most.
     pub ceilings: Ceilings,
+    /// What all the host's runs may have together.
+    pub budget: Budget,
 }
 
 /// Limits and actions as they apply.

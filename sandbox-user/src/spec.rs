@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{Limits, OnPidsLimit, OomScope};
-use crate::policy::Warn;
+use crate::policy::{Budget, Warn};
 use crate::record::Reason;
 
 pub use names::{MAX_LABELS, MAX_NAME_BYTES, NameError, check_id, check_label, check_user};
@@ -48,6 +48,8 @@ pub struct RunSpec {
     pub run_as: RunAs,
     /// Its limits.
     pub limits: Limits,
+    /// What all runs of the host may have together.
+    pub budget: Budget,
     /// From SIGTERM at the deadline to cgroup.kill; zero = cgroup.kill at once.
     pub grace: Duration,
     /// A signal to the main process ahead of the deadline.
@@ -263,6 +265,7 @@ mod tests {
             cwd: PathBuf::from(OsString::from_vec(b"/data/\xff".to_vec())),
             run_as: RunAs::User("alice".to_owned()),
             limits: Limits::default(),
+            budget: Budget::default(),
             grace: Duration::from_secs(5),
             warn: Some(Warn {
                 signal: 10,

@@ -5,6 +5,7 @@
 //! a pin is left over. [`Sandbox`] runs the tool under test on a victim, [`Record`] reads what it
 //! wrote, and [`wait`] is the only place that waits for anything.
 
+mod configured;
 pub mod enclosing;
 mod events;
 pub mod faults;
@@ -21,6 +22,7 @@ mod verdict;
 pub mod wait;
 mod withheld;
 
+pub use configured::Configured;
 pub use enclosing::Enclosing;
 pub use events::Events;
 pub use guest::{Guest, Mode};

@@ -1,33 +1,13 @@
-//! The host's configuration: its defaults and ceilings, for whom they are, and what a bad file comes to.
+//! The host's configuration: its defaults and ceilings, for whom they are, the budget of all runs, and what
+//! a bad file comes to.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
-use sandbox_tests::{Guest, Sandbox, Scene, assert_has};
+use nix::sys::signal::Signal;
+use sandbox_tests::enclosing::RUNS;
+use sandbox_tests::{Configured, Enclosing, Guest, Sandbox, Scene, assert_has};
 use serde_json::json;
-
-const FOLDER: &str = "/etc/sandbox";
-const FILE: &str = "/etc/sandbox/config.toml";
-
-/// The host's configuration for as long as it is held.
-struct Configured;
-
-impl Configured {
-    fn with(text: &str) -> Self {
-        assert!(!Path::new(FILE).exists(), "the guest has none of its own");
-        fs::create_dir_all(FOLDER).expect("the folder can be made");
-        let configured = Self;
-        fs::write(FILE, text).expect("the file can be written");
-        configured
-    }
-}
-
-impl Drop for Configured {
-    fn drop(&mut self) {
-        fs::remove_dir_all(FOLDER).expect("the folder can be removed");
-    }
-}
 
 #[test]
 fn its_defaults_apply_where_a_run_says_nothing_and_are_named() {
@@ -160,9 +140,64 @@ fn it_says_whom_roots_analyses_run_as_and_nobody_elses() {
 }
 
 #[test]
+fn the_budget_is_a_limit_of_all_runs_together() {
+    let _guest = Guest::enter();
+    let files = ["memory.max", "cpu.max", "pids.max"];
+    // Each is put back in the end.
+    let _unlimited = files.map(|file| Enclosing::limit(RUNS, file, "max"));
+    let config = Configured::with("[budget]\nmemory = '96MiB'\ncpus = 1.5\npids = 40\n");
+    let outcome = Sandbox::new()
+        .options(["--memory", "1GiB"])
+        .victim(["eat", "200MiB"]);
+    let record = outcome.ended(137, "memory_ancestor", "same");
+    let enclosing = |value| json!({"enclosing": {"value": value, "cgroup": RUNS}});
+    assert_has(
+        record.at("/limits/memory_bytes"),
+        &enclosing(json!(96 << 20)),
+    );
+    assert_has(record.at("/limits/cpus"), &enclosing(json!(1.5)));
+    assert_has(record.at("/limits/pids"), &enclosing(json!(40)));
+
+    config.change("[budget]\nmemory = 'none'\npids = 30\n");
+    let record = Sandbox::new()
+        .victim(["exit", "0"])
+        .ended(0, "completed", "none");
+    assert!(record.at("/limits/memory_bytes/enclosing").is_null());
+    assert_has(record.at("/limits/pids"), &enclosing(json!(30)));
+    // Of which nothing is said any more.
+    assert_has(record.at("/limits/cpus"), &enclosing(json!(1.5)));
+}
+
+#[test]
+fn a_budget_is_not_lowered_under_what_others_need() {
+    let _guest = Guest::enter();
+    let _unlimited = Enclosing::limit(RUNS, "memory.max", "max");
+    let holder = Sandbox::new().start_victim(["eat", "100MiB"]);
+    let _pid = holder.ready();
+    let _config = Configured::with("[budget]\nmemory = '64MiB'\n");
+    let run = || {
+        let outcome = Sandbox::new().victim(["exit", "0"]);
+        assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+        (outcome.record(), outcome.stderr)
+    };
+    let (record, said) = run();
+    let told =
+        "the host's memory budget of 64 MiB does not hold yet: the runs in /sandbox/runs need";
+    assert!(said.contains(told), "{said}");
+    assert!(record.at("/limits/memory_bytes/enclosing").is_null());
+
+    holder.signal(Signal::SIGTERM);
+    holder.finish().ended(143, "cancelled", "same");
+    let (record, said) = run();
+    assert!(!said.contains("budget"), "{said}");
+    let enclosing = record.number("/limits/memory_bytes/enclosing/value");
+    assert_eq!(enclosing, 64 << 20, "{record}");
+}
+
+#[test]
 fn under_a_bad_file_nothing_is_started_and_check_says_why() {
     let _guest = Guest::enter();
-    let _config = Configured::with("[defaults]\npids = 50\n\n[ceilings]\nmemroy = '4GiB'\n");
+    let config = Configured::with("[defaults]\npids = 50\n\n[ceilings]\nmemroy = '4GiB'\n");
     let scene = Scene::new();
     let run = || {
         scene
@@ -175,12 +210,12 @@ fn under_a_bad_file_nothing_is_started_and_check_says_why() {
     let line = format!("missing   configuration  {told}");
     assert!(check.out().contains(&line), "{check}");
 
-    fs::write(FILE, "[defaults]\npids = 50\n").expect("mended");
-    fs::set_permissions(FILE, fs::Permissions::from_mode(0o666)).expect("changed");
+    config.change("[defaults]\npids = 50\n");
+    fs::set_permissions(Configured::FILE, fs::Permissions::from_mode(0o666)).expect("changed");
     assert!(run().err().contains("chmod go-w"), "{}", run());
     assert!(scene.files().is_empty(), "{:?}", scene.files());
 
-    fs::set_permissions(FILE, fs::Permissions::from_mode(0o600)).expect("changed");
+    fs::set_permissions(Configured::FILE, fs::Permissions::from_mode(0o600)).expect("changed");
     scene.bash("sandbox run --user ana -- true").expect(0);
     let check = scene.bash("sandbox check").expect(0);
     assert!(

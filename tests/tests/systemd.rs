@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Guest, Mode, Running, Sandbox, Scene, wait};
+use sandbox_tests::{Configured, Guest, Mode, Running, Sandbox, Scene, wait};
 
 fn enter() -> Guest {
     let guest = Guest::enter();
@@ -175,23 +175,22 @@ fn stopping_the_scope_ends_the_run_as_a_kill_from_outside() {
     is_gone(&scope, &dir);
 }
 
+/// Lifts a limit of the slice of all runs when it is dropped.
+struct Unlimited(&'static str);
+
+impl Drop for Unlimited {
+    fn drop(&mut self) {
+        let lifted = format!("{}=infinity", self.0);
+        systemctl(&["set-property", "--runtime", "sandbox.slice", &lifted]);
+    }
+}
+
 #[test]
 fn the_memory_of_the_slice_is_a_limit_above_the_leafs() {
     let _guest = enter();
-    struct Unlimited;
-    impl Drop for Unlimited {
-        fn drop(&mut self) {
-            systemctl(&[
-                "set-property",
-                "--runtime",
-                "sandbox.slice",
-                "MemoryMax=infinity",
-            ]);
-        }
-    }
     // The slice is there while something is in it.
     let holding = Held::start(Sandbox::new());
-    let _unlimited = Unlimited;
+    let _unlimited = Unlimited("MemoryMax");
     systemctl(&[
         "set-property",
         "--runtime",
@@ -214,6 +213,32 @@ fn the_memory_of_the_slice_is_a_limit_above_the_leafs() {
         "{record}"
     );
     drop(holding.running);
+}
+
+#[test]
+fn the_hosts_budget_is_a_limit_of_the_slice_that_systemd_knows_of() {
+    let _guest = enter();
+    let _unlimited = [Unlimited("MemoryMax"), Unlimited("TasksMax")];
+    let config = Configured::with("[budget]\nmemory = '512MiB'\npids = 400\ncpus = 1.25\n");
+    let held = Held::start(Sandbox::new());
+    let of_slice = |property| systemctl(&["show", "-P", property, "sandbox.slice"]);
+    assert_eq!(of_slice("MemoryMax"), (512 << 20).to_string());
+    assert_eq!(of_slice("TasksMax"), "400");
+    assert_eq!(of_slice("CPUQuotaPerSecUSec"), "1.250000s");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(of_slice("MemoryMax"), (512 << 20).to_string());
+    config.change("[budget]\ncpus = 'none'\n");
+    let second = Sandbox::new()
+        .victim(["exit", "0"])
+        .ended(0, "completed", "none");
+    assert!(second.at("/limits/cpus/enclosing").is_null(), "{second}");
+    let record = held.finish_by_kill();
+    for (limit, value) in [("memory_bytes", 512 << 20), ("pids", 400)] {
+        let enclosing = format!("/limits/{limit}/enclosing");
+        assert_eq!(record.number(&format!("{enclosing}/value")), value);
+        let cgroup = record.text(&format!("{enclosing}/cgroup"));
+        assert_eq!(cgroup, "/sandbox.slice", "{record}");
+    }
 }
 
 #[test]

@@ -85,12 +85,35 @@ pub(super) fn apply(
     // One leaf is one cgroup: "same cgroup id" is then an exact test of membership.
     own(dir, "cgroup.max.descendants", "0")?;
     own(dir, "memory.oom.group", oom.oom_group())?;
-    let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
-    let wanted = Max::from_limit(limits.memory_bytes.value);
-    through_crate(dir, "memory.max", wanted, |value| memory.set_limit(value))?;
-    check_bytes(dir, "memory.max", wanted)?;
+    set_memory(dir, limits.memory_bytes.value)?;
+    set_swap(dir, limits.swap_bytes.value, swap_total_bytes)?;
+    set_pids(dir, limits.pids.value)?;
+    set_cpus(dir, limits.cpus.value)?;
+    effective(dir)
+}
 
-    let wanted = Max::from_limit(limits.swap_bytes.value);
+/// Writes `memory.max` and reads it back.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn set_memory(dir: &Dir, bytes: Option<u64>) -> Result<(), CgroupError> {
+    let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
+    let wanted = Max::from_limit(bytes);
+    through_crate(dir, "memory.max", wanted, |value| memory.set_limit(value))?;
+    check_bytes(dir, "memory.max", wanted)
+}
+
+/// Writes `memory.swap.max` and reads it back, where there is swap to be limited.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn set_swap(
+    dir: &Dir,
+    bytes: Option<u64>,
+    swap_total_bytes: u64,
+) -> Result<(), CgroupError> {
+    let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
+    let wanted = Max::from_limit(bytes);
     match (
         dir.max("memory.swap.max")?,
         no_swap_file(wanted, swap_total_bytes),
@@ -99,20 +122,23 @@ pub(super) fn apply(
             through_crate(dir, "memory.swap.max", wanted, |value| {
                 memory.set_memswap_limit(value)
             })?;
-            check_bytes(dir, "memory.swap.max", wanted)?;
+            check_bytes(dir, "memory.swap.max", wanted)
         }
-        (None, NoSwapFile::Harmless) => {}
-        (None, NoSwapFile::Unlimited) => {
-            let path = dir.file_path("memory.swap.max");
-            return Err(CgroupError::NoSwapControl {
-                path,
-                swap_total_bytes,
-            });
-        }
+        (None, NoSwapFile::Harmless) => Ok(()),
+        (None, NoSwapFile::Unlimited) => Err(CgroupError::NoSwapControl {
+            path: dir.file_path("memory.swap.max"),
+            swap_total_bytes,
+        }),
     }
+}
 
+/// Writes `pids.max` and reads it back.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn set_pids(dir: &Dir, tasks: Option<u64>) -> Result<(), CgroupError> {
     let pids = PidController::new(dir.path().to_owned(), PathBuf::new(), true);
-    let wanted = Max::from_limit(limits.pids.value);
+    let wanted = Max::from_limit(tasks);
     through_crate(dir, "pids.max", wanted, |value| {
         pids.set_pid_max(if value < 0 {
             MaxValue::Max
@@ -121,17 +147,21 @@ pub(super) fn apply(
         })
     })?;
     let got = required(dir, "pids.max", dir.max("pids.max")?)?;
-    stuck(dir, "pids.max", wanted, got, wanted == got)?;
+    stuck(dir, "pids.max", wanted, got, wanted == got)
+}
 
-    let wanted = cpu_max_for(limits.cpus.value)?;
+/// Writes `cpu.max` and reads it back.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn set_cpus(dir: &Dir, cores: Option<f64>) -> Result<(), CgroupError> {
+    let wanted = cpu_max_for(cores)?;
     let cpu = CpuController::new(dir.path().to_owned(), PathBuf::new(), true);
     through_crate(dir, "cpu.max", wanted.quota_us, |value| {
         cpu.set_cfs_quota_and_period(Some(value), Some(wanted.period_us))
     })?;
     let got = required(dir, "cpu.max", dir.cpu_max()?)?;
-    stuck(dir, "cpu.max", wanted, got, wanted == got)?;
-
-    effective(dir)
+    stuck(dir, "cpu.max", wanted, got, wanted == got)
 }
 
 /// Reads a cgroup's limits.

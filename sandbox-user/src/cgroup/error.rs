@@ -177,6 +177,16 @@ pub enum CgroupError {
         /// What it said.
         reason: String,
     },
+    /// systemd would not limit the slice of all runs.
+    #[error(
+        "systemd refused to limit {slice} to the host's budget: {reason}. See `journalctl -b -t systemd`"
+    )]
+    BudgetRefused {
+        /// The slice.
+        slice: String,
+        /// What it said.
+        reason: String,
+    },
     /// systemd did not finish the job in time.
     #[error(
         "systemd did not finish starting {unit} within {seconds} s: it may be reloading or overloaded, see `systemctl list-jobs`"

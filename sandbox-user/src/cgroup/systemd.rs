@@ -13,6 +13,7 @@ use uuid::Uuid;
 use zbus::zvariant::{OwnedObjectPath, Value};
 use zbus::{Connection, MatchRule, Message, MessageStream, message};
 
+use super::budget::Changes;
 use super::error::CgroupError;
 use super::owner::Proc;
 
@@ -92,6 +93,56 @@ async fn start_and_wait(unit: &str, pid: u32) -> Result<(), CgroupError> {
     Err(refused(
         "the connection was closed before the job was done".to_owned(),
     ))
+}
+
+/// Has systemd limit a slice until the next boot. It answers before it has written the files.
+///
+/// # Errors
+/// When systemd cannot be reached, refuses, or does not answer in 30 s.
+pub(super) async fn set_limits(slice: &str, changes: &Changes) -> Result<(), CgroupError> {
+    let refused = |reason: String| CgroupError::BudgetRefused {
+        slice: slice.to_owned(),
+        reason,
+    };
+    let set = async {
+        let bus = Bus::connect().await?;
+        let body = (slice, true, properties_of(changes));
+        match bus.call("SetUnitProperties", &body).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused(error.to_string())),
+        }
+    };
+    match tokio::time::timeout(JOB_TIMEOUT, set).await {
+        Ok(set) => set,
+        Err(_) => Err(refused(format!(
+            "no answer within {} s",
+            JOB_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// As systemd.resource-control(5) calls them; the largest number is infinity.
+fn properties_of(changes: &Changes) -> Properties<'static> {
+    let number = |value: Option<u64>| Value::from(value.unwrap_or(u64::MAX));
+    let a_second = changes.cpus.map(|cores| cores.map(micros_a_second));
+    [
+        ("MemoryMax", changes.memory_bytes),
+        ("MemorySwapMax", changes.swap_bytes),
+        ("TasksMax", changes.pids),
+        ("CPUQuotaPerSecUSec", a_second),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, number(value?))))
+    .collect()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "cores are positive and at most a million"
+)]
+fn micros_a_second(cores: f64) -> u64 {
+    (cores * 1e6).round() as u64
 }
 
 /// A connection to systemd's manager.
@@ -194,6 +245,22 @@ mod tests {
             scope_name(run_id),
             "sandbox-00000000-0000-0000-0000-000000000007.scope"
         );
+    }
+
+    #[test]
+    fn limits_are_properties_and_a_lifted_one_is_infinity() {
+        let changes = Changes {
+            memory_bytes: Some(Some(4096)),
+            pids: Some(None),
+            cpus: Some(Some(1.5)),
+            swap_bytes: None,
+        };
+        let expected = [
+            ("MemoryMax", Value::from(4096_u64)),
+            ("TasksMax", Value::from(u64::MAX)),
+            ("CPUQuotaPerSecUSec", Value::from(1_500_000_u64)),
+        ];
+        assert_eq!(properties_of(&changes), expected);
     }
 
     #[test]

@@ -365,6 +365,7 @@ impl RunSpec {
                 .or(host.user)
                 .map_or(RunAs::Caller, RunAs::User),
             limits,
+            budget: host.budget,
             grace,
             warn,
             on_pids_limit,

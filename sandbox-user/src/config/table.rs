@@ -6,7 +6,7 @@ use super::{Config, Rules};
 use crate::document::{Entry, Fault, Field, Problem, Seen, Value, like, normal, read, wrong_kind};
 use crate::limits::Source;
 use crate::policy::values::ValueError;
-use crate::policy::{Ceiling, Ceilings, Excess, Layer, Setting};
+use crate::policy::{Budget, Ceiling, Ceilings, Excess, Layer, Setting};
 use crate::spec::check_user;
 
 /// Keys with what they stand for.
@@ -15,6 +15,7 @@ type Keys<T> = &'static [(&'static str, T)];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Top {
     User,
+    Budget,
     Defaults,
     Ceilings,
     Groups,
@@ -23,6 +24,7 @@ enum Top {
 
 const TOP: Keys<Top> = &[
     ("user", Top::User),
+    ("budget", Top::Budget),
     ("defaults", Top::Defaults),
     ("ceilings", Top::Ceilings),
     ("groups", Top::Groups),
@@ -42,6 +44,13 @@ const DEFAULTS: Keys<Field> = &[
     ("warn", Field::Warn),
     ("on-pids-limit", Field::OnPidsLimit),
     ("oom", Field::Oom),
+];
+
+const BUDGET: Keys<Field> = &[
+    ("memory", Field::Memory),
+    ("swap", Field::Swap),
+    ("cpus", Field::Cpus),
+    ("pids", Field::Pids),
 ];
 
 /// What a ceiling is of; `None` is what becomes of more, where the limit itself does not say.
@@ -68,6 +77,7 @@ const CEILING: Keys<Part> = &[("at-most", Part::AtMost), ("otherwise", Part::Oth
 pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> {
     let mut config = Config {
         user: None,
+        budget: Budget::default(),
         rules: nothing(),
         groups: Vec::new(),
         users: Vec::new(),
@@ -79,6 +89,7 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
                 let user = name(&entry.value).map_err(|problem| entry.fault(path, problem))?;
                 config.user = Some(user);
             }
+            Top::Budget => config.budget = reader.budget(entry, path)?,
             Top::Defaults => config.rules.defaults = reader.defaults(entry, path)?,
             Top::Ceilings => config.rules.ceilings = reader.ceilings(entry, path)?,
             Top::Groups => config.groups = reader.by_name(entry, path)?,
@@ -130,7 +141,7 @@ impl Reader<'_> {
                 match key {
                     Top::Defaults => rules.defaults = self.defaults(entry, path)?,
                     Top::Ceilings => rules.ceilings = self.ceilings(entry, path)?,
-                    Top::User | Top::Groups | Top::Users => {}
+                    Top::User | Top::Budget | Top::Groups | Top::Users => {}
                 }
                 Ok(())
             })?;
@@ -139,9 +150,23 @@ impl Reader<'_> {
         Ok(all)
     }
 
+    fn budget(&self, table: &Entry, path: &str) -> Result<Budget, Fault> {
+        let limits = self.layer(table, path, BUDGET)?.limits;
+        Ok(Budget {
+            memory_bytes: limits.memory_bytes,
+            swap_bytes: limits.swap_bytes,
+            cpus: limits.cpus,
+            pids: limits.pids,
+        })
+    }
+
     fn defaults(&self, table: &Entry, path: &str) -> Result<Layer, Fault> {
+        self.layer(table, path, DEFAULTS)
+    }
+
+    fn layer(&self, table: &Entry, path: &str, keys: Keys<Field>) -> Result<Layer, Fault> {
         let mut layer = Layer::silent(Source::Host);
-        self.each(table.table(path)?, path, DEFAULTS, |field, entry, path| {
+        self.each(table.table(path)?, path, keys, |field, entry, path| {
             field
                 .set(&mut layer, &entry.value)
                 .map_err(|problem| entry.fault(path, problem))

@@ -72,6 +72,7 @@ fn the_example_of_the_readme_is_accepted() {
     let config = config(example);
     assert_eq!(config.user.as_deref(), Some("analysis"));
     assert!(!config.groups.is_empty() && !config.users.is_empty());
+    assert_ne!(config.budget, Budget::default());
     assert_ne!(config.rules.ceilings, Ceilings::default());
     assert_ne!(config.rules.defaults.limits, LimitOverrides::default());
 }
@@ -116,6 +117,20 @@ fn a_ceiling_says_what_becomes_of_more_or_its_table_does() {
         ..Ceilings::default()
     };
     assert_eq!(ceilings, expected);
+}
+
+#[test]
+fn the_budget_is_everybodys_and_says_nothing_of_what_is_not_in_it() {
+    let config = config("[budget]\nmemory = '24GiB'\npids = 'none'\n");
+    let expected = Budget {
+        memory_bytes: Some(Setting::Value(24 * GIB)),
+        pids: Some(Setting::Lifted),
+        ..Budget::default()
+    };
+    for who in [None, Some(&who("ana", 1000, &[]))] {
+        let policy = config.policy_for(who, &Groups).expect("looked up");
+        assert_eq!(policy.budget, expected);
+    }
 }
 
 #[test]
@@ -215,6 +230,8 @@ fn a_mistake_is_told_with_its_line_and_key() {
         "[users.\"a\\u001bb\"]",
         "[users.ana\n",
         "[users.ana]\n[users.ana]\n",
+        "[budget]\ntimeout = '1h'",
+        "[users.ana.budget]\nmemory = '1GiB'",
     ];
     let said = documents.map(|text| {
         let error = Config::parse(text, Path::new("config.toml")).expect_err(text);

@@ -221,6 +221,9 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
 
     let place = cgroup::prepare(guardian_pid, run_id).await?;
     made.docket.degraded.extend(place.degraded.iter().cloned());
+    if let Some(warning) = place.hold(&made.docket.spec.budget).await? {
+        say(warning);
+    }
     let owner = Owner::of(&Proc::default(), std::process::id(), Some(guardian_pid))?;
     if let Some(guardian) = &mut made.guardian {
         guardian.announce_leaf(cgroup::leaf_path(&place, run_id));

@@ -1,11 +1,11 @@
 //! The reader of the host's configuration: any text is a configuration or an error, whatever is taken
-//! as a default or a ceiling is a limit that the kernel can hold, and an error is a line that can be printed.
+//! as a default, a ceiling or a budget is a limit that the kernel can hold, and an error is a line that can be printed.
 
 use std::path::Path;
 
 use sandbox::config::{Config, Rules};
 use sandbox::limits::Source;
-use sandbox::policy::{Ceilings, Layer, LimitOverrides};
+use sandbox::policy::{Budget, Ceilings, Layer, LimitOverrides};
 
 use crate::checks::{kept, said};
 
@@ -19,10 +19,13 @@ pub fn config(bytes: &[u8]) {
     };
     let name = "config.toml";
     match Config::parse(text, Path::new(name)) {
-        Ok(config) => all_rules(&config).for_each(|rules| {
-            kept(&rules.defaults);
-            kept(&as_limits(&rules.ceilings));
-        }),
+        Ok(config) => {
+            kept(&budget_as_limits(&config.budget));
+            all_rules(&config).for_each(|rules| {
+                kept(&rules.defaults);
+                kept(&as_limits(&rules.ceilings));
+            });
+        }
         Err(error) => said(&error.to_string(), error.place(), name, text),
     }
 }
@@ -30,6 +33,20 @@ pub fn config(bytes: &[u8]) {
 fn all_rules(config: &Config) -> impl Iterator<Item = &Rules> {
     let of_some = config.groups.iter().chain(&config.users);
     std::iter::once(&config.rules).chain(of_some.map(|(_, rules)| rules))
+}
+
+/// The budget as the limits that it becomes.
+fn budget_as_limits(budget: &Budget) -> Layer {
+    Layer {
+        limits: LimitOverrides {
+            memory_bytes: budget.memory_bytes,
+            swap_bytes: budget.swap_bytes,
+            cpus: budget.cpus,
+            pids: budget.pids,
+            ..LimitOverrides::default()
+        },
+        ..Layer::silent(Source::Host)
+    }
 }
 
 /// Ceilings as the limits that they become.
