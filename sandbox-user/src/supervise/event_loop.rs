@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::libc;
+use sandbox_ebpf::Facts;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -227,8 +228,7 @@ impl<'a> Running<'a> {
                 }
                 rung = self.alarms.review.rings() => {
                     rung?;
-                    self.check_escapes()?;
-                    self.check_denials()?;
+                    self.review()?;
                     self.journal.settle();
                     self.alarms.review.set(REVIEW_EVERY)?;
                 }
@@ -466,16 +466,23 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Ends the run where a task has left the leaf and the ring had no room to say so.
-    fn check_escapes(&mut self) -> io::Result<()> {
-        match self.facts() {
-            Some(facts) if facts.escapes > 0 => self.end(IntentReason::Escaped, None),
-            Some(_) | None => Ok(()),
+    /// Ends the run where a task has left the leaf, or a fork was denied, and the ring had no room to say
+    /// so. Hundreds of runs may do this every second, so files are read only where there may be something.
+    fn review(&mut self) -> io::Result<()> {
+        let facts = self.facts();
+        if facts.is_some_and(|facts| facts.escapes > 0) {
+            self.end(IntentReason::Escaped, None)?;
         }
+        let denied =
+            |facts: Facts| facts.denied_by_leaf + facts.denied_by_ancestor + facts.denied_unknown;
+        if facts.is_none_or(|facts| denied(facts) > 0) {
+            self.check_denials()?;
+        }
+        Ok(())
     }
 
     /// What the kernel side has counted so far.
-    fn facts(&self) -> Option<sandbox_ebpf::Facts> {
+    fn facts(&self) -> Option<Facts> {
         let tracer = self.tracer.as_deref()?;
         tracer.facts(self.leaf.cgroup().id).ok().flatten()
     }
