@@ -18,6 +18,7 @@ fn limits_changed_from_outside_are_named_with_both_values() {
         ("memory.max", "33554432"),
         ("pids.max", "max"),
         ("cpu.max", "50000 100000"),
+        ("memory.high", "16777216"),
     ] {
         let path = leaf.join(file);
         fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -29,6 +30,7 @@ fn limits_changed_from_outside_are_named_with_both_values() {
         "memory.max of this run's cgroup from outside: sandbox had set 67108864 bytes, in the end it was 33554432 bytes",
         "pids.max of this run's cgroup from outside: sandbox had set 50, in the end it was max",
         "cpu.max of this run's cgroup from outside: sandbox had set 1 cores, in the end it was 0.5 cores",
+        "memory.high of this run's cgroup from outside: sandbox had set max, in the end it was 16777216 bytes",
     ] {
         assert!(degraded.contains(said), "{said}:\n{record}");
     }

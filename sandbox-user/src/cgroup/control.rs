@@ -203,6 +203,15 @@ pub(super) fn oom_scope(dir: &Dir) -> Result<OomScope, CgroupError> {
     })
 }
 
+/// Reads at how many bytes the members of a leaf are slowed down; `None` = `max`.
+///
+/// # Errors
+/// When the file is missing or cannot be read.
+pub(super) fn memory_high(dir: &Dir) -> Result<Option<u64>, CgroupError> {
+    let name = "memory.high";
+    Ok(required(dir, name, dir.max(name)?)?.limit())
+}
+
 /// The tightest limit of each kind above a cgroup; of two equal ones the nearer.
 ///
 /// # Errors

@@ -178,6 +178,14 @@ impl LeafCgroup {
         control::oom_scope(&self.dir)
     }
 
+    /// Its `memory.high`, bytes, as it stands now; `None` = `max`.
+    ///
+    /// # Errors
+    /// When the file is missing or cannot be read.
+    pub fn memory_high_bytes(&self) -> Result<Option<u64>, CgroupError> {
+        control::memory_high(&self.dir)
+    }
+
     /// The tightest limits above it.
     ///
     /// # Errors

@@ -183,7 +183,7 @@ struct OutputArgs {
     sample: Option<Sampling>,
 
     /// Room for events that `sandbox` has not read yet; what finds none is dropped and counted, and no
-    /// verdict rests on it [default: 512KiB]
+    /// verdict rests on it. A power of two up to 64MiB, of the host's memory [default: 512KiB]
     #[arg(long, value_name = "SIZE", value_parser = argument::text(argument::ring_size), allow_hyphen_values = true)]
     ring_size: Option<u32>,
 

@@ -47,8 +47,9 @@ pub(super) enum ArgumentError {
     #[error(transparent)]
     Size(#[from] UnitError),
     #[error(
-        "a ring is a power of two, from {} to 1GiB; such as 512KiB",
-        format_bytes(page_size())
+        "a ring is a power of two, from {} to {}; such as 512KiB",
+        format_bytes(page_size()),
+        format_bytes(MAX_RING_BYTES.into())
     )]
     NotARingSize,
     #[error("use always, failure or never")]
@@ -170,14 +171,16 @@ pub(super) fn sampling(text: &str) -> Result<Sampling, ArgumentError> {
     }
 }
 
-/// What the kernel takes for a ring (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c), up to what nobody
-/// needs.
+/// The largest ring. It is the host's memory and no leaf's, and is mapped twice over.
+const MAX_RING_BYTES: u32 = 64 << 20;
+
+/// What the kernel takes for a ring (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c), up to the largest.
 pub(super) fn ring_size(text: &str) -> Result<u32, ArgumentError> {
     let bytes = parse_size(text)?;
     u32::try_from(bytes)
         .ok()
         .filter(|bytes| {
-            bytes.is_power_of_two() && u64::from(*bytes) >= page_size() && *bytes <= 1 << 30
+            bytes.is_power_of_two() && u64::from(*bytes) >= page_size() && *bytes <= MAX_RING_BYTES
         })
         .ok_or(ArgumentError::NotARingSize)
 }

@@ -287,7 +287,7 @@ fn watch(made: &mut Made, leaf_id: u64) {
         return;
     }
     let watched = Tracer::open().and_then(|mut tracer| {
-        let ring = tracer.watch(leaf_id, made.docket.spec.ring_bytes)?;
+        let ring = prepare::watch(&mut tracer, leaf_id, made.docket.spec.ring_bytes)?;
         Ok((tracer, ring))
     });
     match watched {

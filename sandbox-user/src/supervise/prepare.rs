@@ -15,11 +15,13 @@ use super::{events_file::EventsError, record_error::RecordError, record_file::Re
 use crate::{
     cgroup::CgroupError,
     identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
+    say::say,
     spawn::WorkingDirectory,
-    spec::{EnvironmentBase, Output, RunAs, RunSpec},
+    spec::{DEFAULT_RING_BYTES, EnvironmentBase, Output, RunAs, RunSpec},
     stdio::{OutputError, Outputs, open_outputs},
     sys::creds::{FileIdentity, with_file_identity},
-    trace::TraceError,
+    trace::{Ring, TraceError, Tracer},
+    units::format_bytes,
 };
 
 /// Why `sandbox` could not do its part; exit status 125.
@@ -219,4 +221,21 @@ pub(super) fn host_oom_kills() -> Option<u64> {
         .trim()
         .parse()
         .ok()
+}
+
+/// Begins to watch a leaf. Where there is no memory for a ring larger than usual it gets a usual one: a
+/// ring carries detail, and without any there would be no facts either.
+pub(super) fn watch(
+    tracer: &mut Tracer,
+    leaf_id: u64,
+    ring_bytes: u32,
+) -> Result<Ring, TraceError> {
+    match tracer.watch(leaf_id, ring_bytes) {
+        Err(error) if ring_bytes > DEFAULT_RING_BYTES => {
+            let usual = format_bytes(DEFAULT_RING_BYTES.into());
+            say(format_args!("{error}: going on with a ring of {usual}"));
+            tracer.watch(leaf_id, DEFAULT_RING_BYTES)
+        }
+        watched => watched,
+    }
 }

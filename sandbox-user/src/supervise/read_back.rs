@@ -25,6 +25,13 @@ pub(super) fn changes(leaf: &LeafCgroup, docket: &Docket) -> Vec<String> {
             Some(docket.spec.oom.oom_group()),
             Some(leaf.oom_scope()?.oom_group()),
         ));
+        // Nobody sets it here. Who reaches it is slowed down, until a deadline that then looks like the cause.
+        changes.extend(difference(
+            "memory.high",
+            " bytes",
+            None,
+            leaf.memory_high_bytes()?,
+        ));
         changes.extend(differences_above(&docket.enclosing, &leaf.enclosing()?));
         Ok(changes)
     };
