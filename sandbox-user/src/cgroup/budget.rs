@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::CgroupError;
-use super::files::Dir;
+use super::files::{CpuMax, Dir};
 use super::owner::Proc;
 use super::placement::{Place, Placement};
 use super::{control, stats, systemd};
@@ -49,7 +49,8 @@ impl Place {
         };
         let dir = Dir::open(self.mount.dir(&of_all)?)?;
         let mut changes = Changes::between(&control::effective(&dir)?, budget)?;
-        let withheld = changes.withhold(&of_all, stats::stats(&dir).value.memory_needed_bytes());
+        let needed_bytes = || stats::stats(&dir).value.memory_needed_bytes();
+        let withheld = changes.withhold(&of_all, needed_bytes);
         match self.placement {
             Placement::Scope => changes.ask_for(&dir, &of_all).await?,
             Placement::OwnUnit(_) | Placement::Bare(_) => changes.write(&dir)?,
@@ -62,10 +63,7 @@ impl Changes {
     fn between(now: &EffectiveLimits, budget: &Budget) -> Result<Self, CgroupError> {
         let page = crate::procfs::page_size();
         let whole_pages = |bytes: u64| bytes - bytes % page;
-        let cpus = match budget.cpus.map(Setting::into_option) {
-            Some(cores) => Some(control::cpu_max_for(cores)?.cores()),
-            None => None,
-        };
+        let cpus = wanted(budget.cpus).map(control::cpu_max_for).transpose()?;
         Ok(Self {
             memory_bytes: change(
                 now.memory_bytes,
@@ -75,15 +73,19 @@ impl Changes {
                 now.swap_bytes,
                 wanted(budget.swap_bytes).map(|bytes| bytes.map(whole_pages)),
             ),
-            cpus: change(now.cpus, cpus),
+            cpus: change(now.cpus, cpus.map(CpuMax::cores)),
             pids: change(now.pids, wanted(budget.pids)),
         })
     }
 
     /// Leaves the memory as it is where runs that go on need more than it is to be.
-    fn withhold(&mut self, of_all: &str, needed_bytes: Option<u64>) -> Option<String> {
+    fn withhold(
+        &mut self,
+        of_all: &str,
+        needed_bytes: impl FnOnce() -> Option<u64>,
+    ) -> Option<String> {
         let bytes = self.memory_bytes.flatten()?;
-        let need = match needed_bytes {
+        let need = match needed_bytes() {
             Some(needed) if needed <= bytes => return None,
             Some(needed) => format!("need {}", format_bytes(needed)),
             None => "may need more".to_owned(),
@@ -215,7 +217,7 @@ mod tests {
             (None, false),
         ] {
             let mut changes = lowered();
-            let said = changes.withhold("/sandbox/runs", needed);
+            let said = changes.withhold("/sandbox/runs", || needed);
             assert_eq!(said.is_none(), holds, "{said:?}");
             assert_eq!(changes.memory_bytes.is_some(), holds);
             assert_eq!(changes.pids, Some(Some(7)), "the rest holds at once");
@@ -224,7 +226,7 @@ mod tests {
             memory_bytes: Some(None),
             ..Changes::default()
         };
-        assert_eq!(lifted.withhold("/sandbox/runs", None), None);
+        assert_eq!(lifted.withhold("/sandbox/runs", || None), None);
         assert_eq!(lifted.memory_bytes, Some(None));
     }
 
