@@ -77,6 +77,12 @@ def shell():
     terminal = Terminal("bash", "--norc", "--noprofile", "-i")
     terminal.expect("P> ")
     return terminal
+
+def job(terminal):
+    terminal.type("jobs; echo no$((1))more\n")
+    state, = terminal.expect(r"\[1\]\+ +(\w+)")
+    terminal.expect("no1more")
+    return state
 "#;
 
 fn at_a_terminal(script: &str) -> Scene {
@@ -215,6 +221,8 @@ t = shell()
 t.type(" ".join(RUN) + " -- bash -c 'echo pid=$$.; read line; echo got $line' &\n")
 main, = t.expect(r"pid=(\d+)\.")
 until("main to be stopped by SIGTTIN", lambda: state(main) == "T")
+# `fg` sends no SIGCONT while the shell takes the job for running.
+until("the shell to know", lambda: job(t) == "Stopped")
 t.type("fg\n")
 t.expect("sandbox run")
 until("main to go on", lambda: state(main) != "T")

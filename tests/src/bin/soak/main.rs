@@ -6,6 +6,7 @@
 //! that it can be had again, chance in the kernel's scheduling apart.
 
 mod above;
+mod heard;
 mod kind;
 mod limits;
 mod outside;
@@ -19,7 +20,6 @@ mod tally;
 mod truth;
 mod unusual;
 
-use std::any::Any;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -54,6 +54,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let _guest = Guest::enter();
+    heard::listen();
     // After an OOM of the whole guest every program is read from an emulated disk again.
     wait::be_patient(300);
     let tally = {
@@ -66,13 +67,4 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic that said nothing").to_owned()
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::Arguments;
+use crate::heard;
 use crate::kind::{self, Company, Kind};
 use crate::random::Random;
 use crate::stage::sandbox;
@@ -108,8 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> Tally {
 fn play(seed: u64, index: u64, kind: &'static Kind) -> Ruled {
     let start = Instant::now();
     let mut random = Random::of_run(seed, index);
-    let played = catch_unwind(AssertUnwindSafe(|| (kind.play)(&mut random).rule()));
-    let ruling = played.unwrap_or_else(|panic| Ruling::Wrong(crate::said(&*panic)));
+    let ruling = heard::catch(|| (kind.play)(&mut random).rule()).unwrap_or_else(Ruling::Wrong);
     Ruled {
         index,
         kind,

@@ -4,10 +4,11 @@
 //! (reason, how main ended, who sent what), so that a record cannot mix them.
 
 use std::os::unix::process::ExitStatusExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sandbox_tests::{Outcome, Record, assert_has};
 use serde_json::{Value, json};
+
+use crate::heard;
 
 /// A run that has ended, and all that it may say.
 pub(crate) struct Case {
@@ -333,13 +334,21 @@ impl Case {
     pub(crate) fn rule(&self) -> Ruling {
         let mut against = Vec::new();
         for truth in &self.truths {
-            match catch_unwind(AssertUnwindSafe(|| truth.assert(&self.outcome))) {
+            match heard::catch(|| truth.assert(&self.outcome)) {
                 Ok(()) => return sureness(truth, &self.outcome),
-                Err(panic) => against.push(crate::said(&*panic)),
+                Err(said) => against.push(said),
             }
         }
-        let all = against.join("\n-- nor --\n");
-        Ruling::Wrong(all)
+        Ruling::Wrong(self.with_record_once(&against.join("\n-- nor --\n")))
+    }
+
+    /// Each assertion prints the whole record, between what it expected and what it found.
+    fn with_record_once(&self, against: &str) -> String {
+        if !self.outcome.has_record() {
+            return against.to_owned();
+        }
+        let record = self.outcome.record().to_string();
+        format!("{}\n{record}", against.replace(&record, "(the record)"))
     }
 }
 
