@@ -64,6 +64,8 @@ pub(crate) enum Value {
     Table(Vec<Entry>),
     List,
     Date,
+    /// Of a type that only its YAML tag names.
+    Tagged,
 }
 
 impl Value {
@@ -77,6 +79,7 @@ impl Value {
             Self::Table(_) => "a table",
             Self::List => "a list",
             Self::Date => "a date (quote it where it is meant as text)",
+            Self::Tagged => "a value with a tag of its own (leave the tag out)",
         }
     }
 }

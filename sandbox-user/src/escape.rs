@@ -1,7 +1,7 @@
 //! Names that an analysis chose (comm, argv, file names) made safe to print.
 //!
-//! A process may call itself `\x1b[2J`, or hide what follows behind a right-to-left override. All
-//! terminal output, the notes included, prints such names through [`escape_untrusted`] only.
+//! A process may call itself `\x1b[2J`, or hide what follows behind a right-to-left override. The
+//! notes and the findings hold such names through [`escape_untrusted`] only.
 
 use std::fmt::Write as _;
 

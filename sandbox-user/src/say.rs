@@ -4,14 +4,15 @@
 use std::{fmt::Display, io::Write as _};
 
 use crate::{
-    escape::escape_untrusted,
     record::{Reason, RunRecord},
     spec::NotesPolicy,
+    units::Printable,
 };
 
-/// Says one line; what an analysis chose to call itself is escaped in it.
+/// Says one line; what is unprintable is escaped in it. A backslash stays one: errors show what
+/// they quote as escapes already.
 pub fn say(line: impl Display) {
-    print(&escape_untrusted(&line.to_string()));
+    print(&Printable(&line.to_string()).to_string());
 }
 
 /// Says how a run ended, where that is wanted. The notes were escaped when they were rendered.

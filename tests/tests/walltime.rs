@@ -80,6 +80,19 @@ fn a_process_that_is_stopped_ends_all_the_same() {
 }
 
 #[test]
+fn who_held_it_still_until_its_deadline_is_named() {
+    let _guest = Guest::enter();
+    let mut running = timed("6s", "1s").start_victim(["sleep"]);
+    let leaf = running.cgroup_of(running.ready());
+    fs::write(leaf.join("cgroup.freeze"), "1").expect("root may freeze it");
+    let record = running.finish().ended(143, "walltime", "more_time");
+    assert_by_runner(&record, 15);
+    let by = format!("frozen by cgroup.freeze of {}", record.text("/cgroup/path"));
+    assert_has(record.finding("own_action"), &json!({"detail": by}));
+    record.assert_notes(&[&format!("At its deadline: {by}.")]);
+}
+
+#[test]
 fn a_process_that_exits_0_within_the_grace_has_timed_out_all_the_same() {
     let _guest = Guest::enter();
     for (code, status) in [(0, 124), (5, 5)] {

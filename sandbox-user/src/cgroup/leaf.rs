@@ -241,6 +241,22 @@ impl LeafCgroup {
         population(&self.dir)
     }
 
+    /// The cgroup, itself or one above, whose `cgroup.freeze` holds it still; `None` where none does.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn frozen_by(&self) -> Result<Option<String>, CgroupError> {
+        if is_told_to_freeze(&self.dir)? {
+            return Ok(Some(self.cgroup.path.clone()));
+        }
+        for cgroup in self.mount.ancestors(&self.cgroup.path) {
+            if is_told_to_freeze(&Dir::open(self.mount.dir(&cgroup)?)?)? {
+                return Ok(Some(cgroup));
+            }
+        }
+        Ok(None)
+    }
+
     /// Its processes, zombies not counted.
     ///
     /// # Errors
@@ -315,6 +331,12 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The root of the cgroup tree has no such file.
+fn is_told_to_freeze(dir: &Dir) -> Result<bool, CgroupError> {
+    let told = dir.read("cgroup.freeze")?;
+    Ok(told.is_some_and(|told| told.trim() == "1"))
 }
 
 pub(super) fn try_remove(path: &Path) -> Result<Removal, CgroupError> {
@@ -426,5 +448,21 @@ mod tests {
         std::fs::write(temp.path().join("sandbox/runs/cgroup.events"), "frozen 0\n")
             .expect("write");
         assert!(leaf.population().is_err());
+    }
+    #[test]
+    fn whoever_holds_it_still_is_named() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = place(temp.path());
+        let leaf = LeafCgroup::open(&place.mount, "/sandbox/runs").expect("it is there");
+        let freeze = |cgroup: &str, told: &str| {
+            std::fs::write(temp.path().join(cgroup).join("cgroup.freeze"), told).expect("write");
+            leaf.frozen_by().expect("read")
+        };
+        assert_eq!(freeze("sandbox/runs", "0\n"), None);
+        assert_eq!(freeze("sandbox", "1\n").as_deref(), Some("/sandbox"));
+        assert_eq!(
+            freeze("sandbox/runs", "1\n").as_deref(),
+            Some("/sandbox/runs")
+        );
     }
 }

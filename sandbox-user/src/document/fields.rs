@@ -128,9 +128,12 @@ pub(crate) fn read<T>(
 pub(crate) fn text_of<'a>(value: &'a Value, expected: &'static str) -> Result<&'a str, Problem> {
     match value {
         Value::Text(text) | Value::Number(text) => Ok(text),
-        Value::Boolean(_) | Value::Null | Value::Table(_) | Value::List | Value::Date => {
-            Err(wrong_kind(expected, value))
-        }
+        Value::Boolean(_)
+        | Value::Null
+        | Value::Table(_)
+        | Value::List
+        | Value::Date
+        | Value::Tagged => Err(wrong_kind(expected, value)),
     }
 }
 

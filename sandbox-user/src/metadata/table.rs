@@ -99,7 +99,8 @@ fn set(metadata: &mut Metadata, target: Target, form: Form, value: &Value) -> Re
                 | Value::Null
                 | Value::Table(_)
                 | Value::List
-                | Value::Date => return Err(wrong_kind("true or false", value)),
+                | Value::Date
+                | Value::Tagged => return Err(wrong_kind("true or false", value)),
             });
         }
         // Has places of its own inside, and so is read by `labels`.
@@ -153,9 +154,12 @@ fn name(value: &Value, expected: &'static str) -> Result<String, Problem> {
                 Err(Problem::WrongKind { expected, found })
             }
         }
-        Value::Boolean(_) | Value::Null | Value::Table(_) | Value::List | Value::Date => {
-            Err(wrong_kind(expected, value))
-        }
+        Value::Boolean(_)
+        | Value::Null
+        | Value::Table(_)
+        | Value::List
+        | Value::Date
+        | Value::Tagged => Err(wrong_kind(expected, value)),
     }
 }
 

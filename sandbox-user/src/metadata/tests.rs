@@ -178,6 +178,9 @@ fn an_id_keeps_its_spelling() {
         ("1_000", "1_000"),
         ("'1e3'", "1e3"),
         ("2024-01-01", "2024-01-01"),
+        ("!!str 17", "17"),
+        ("! 17", "17"),
+        ("!!int 17", "17"),
     ] {
         let metadata = yaml(&format!("id: {text}")).expect("accepted");
         assert_eq!(metadata.id.as_deref(), Some(id));
@@ -232,6 +235,7 @@ fn a_mistake_is_told_with_its_line_and_key() {
             "id: a",
             "attempt: 2",
             "memory: 4GX",
+            "memory: !size 4GiB",
             "memory: 0",
             "memory: 12",
             "memory: 1.5",

@@ -251,7 +251,12 @@ impl Expansion<'_> {
 /// What a scalar stands for in the core schema of YAML 1.2; what only YAML 1.1 takes as true or
 /// false (`yes`, `off` …) is taken so too, since it cannot be told which of them was meant.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
-    let forced_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+    // `!` alone is the core schema's way to say text.
+    let forced_text =
+        tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str") || tag.to_string() == "!");
+    if tag.is_some_and(|tag| !forced_text && !tag.is_yaml_core_schema()) {
+        return Value::Tagged;
+    }
     if forced_text || (style != ScalarStyle::Plain && tag.is_none()) {
         return Value::Text(text.to_owned());
     }

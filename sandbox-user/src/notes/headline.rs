@@ -195,10 +195,16 @@ fn denied(record: &RunRecord, what: &str, wanted: DenyingLevel) -> String {
 fn walltime(record: &RunRecord) -> Vec<String> {
     let limit = limit::walltime(record);
     let end = how_it_went(record);
-    vec![
-        format!("Killed: {limit} reached; {end}{}.", after(record)),
-        limit::raise(&record.limits.walltime_ns, "timeout"),
-    ]
+    let mut sentences = vec![format!("Killed: {limit} reached; {end}{}.", after(record))];
+    if let Some(Finding::OwnAction {
+        detail: Some(detail),
+        ..
+    }) = action(record, IntentReason::Walltime)
+    {
+        sentences.push(format!("At its deadline: {}.", name::text(detail)));
+    }
+    sentences.push(limit::raise(&record.limits.walltime_ns, "timeout"));
+    sentences
 }
 
 /// What main did when it was told to end.

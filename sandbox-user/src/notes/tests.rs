@@ -263,6 +263,13 @@ fn time_ran_out() {
         late().exits_at(1_801_000, 0),
         "Killed: wall clock limit of 30 min (default) reached; told to end, the main process exited with code 0 after 30 min 1 s. Raise it with sandbox.timeout.",
     );
+    let mut frozen = late().dies_at(1_800_010, SIGTERM);
+    frozen.evidence.own_actions[0].detail =
+        Some("frozen by cgroup.freeze of /sandbox/runs/a".to_owned());
+    reads(
+        frozen,
+        "Killed: wall clock limit of 30 min (default) reached; the analysis ended on SIGTERM after 30 min. At its deadline: frozen by cgroup.freeze of /sandbox/runs/a. Raise it with sandbox.timeout.",
+    );
     let cpu = |source| {
         Case::named("budget")
             .acts(IntentReason::Cputime, 60_000)

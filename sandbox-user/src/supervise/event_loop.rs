@@ -17,7 +17,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock, denied,
     docket::Docket,
-    gather::{Ended, action_now},
+    gather::{Ended, action_now, overdue},
     journal::Journal,
     reaper,
     samples::Samples,
@@ -192,7 +192,7 @@ impl<'a> Running<'a> {
                 received = self.signals.next() => self.on_signal(&received?)?,
                 rung = self.alarms.deadline.rings() => {
                     rung?;
-                    self.end(IntentReason::Walltime, None)?;
+                    self.end_as(overdue(self.leaf), libc::SIGTERM)?;
                 }
                 rung = self.alarms.grace.rings() => {
                     rung?;

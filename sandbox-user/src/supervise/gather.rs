@@ -79,6 +79,18 @@ pub(super) fn action_now(reason: IntentReason) -> OwnAction {
     }
 }
 
+/// The deadline has come; where the run stands still for somebody, that is said.
+pub(super) fn overdue(leaf: &LeafCgroup) -> OwnAction {
+    let detail = match leaf.frozen_by() {
+        Ok(cgroup) => cgroup.map(|path| format!("frozen by cgroup.freeze of {path}")),
+        Err(error) => Some(format!("whether it was frozen is not known: {error}")),
+    };
+    OwnAction {
+        detail,
+        ..action_now(IntentReason::Walltime)
+    }
+}
+
 /// What was read in the end.
 pub(super) struct Gathered {
     /// For the verdict.

@@ -3,12 +3,15 @@
 //! Any bytes are answered with an event or an error, never a panic: the ring is shared memory, and
 //! the object on the other side may one day be of another build.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
 use bytemuck::Pod;
 use sandbox_ebpf as wire;
 
 use crate::evidence::{
     Delivery, IntentReason, OomContext, Process, Signal, SignalInfo, WaitStatus,
 };
+use crate::record::lossless;
 
 /// One event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,7 +266,7 @@ fn argv(event: &wire::ExecEvent) -> Option<Argv> {
     Some(Argv {
         words: whole
             .split(|byte| *byte == 0)
-            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .map(|word| lossless(OsStr::from_bytes(word)))
             .collect(),
         cut: event.argv_len > u64::from(event.argv_read),
     })
@@ -313,10 +316,10 @@ fn bytes_of(pages: u64) -> u64 {
     pages.saturating_mul(crate::procfs::page_size())
 }
 
-/// A NUL-terminated name; what is no UTF-8 in it is replaced.
+/// A NUL-terminated name, as JSON can hold it.
 pub fn text(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
+    lossless(OsStr::from_bytes(text))
 }
 
 fn read<T: Pod>(bytes: &[u8], kind: u32) -> Result<T, DecodeError> {
@@ -359,6 +362,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_is_no_utf8_keeps_its_bytes() {
+        assert_eq!(text(b"gr\xf6n\0rest"), "gr\\xf6n");
+        assert_eq!(text("grün\0".as_bytes()), "grün");
     }
 
     #[test]

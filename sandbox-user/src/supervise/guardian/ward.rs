@@ -19,7 +19,7 @@ use crate::{
     supervise::{
         conclude::{Ending, conclude, remove},
         docket::Docket,
-        gather::{Ended, action_now, add_declared},
+        gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile, Target},
@@ -143,7 +143,7 @@ impl Ward {
                 // What was declared before takes its place in the maps.
                 add_declared(docket, self.tracer.as_ref(), &mut self.ended.own_actions);
             }
-            let action = action_now(IntentReason::Walltime);
+            let action = overdue(leaf);
             if let Ok(line) = serde_json::to_string(&action) {
                 let _ = writeln!(supervisor, "{line}");
             }
