@@ -248,13 +248,14 @@ pub fn thread_env(cores: f64) -> [(&'static str, String); 5] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
     use crate::limits::{Limit, Source};
 
-    fn spec() -> RunSpec {
+    /// One in which nothing is as by default.
+    pub(crate) fn spec() -> RunSpec {
         RunSpec {
             run_id: Uuid::now_v7(),
             analysis_id: Some("a-17".to_owned()),

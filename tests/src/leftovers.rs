@@ -1,4 +1,4 @@
-//! What a test may leave behind, found and removed: leaves, processes, pins.
+//! What a test may leave behind, found and removed: leaves, processes, pins, what was kept of runs.
 //!
 //! Found by comparison with what was there when the test began, so that one untidy test is blamed
 //! once and not again in every test after it.
@@ -20,18 +20,22 @@ const HOLD_LEAVES: &[&str] = &[
     "/sys/fs/cgroup/sandbox.slice",
 ];
 
+/// What is kept of runs that go on.
+const STATES: &str = "/run/sandbox/runs";
+
 /// Where eBPF objects are pinned.
 const PINS: &str = "/sys/fs/bpf";
 
 /// How long the kernel may take to account for what has ended.
 pub(crate) const SETTLING: Duration = Duration::from_secs(5);
 
-/// Leaves, processes and pins.
+/// Leaves, processes, pins and states of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
     leaves: BTreeSet<PathBuf>,
     processes: BTreeSet<Process>,
     pins: BTreeSet<PathBuf>,
+    states: BTreeSet<PathBuf>,
 }
 
 /// A process, by what does not come back: its pid together with its start.
@@ -49,6 +53,7 @@ impl Leftovers {
     pub fn find() -> Self {
         let mut found = Self {
             processes: processes(),
+            states: entries(Path::new(STATES)).into_iter().collect(),
             ..Self::default()
         };
         for folder in HOLD_LEAVES {
@@ -73,6 +78,7 @@ impl Leftovers {
             left.processes
                 .retain(|process| !self.processes.contains(process));
             left.pins.retain(|pin| !self.pins.contains(pin));
+            left.states.retain(|state| !self.states.contains(state));
             (left == Self::default()).then_some(())
         });
         clean.is_none().then_some(left)
@@ -94,6 +100,9 @@ impl Leftovers {
         for pin in self.pins.iter().rev() {
             drop(fs::remove_file(pin).or_else(|_| fs::remove_dir(pin)));
         }
+        for state in &self.states {
+            drop(fs::remove_file(state));
+        }
     }
 }
 
@@ -111,6 +120,9 @@ impl fmt::Display for Leftovers {
         }
         for pin in &self.pins {
             writeln!(formatter, "  pin {}", pin.display())?;
+        }
+        for state in &self.states {
+            writeln!(formatter, "  state {}", state.display())?;
         }
         Ok(())
     }

@@ -70,14 +70,10 @@ fn a_run_whose_sandbox_is_killed_is_ended_and_recorded_by_its_guardian() {
     }
 }
 
-#[test]
-fn a_run_whose_sandbox_and_guardian_are_killed_is_removed_by_the_next() {
-    let _guest = Guest::enter();
-    let running = Sandbox::new().start_victim(["ignore-term"]);
-    let pid = running.ready();
-    let leaf = running.cgroup_of(pid);
-    let guardian = guardian_of(&running);
-    // The guardian is stopped before it can see its supervisor go.
+/// Kills a run's `sandbox` and its guardian, which is stopped before it can see its supervisor go.
+#[track_caller]
+fn kill_both(running: &Running) {
+    let guardian = guardian_of(running);
     for (pid, signal) in [
         (guardian, Signal::SIGSTOP),
         (running.pid(), Signal::SIGKILL),
@@ -86,6 +82,20 @@ fn a_run_whose_sandbox_and_guardian_are_killed_is_removed_by_the_next() {
         kill(Pid::from_raw(pid), signal).expect("it is there");
     }
     wait::until("the guardian to end", || has_ended(guardian));
+}
+
+fn states() -> usize {
+    fs::read_dir("/run/sandbox/runs").map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_run_whose_sandbox_and_guardian_are_killed_is_finished_by_the_next() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["ignore-term"]);
+    let pid = running.ready();
+    let leaf = running.cgroup_of(pid);
+    assert_eq!(states(), 1);
+    kill_both(&running);
     assert!(leaf.exists() && !has_ended(pid), "nobody is left to end it");
 
     let next = Sandbox::new().victim(["exit", "0"]);
@@ -93,15 +103,75 @@ fn a_run_whose_sandbox_and_guardian_are_killed_is_removed_by_the_next() {
     assert!(has_ended(pid), "the orphan was killed");
     assert!(!leaf.exists(), "its leaf was removed");
     let name = Path::new("/sandbox/runs").join(leaf.file_name().expect("a leaf has a name"));
-    assert!(
-        next.stderr.contains(&format!("removed {}", name.display())),
-        "{}",
-        next.stderr
+    let path = running.folder().join("record.json");
+    let said = format!(
+        "removed {}, whose record is {}: left behind",
+        name.display(),
+        path.display()
     );
-    let orphaned = running.finish();
-    assert!(!orphaned.has_record(), "nobody was left to write it");
-    // What was staged for the record lies beside it.
-    assert!(!leaf.exists());
+    assert!(next.stderr.contains(&said), "{}", next.stderr);
+    assert_eq!(states(), 0);
+
+    let record = running.finish().record();
+    record.assert_verdict("runner_lost", "same");
+    assert_has(
+        record.fatal(),
+        &json!({
+            "signal": 9, "cause": "runner", "delivered": true,
+            "victim": {"pid": pid, "is_main": true}, "sender": {"kind": "runner", "in_run": false},
+        }),
+    );
+    assert_eq!(record.at("/cleanup/removed"), true, "{record}");
+    assert_eq!(record.at("/user/name"), "ana", "{record}");
+}
+
+#[test]
+fn a_run_that_ends_after_both_were_killed_is_told_as_it_ended() {
+    let _guest = Guest::enter();
+    let exited = json!({"code": 3, "signal": null});
+    let killed = json!({"code": null, "signal": 9});
+    for (act, signal, reason, hint, exit) in [
+        (
+            &["handle", "USR1", "3"][..],
+            Signal::SIGUSR1,
+            "exit_code",
+            "none",
+            exited,
+        ),
+        (&["sleep"], Signal::SIGKILL, "external_kill", "same", killed),
+    ] {
+        let running = Sandbox::new().start_victim(act);
+        let pid = running.ready();
+        let leaf = running.cgroup_of(pid);
+        kill_both(&running);
+        kill(Pid::from_raw(pid), signal).expect("it is there");
+        wait::until("main to end", || has_ended(pid));
+        let checked = Scene::new().bash("sandbox check").expect(0);
+        assert!(checked.out().contains(", whose record is "), "{checked}");
+        assert!(!leaf.exists(), "its leaf was removed");
+        let record = running.finish().record();
+        record.assert_verdict(reason, hint);
+        assert_has(record.at("/exit"), &exit);
+    }
+}
+
+#[test]
+fn a_run_without_anybody_left_is_finished_though_its_record_has_nowhere_to_go() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let pid = running.ready();
+    let leaf = running.cgroup_of(pid);
+    kill_both(&running);
+    let folder = running.folder().to_owned();
+    let elsewhere = folder.with_extension("moved");
+    fs::rename(&folder, &elsewhere).expect("it is ours");
+    let next = Sandbox::new().victim(["exit", "0"]);
+    fs::rename(&elsewhere, &folder).expect("it is ours");
+    let _record = next.ended(0, "completed", "none");
+    assert!(!leaf.exists() && has_ended(pid), "{}", next.stderr);
+    assert!(next.stderr.contains("record.json"), "{}", next.stderr);
+    assert_eq!(states(), 0);
+    assert!(!running.finish().has_record());
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_process_that_is_stopped_ends_all_the_same() {
 #[test]
 fn who_held_it_still_until_its_deadline_is_named() {
     let _guest = Guest::enter();
-    let mut running = timed("6s", "1s").start_victim(["sleep"]);
+    let running = timed("6s", "1s").start_victim(["sleep"]);
     let leaf = running.cgroup_of(running.ready());
     fs::write(leaf.join("cgroup.freeze"), "1").expect("root may freeze it");
     let record = running.finish().ended(143, "walltime", "more_time");

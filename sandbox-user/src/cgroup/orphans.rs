@@ -49,13 +49,13 @@ pub struct Survey {
     pub failures: Vec<CgroupError>,
 }
 
-/// What a sweep did.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// Leaves that were removed.
-    pub removed: Vec<Orphan>,
-    /// What could not be judged or removed, each with its path.
-    pub failures: Vec<CgroupError>,
+/// Whose a leaf is once somebody wanted to adopt it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// The new owner's.
+    Adopted,
+    /// Somebody else's, who lives.
+    Owned,
 }
 
 /// Searches the whole tree for leaves, changing nothing.
@@ -63,22 +63,6 @@ pub fn survey(mount: &Mount, proc: &Proc) -> Survey {
     let mut found = Survey::default();
     visit(mount, proc, &mount.subtree, 0, &mut found);
     found
-}
-
-/// Kills and removes all orphans. Takes up to 5 s for each whose processes will not die; blocks.
-pub fn sweep(mount: &Mount, proc: &Proc) -> Sweep {
-    let survey = survey(mount, proc);
-    let mut done = Sweep {
-        removed: Vec::new(),
-        failures: survey.failures,
-    };
-    for orphan in survey.orphans {
-        match remove(mount, proc, &orphan) {
-            Ok(()) => done.removed.push(orphan),
-            Err(error) => done.failures.push(error),
-        }
-    }
-    done
 }
 
 /// Which of these cgroups there are, by their ids; `None` where only a part of the tree can be seen.
@@ -231,17 +215,44 @@ fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
     Ok(children)
 }
 
-fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError> {
+/// Gives an orphan an owner, unless it has one by now.
+///
+/// # Errors
+/// Where it is gone, or cannot be marked.
+pub fn adopt(
+    mount: &Mount,
+    proc: &Proc,
+    orphan: &Orphan,
+    owner: &Owner,
+) -> Result<Adoption, CgroupError> {
+    let dir = Dir::open(mount.dir(&orphan.cgroup)?)?;
+    if is_owned(&dir, proc)? {
+        return Ok(Adoption::Owned);
+    }
+    owner.mark(&dir)?;
+    Ok(Adoption::Adopted)
+}
+
+fn is_owned(dir: &Dir, proc: &Proc) -> Result<bool, CgroupError> {
+    match Mark::of(dir)? {
+        Mark::Owned(owner) => Ok(owner.liveness(proc)? == Liveness::Alive),
+        Mark::Unmarked | Mark::Unreadable(_) => Ok(false),
+    }
+}
+
+/// Kills and removes an orphan, unless it has an owner by now. Takes up to 5 s where its processes
+/// will not die; blocks.
+///
+/// # Errors
+/// Where it cannot be removed.
+pub fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError> {
     let path = mount.dir(&orphan.cgroup)?;
     let dir = match Dir::open(&path) {
         Ok(dir) => dir,
         Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
         Err(error) => return Err(error),
     };
-    // A service may have adopted it since the search.
-    if let Mark::Owned(owner) = Mark::of(&dir)?
-        && owner.liveness(proc)? == Liveness::Alive
-    {
+    if is_owned(&dir, proc)? {
         return Ok(());
     }
     let deadline = Instant::now() + KILL_TIMEOUT;

@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::HostInfo;
 use super::assess::{Finding, Status, assess, will_run};
 use super::facts::HostFacts;
-use super::recover::recover;
 use crate::cgroup::{Hierarchy, Proc, orphans};
 use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
+use crate::supervise::{Recovered, recover};
 use crate::trace::{self, Tracer};
 
 /// Whether text may carry colour.
@@ -44,13 +44,15 @@ impl Colour {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
+    // First of all: what the pins hold of lost runs is needed for their records.
+    let recovered = recover_as_root();
     // Before programs are loaded only to see whether they can be, which are not worth a word.
     let cleaned = (args.cleaning() == Cleaning::Remove).then(remove_pins);
     let mut report = CheckReport::gather(|| match Tracer::open() {
         Ok(tracer) => Ok(tracer.mode()),
         Err(error) => Err(error.to_string()),
     });
-    report.remove_orphans();
+    report.recovered(recovered);
     if let Some(cleaned) = cleaned {
         report.clean(|| cleaned);
         report.clean(|| remove_pins().map(|(_, problems)| (Vec::new(), problems)));
@@ -98,6 +100,14 @@ fn live_leaves() -> Result<Vec<u64>, CleanError> {
         .collect())
 }
 
+/// Sees to leaves that nobody looks after, on a host where leaves can be; blocks.
+fn recover_as_root() -> Recovered {
+    match Hierarchy::survey().and_then(Hierarchy::into_mount) {
+        Ok(mount) if nix::unistd::geteuid().is_root() => recover(&mount),
+        Ok(_) | Err(_) => Recovered::default(),
+    }
+}
+
 /// The result of `sandbox check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
@@ -132,17 +142,11 @@ impl CheckReport {
         }
     }
 
-    /// Removes leaves that nobody looks after, as root on a host where leaves can be; blocks.
-    pub fn remove_orphans(&mut self) {
-        let Ok(mount) = Hierarchy::survey().and_then(Hierarchy::into_mount) else {
-            return;
-        };
-        if nix::unistd::geteuid().is_root() {
-            let recovered = recover(&mount);
-            let named = |cgroup| format!("orphaned leaf {cgroup}");
-            self.removed.extend(recovered.leaves.into_iter().map(named));
-            self.problems.extend(recovered.problems);
-        }
+    /// What became of leaves that nobody looked after.
+    fn recovered(&mut self, recovered: Recovered) {
+        let named = |left| format!("orphaned leaf {left}");
+        self.removed.extend(recovered.left.iter().map(named));
+        self.problems.extend(recovered.problems);
     }
 
     /// Removes what `--clean` removes besides (stale pins): `clean` names what it removed, and what

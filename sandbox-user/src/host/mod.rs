@@ -6,7 +6,6 @@
 mod assess;
 mod check;
 mod facts;
-mod recover;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +14,6 @@ pub use check::{CheckReport, Colour, check};
 pub use facts::{
     Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
 };
-pub use recover::{Recovered, recover};
 
 /// Why there is no kernel side in a container, and what to do about it.
 pub(crate) const NESTED_PIDS: &str = "`sandbox` is in a PID namespace of its own, and the kernel's programs see other process ids; start it in the host's (docker run --pid=host)";

@@ -109,3 +109,40 @@ impl Docket {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{cgroup::Proc, spec::tests::spec};
+
+    /// A run that has come to no leaf yet.
+    pub(in crate::supervise) fn docket() -> Docket {
+        Docket {
+            spec: spec(),
+            user: User {
+                uid: 1000,
+                gid: 1000,
+                name: Some("ana".to_owned()),
+            },
+            caller: FileIdentity {
+                uid: 1000,
+                gid: 1000,
+                groups: Vec::new(),
+            },
+            host: HostInfo::gather(&Proc::default()),
+            accepted_at: Timestamp::now(),
+            clock: clock::anchor(),
+            leaf: None,
+            ancestors: Vec::new(),
+            effective: None,
+            enclosing: EnclosingLimits::default(),
+            before: EventCounters::default(),
+            ancestors_before: Vec::new(),
+            host_oom_kills_before: None,
+            rlimits: CallersLimits::default(),
+            trace: TraceDocket::none(),
+            runner_pids: vec![1],
+            degraded: Vec::new(),
+        }
+    }
+}

@@ -14,13 +14,15 @@ use super::{
     journal::Journal,
     misses,
     prepare::{self, RunError},
+    recover::recover,
     runtime::runtime,
     signals::{self, Signals},
+    state::{State, States},
 };
 use crate::{
     cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
-    host::{HostInfo, NESTED_PIDS, recover},
+    host::{HostInfo, NESTED_PIDS},
     identity::{Caller, Identity},
     limits::EnclosingLimits,
     record::{self, RunRecord, User},
@@ -186,6 +188,11 @@ async fn run(
         timings: made.timings,
     })
     .await;
+    if let Err(error) = States::default().forget(made.docket.spec.run_id) {
+        say(format_args!(
+            "what was kept of the run stays in /run/sandbox: {error}"
+        ));
+    }
     if let Some(guardian) = made.guardian.take() {
         guardian.dismiss();
     }
@@ -216,7 +223,7 @@ fn user_of(identity: &Identity) -> User {
 /// Makes place, leaf, limits and watch.
 async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
-    remove_orphans()?;
+    recover(&cgroup::Mount::find()?).say();
     made.lap("orphans");
 
     let place = cgroup::prepare(guardian_pid, run_id).await?;
@@ -259,20 +266,11 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
         say(&warning);
         made.docket.degraded.push(warning);
     }
-    Ok(())
-}
-
-/// What runs left behind whose supervisor and guardian both died. Trouble with it is the host's and
-/// not this run's.
-fn remove_orphans() -> Result<(), RunError> {
-    let recovered = recover(&cgroup::Mount::find()?);
-    for leaf in &recovered.leaves {
+    let docket = made.docket.clone();
+    if let Err(error) = States::default().keep(&State { owner, docket }) {
         say(format_args!(
-            "removed {leaf}, left behind by a run whose `sandbox` was killed"
+            "no record, should `sandbox` and its guardian both be killed: {error}"
         ));
-    }
-    for problem in &recovered.problems {
-        say(problem);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! [`foreground`] is `sandbox run`: it prepares, spawns, waits in one event loop, ends what has to be
 //! ended, and concludes. Nothing is decided while the run goes on: what happens is gathered, and
 //! judged once the leaf is empty. [`guardian`] is the small process that takes the same last steps
-//! where the supervisor is gone.
+//! where the supervisor is gone; where both are, [`recover`] starts another one.
 
 mod alarm;
 mod clock;
@@ -26,14 +26,17 @@ mod reaper;
 mod record_error;
 mod record_file;
 pub(crate) mod record_path;
+mod recover;
 mod runtime;
 mod samples;
 mod sequence;
 mod signals;
 mod sources;
 mod staged;
+mod state;
 
 pub use events_file::EventsError;
 pub use foreground::{Outcome, foreground};
 pub use prepare::{RunError, with_callers_rights};
 pub use record_error::RecordError;
+pub use recover::{Left, Recovered, recover};

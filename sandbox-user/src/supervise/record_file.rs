@@ -4,7 +4,7 @@
 //! the user who called it, so that `--record` is no way to write where that user may not.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -16,11 +16,11 @@ use super::{
     guardian::Announcer,
     record_error::RecordError,
     record_path::Resolved,
-    staged::{Exposure, Staged},
+    staged::{Exposure, Staged, draft_of},
 };
 use crate::{
     record::RunRecord,
-    spec::Destination,
+    spec::{Destination, RunSpec},
     sys::{
         creds::{FileIdentity, with_file_identity},
         fd::{inherited, open_at_once},
@@ -100,11 +100,7 @@ impl RecordFile {
                 Resolved::Stream => open_at_once(OpenOptions::new().write(true), path).map(stream),
                 Resolved::File(path) => {
                     let (file, staged) = Staged::open(&path, run_id, caller)?;
-                    Ok(Self {
-                        file,
-                        target: Target::Staged(staged),
-                        announcer: None,
-                    })
+                    Ok(Self::inherited(file, Target::Staged(staged)))
                 }
             })
             .map_err(|source| RecordError::Unwritable {
@@ -113,6 +109,34 @@ impl RecordFile {
                 source,
             }),
         }
+    }
+
+    /// Opens the file of a run that both its processes are gone from, where it goes to a file: streams
+    /// went with them. A draft that they left holds less than what is still to be found out.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_again(
+        spec: &RunSpec,
+        caller: &FileIdentity,
+    ) -> Result<Option<Self>, RecordError> {
+        let Some(Destination::File(path)) = &spec.record else {
+            return Ok(None);
+        };
+        with_file_identity(caller, || {
+            let Resolved::File(path) = Resolved::of(path)? else {
+                return Ok(None);
+            };
+            // There may be none.
+            let _ = fs::remove_file(draft_of(&path, spec.run_id));
+            let (file, staged) = Staged::open(&path, spec.run_id, caller)?;
+            Ok(Some(Self::inherited(file, Target::Staged(staged))))
+        })
+        .map_err(|source| RecordError::Unwritable {
+            path: path.clone(),
+            uid: caller.uid,
+            source,
+        })
     }
 
     /// The same destination, for a guardian that inherits the open file.

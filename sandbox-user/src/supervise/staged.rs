@@ -67,8 +67,7 @@ impl Staged {
         check_replaceable(path, caller)?;
         let mut staged = Self {
             path: path.to_owned(),
-            // Whatever the record's name is, this one is not too long.
-            draft: path.with_file_name(format!(".sandbox-{run_id}")),
+            draft: draft_of(path, run_id),
             caller: caller.clone(),
             exposure: Exposure::Unnamed,
         };
@@ -166,6 +165,11 @@ impl Staged {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The draft's name for a file of this name. Whatever that is, this one is not too long.
+pub(super) fn draft_of(path: &Path, run_id: Uuid) -> PathBuf {
+    path.with_file_name(format!(".sandbox-{run_id}"))
 }
 
 fn options() -> OpenOptions {

@@ -16,6 +16,7 @@ pub mod clone;
 pub mod creds;
 pub mod exec;
 pub mod fd;
+pub mod own_dir;
 pub mod pidfd;
 pub mod program;
 pub mod readiness;

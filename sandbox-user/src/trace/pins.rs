@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use super::{
     object::OBJECT,
     programs::{self, Program},
 };
-use crate::evidence::Confidence;
+use crate::{evidence::Confidence, sys::own_dir};
 
 pub(super) const PINS: &str = "/sys/fs/bpf/sandbox";
 pub(super) const LOCK: &str = "/run/sandbox/bpf.lock";
@@ -148,22 +148,6 @@ impl PinDir {
     }
 }
 
-/// Makes the directory of the lock, which is root's alone whatever the caller's umask.
-fn own_directory() -> io::Result<()> {
-    let directory = Path::new(LOCK).parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let found = fs::symlink_metadata(directory)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::other(
-            "its directory is somebody else's: remove that",
-        ));
-    }
-    match found.mode() & 0o7777 {
-        0o700 => Ok(()),
-        _ => fs::set_permissions(directory, fs::Permissions::from_mode(0o700)),
-    }
-}
-
 /// Held while pins are made, removed or taken into use.
 pub struct PinLock(File);
 
@@ -192,7 +176,7 @@ impl PinLock {
     }
 
     fn with(kind: FlockOperation) -> io::Result<Self> {
-        own_directory()?;
+        own_dir::own(Path::new(LOCK).parent().unwrap_or(Path::new("/")))?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)

@@ -6,8 +6,8 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -33,9 +33,7 @@ impl Guardian {
     /// # Errors
     /// Where the process cannot be started.
     pub(in crate::supervise) fn start(record_file: Option<&mut RecordFile>) -> io::Result<Self> {
-        let (socket, theirs) = UnixStream::pair()?;
-        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-        socket.set_write_timeout(Some(ANSWER_WITHIN))?;
+        let (socket, theirs) = sockets()?;
         let (stdout, record) = match record_file {
             Some(record_file) => {
                 record_file.announce_to(Announcer(socket.try_clone()?));
@@ -44,17 +42,27 @@ impl Guardian {
             }
             None => (Stdio::null(), None),
         };
-        let child = Command::new("/proc/self/exe")
-            .arg0("sandbox-guardian")
-            .arg(VERB)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(stdout)
-            .spawn()?;
+        let child = command(theirs).stdout(stdout).spawn()?;
         let mut guardian = Self { child, socket };
         if let Some(target) = record {
             guardian.send(&Message::Record(target));
         }
         Ok(guardian)
+    }
+
+    /// Starts one for a run of somebody else's that lost both its processes: it gets nothing of ours.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(in crate::supervise) fn start_for_another() -> io::Result<Self> {
+        let (socket, theirs) = sockets()?;
+        let child = command(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .env_clear()
+            .current_dir("/")
+            .spawn()?;
+        Ok(Self { child, socket })
     }
 
     /// Its pid.
@@ -78,6 +86,19 @@ impl Guardian {
     /// What it cannot do, in one sentence.
     pub(in crate::supervise) fn entrust(&mut self, docket: &Docket) -> Result<(), String> {
         self.announce(docket);
+        self.answer()
+    }
+
+    /// Has it open the record of the run that was entrusted to it.
+    ///
+    /// # Errors
+    /// Why that cannot be opened.
+    pub(in crate::supervise) fn reopen(&mut self) -> Result<(), String> {
+        self.send(&Message::Reopen);
+        self.answer()
+    }
+
+    fn answer(&self) -> Result<(), String> {
         let mut answer = String::new();
         match io::BufReader::new(&self.socket).read_line(&mut answer) {
             Ok(0) => Err("it ended before the analysis was started".to_owned()),
@@ -122,10 +143,44 @@ impl Guardian {
         }
     }
 
+    /// Leaves the run to it, and waits so long for its end; `None` where that takes longer.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub(in crate::supervise) fn leave(self, within: Duration) -> io::Result<Option<ExitStatus>> {
+        let Self { mut child, socket } = self;
+        drop(socket);
+        let until = Instant::now() + within;
+        loop {
+            let ended = child.try_wait()?;
+            if ended.is_some() || Instant::now() >= until {
+                return Ok(ended);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Where it has died the run goes on under its supervisor alone; [`Self::end`] tells.
     fn send(&mut self, message: &Message) {
         let _ = send(&self.socket, message);
     }
+}
+
+fn sockets() -> io::Result<(UnixStream, UnixStream)> {
+    let (socket, theirs) = UnixStream::pair()?;
+    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+    socket.set_write_timeout(Some(ANSWER_WITHIN))?;
+    Ok((socket, theirs))
+}
+
+/// This program as a guardian, which listens on `socket`.
+fn command(socket: UnixStream) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("sandbox-guardian")
+        .arg(VERB)
+        .stdin(Stdio::from(OwnedFd::from(socket)));
+    command
 }
 
 /// Tells the guardian that a stream is about to be written.

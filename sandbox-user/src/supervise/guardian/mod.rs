@@ -42,6 +42,8 @@ enum Message {
     Leaf(String),
     /// Main has started.
     Started(Start),
+    /// Whoever had the record open is gone: it is to be opened again; to be answered.
+    Reopen,
     /// The record is about to be written, to what cannot be told apart from the outside.
     Recording,
 }

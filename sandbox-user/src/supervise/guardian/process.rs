@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Message,
-    ward::{Entrusted, Ward},
+    ward::{Done, Ward},
 };
 use crate::supervise::{record_file::Announced, runtime::runtime, signals};
 
@@ -69,6 +69,7 @@ async fn watch_over(
         let taken = match serde_json::from_str(&line) {
             Ok(Message::Record(target)) => ward.take_record(target).map(|()| None),
             Ok(Message::Run(docket)) => ward.take(*docket),
+            Ok(Message::Reopen) => ward.open_record().map(|()| Some(Done)),
             Ok(Message::Leaf(cgroup)) => {
                 ward.announced = Some(cgroup);
                 Ok(None)
@@ -88,7 +89,7 @@ async fn watch_over(
         };
         let answer = match taken {
             Ok(None) => continue,
-            Ok(Some(Entrusted)) => String::new(),
+            Ok(Some(Done)) => String::new(),
             Err(problem) => problem.replace('\n', " "),
         };
         // Where the supervisor has gone the next line is the end.

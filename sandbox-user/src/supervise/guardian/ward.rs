@@ -23,6 +23,7 @@ use crate::{
         journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile, Target},
+        state::States,
     },
     trace::{MainProcess, PinDir, Tracer},
 };
@@ -43,8 +44,8 @@ pub(super) struct Ward {
     pub(super) announced_record: Announced,
 }
 
-/// All is there to end the run.
-pub(super) struct Entrusted;
+/// What was asked for is done, and to be answered.
+pub(super) struct Done;
 
 impl Ward {
     /// Where the record goes: stdout is it, open.
@@ -55,8 +56,18 @@ impl Ward {
         Ok(())
     }
 
+    /// Opens the record of a run that both its processes are gone from.
+    pub(super) fn open_record(&mut self) -> Result<(), String> {
+        let Some(docket) = &self.docket else {
+            return Ok(());
+        };
+        let opened = RecordFile::open_again(&docket.spec, &docket.caller);
+        self.record_file = opened.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
     /// What run it is; all is there once it has a leaf.
-    pub(super) fn take(&mut self, docket: Docket) -> Result<Option<Entrusted>, String> {
+    pub(super) fn take(&mut self, docket: Docket) -> Result<Option<Done>, String> {
         let leaf = docket.leaf.as_ref().map(|leaf| leaf.path.clone());
         let pins = docket.trace.pins.clone();
         self.docket = Some(docket);
@@ -68,7 +79,7 @@ impl Ward {
             let tracer = Tracer::reopen(PinDir::at(&pins)).map_err(|error| error.to_string())?;
             self.tracer = Some(tracer);
         }
-        Ok(Some(Entrusted))
+        Ok(Some(Done))
     }
 
     /// A leaf that was made and not told of any more, and the watch on it.
@@ -155,7 +166,14 @@ impl Ward {
     }
 
     /// The supervisor is gone: goes on where it was.
-    pub(super) async fn finish(mut self) -> io::Result<()> {
+    pub(super) async fn finish(self) -> io::Result<()> {
+        let run_id = self.docket.as_ref().map(|docket| docket.spec.run_id);
+        let finished = self.go_on().await;
+        let forgotten = run_id.map_or(Ok(()), |run_id| States::default().forget(run_id));
+        finished.and(forgotten)
+    }
+
+    async fn go_on(mut self) -> io::Result<()> {
         self.find_leaf();
         let announced = self.announced_record;
         let progress = self

@@ -1,0 +1,210 @@
+//! What is kept of a run outside of both its processes, in case both are killed.
+//!
+//! Whoever comes next finds it by the leaf that they left, and has the run finished
+//! ([`super::recover`]). It is root's alone, and gone with the boot, as the leaf is.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::libc;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::docket::Docket;
+use crate::{cgroup::Owner, sys::own_dir};
+
+/// Where the states lie, each under its run's id.
+const RUNS: &str = "/run/sandbox/runs";
+
+/// The states of a host's runs; tests have a directory of their own.
+#[derive(Clone, Debug)]
+pub(super) struct States(PathBuf);
+
+/// One of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Who looks after the run.
+    pub(super) owner: Owner,
+    /// The run.
+    pub(super) docket: Docket,
+}
+
+/// A state that nobody else acts on meanwhile.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    /// What was kept.
+    pub(super) state: State,
+    _lock: File,
+}
+
+impl Default for States {
+    fn default() -> Self {
+        Self(RUNS.into())
+    }
+}
+
+impl States {
+    /// Keeps a run's, before anything is started for it, where there is anybody to be told of its end.
+    ///
+    /// # Errors
+    /// Where it cannot be written; nothing is left behind then.
+    pub(super) fn keep(&self, state: &State) -> io::Result<()> {
+        let spec = &state.docket.spec;
+        if spec.record.is_none() && spec.on_complete.is_none() {
+            return Ok(());
+        }
+        own_dir::own(self.0.parent().unwrap_or(Path::new("/")))?;
+        own_dir::own(&self.0)?;
+        let path = self.path(spec.run_id);
+        let written = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&serde_json::to_vec(state)?));
+        if written.is_err() {
+            // The first error is why.
+            let _ = fs::remove_file(&path);
+        }
+        written
+    }
+
+    /// Forgets a run that was concluded; it may have been forgotten already, or never kept.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub(super) fn forget(&self, run_id: Uuid) -> io::Result<()> {
+        match fs::remove_file(self.path(run_id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads a run's, for oneself alone; `None` where there is none, or somebody else has it.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or another version wrote it.
+    pub(super) fn claim(&self, run_id: Uuid) -> io::Result<Option<Claimed>> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.path(run_id));
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        if file.metadata()?.nlink() == 0 {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(Some(Claimed {
+            state: serde_json::from_str(&text)?,
+            _lock: file,
+        }))
+    }
+
+    /// The runs of which there is one.
+    ///
+    /// # Errors
+    /// Where the directory is there and cannot be read.
+    pub(super) fn run_ids(&self) -> io::Result<Vec<Uuid>> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let id = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.map(|entry| entry.file_name());
+            name.map(|name| Uuid::parse_str(name.to_str()?).ok())
+        };
+        entries.filter_map(|entry| id(entry).transpose()).collect()
+    }
+
+    /// Where a run's is.
+    pub(super) fn path(&self, run_id: Uuid) -> PathBuf {
+        self.0.join(run_id.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cgroup::Proc, spec::Destination, supervise::docket::tests::docket};
+
+    fn state(record: Option<Destination>) -> State {
+        let mut docket = docket();
+        docket.spec.record = record;
+        State {
+            owner: Owner::of(&Proc::default(), std::process::id(), None).expect("it is this one"),
+            docket,
+        }
+    }
+
+    fn states(temp: &tempfile::TempDir) -> States {
+        States(temp.path().join("sandbox/runs"))
+    }
+
+    #[test]
+    fn what_is_kept_is_claimed_by_one_and_forgotten() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        assert!(states.run_ids().expect("none").is_empty());
+        let state = state(Some(Destination::File("/tmp/record.json".into())));
+        let run_id = state.docket.spec.run_id;
+        states.keep(&state).expect("kept");
+        assert_eq!(states.run_ids().expect("one"), [run_id]);
+        let mode = fs::metadata(states.path(run_id))
+            .expect("it is there")
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let claimed = states.claim(run_id).expect("read").expect("free");
+        assert_eq!(claimed.state.owner, state.owner);
+        assert_eq!(claimed.state.docket.spec, state.docket.spec);
+        assert!(
+            states.claim(run_id).expect("read").is_none(),
+            "it is claimed"
+        );
+        drop(claimed);
+        assert!(states.claim(run_id).expect("read").is_some());
+
+        states.forget(run_id).expect("removed");
+        states.forget(run_id).expect("nothing to do");
+        assert!(states.claim(run_id).expect("none").is_none());
+    }
+
+    #[test]
+    fn a_run_that_nobody_is_told_of_is_not_kept() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        states.keep(&state(None)).expect("nothing to do");
+        assert!(states.run_ids().expect("none").is_empty());
+    }
+
+    #[test]
+    fn what_was_cut_short_is_an_error() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        let state = state(Some(Destination::Stdout));
+        let run_id = state.docket.spec.run_id;
+        states.keep(&state).expect("kept");
+        let text = fs::read(states.path(run_id)).expect("it is there");
+        fs::write(states.path(run_id), &text[..text.len() / 2]).expect("cut");
+        assert!(states.claim(run_id).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! A directory that is this user's alone: below /run, where others may have been first.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+/// Makes it, whatever the caller's umask.
+///
+/// # Errors
+/// Where it cannot be made, or is somebody else's.
+pub fn own(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let found = fs::symlink_metadata(directory)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(format!(
+            "{} is somebody else's: remove that",
+            directory.display()
+        )));
+    }
+    match found.mode() & 0o7777 {
+        0o700 => Ok(()),
+        _ => fs::set_permissions(directory, fs::Permissions::from_mode(0o700)),
+    }
+}
