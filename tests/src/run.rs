@@ -166,6 +166,40 @@ pub struct Running {
 }
 
 impl Running {
+    /// The pid of its guardian.
+    #[must_use]
+    #[track_caller]
+    pub fn guardian(&self) -> i32 {
+        let parent = format!(" {} ", self.pid());
+        wait::for_some("the guardian", || {
+            let procs = "/sys/fs/cgroup/sandbox/supervisor/cgroup.procs";
+            let text = fs::read_to_string(procs).ok()?;
+            text.lines()
+                .filter_map(|pid| pid.parse().ok())
+                .find(|pid: &i32| {
+                    fs::read_to_string(format!("/proc/{pid}/stat"))
+                        .is_ok_and(|stat| stat.contains(&parent))
+                })
+        })
+    }
+
+    /// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.
+    #[track_caller]
+    pub fn lose_everybody(&self) {
+        let guardian = self.guardian();
+        for (pid, signal) in [
+            (guardian, Signal::SIGSTOP),
+            (self.pid(), Signal::SIGKILL),
+            (guardian, Signal::SIGKILL),
+        ] {
+            kill(Pid::from_raw(pid), signal).expect("it is there");
+        }
+        wait::until("the guardian to end", || {
+            fs::read_to_string(format!("/proc/{guardian}/stat"))
+                .map_or(true, |stat| stat.contains(") Z "))
+        });
+    }
+
     /// The pid of `sandbox` itself.
     #[must_use]
     pub fn pid(&self) -> i32 {

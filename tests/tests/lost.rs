@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox_tests::{Guest, Record, Running, Sandbox, Scene, assert_has, wait};
+use sandbox_tests::{Guest, Record, Sandbox, Scene, assert_has, wait};
 use serde_json::json;
 
 /// What the issue promises, and what an emulated, shared processor may add to it.
@@ -16,21 +16,6 @@ const ENDED_WITHIN: Duration = Duration::from_secs(1 + 4);
 
 fn has_ended(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
-
-#[track_caller]
-fn guardian_of(running: &Running) -> i32 {
-    let parent = format!(" {} ", running.pid());
-    wait::for_some("the guardian", || {
-        fs::read_dir("/sys/fs/cgroup/sandbox").ok()?;
-        let text = fs::read_to_string("/sys/fs/cgroup/sandbox/supervisor/cgroup.procs").ok()?;
-        text.lines()
-            .filter_map(|pid| pid.parse().ok())
-            .find(|pid: &i32| {
-                fs::read_to_string(format!("/proc/{pid}/stat"))
-                    .is_ok_and(|stat| stat.contains(&parent))
-            })
-    })
 }
 
 #[test]
@@ -70,20 +55,6 @@ fn a_run_whose_sandbox_is_killed_is_ended_and_recorded_by_its_guardian() {
     }
 }
 
-/// Kills a run's `sandbox` and its guardian, which is stopped before it can see its supervisor go.
-#[track_caller]
-fn kill_both(running: &Running) {
-    let guardian = guardian_of(running);
-    for (pid, signal) in [
-        (guardian, Signal::SIGSTOP),
-        (running.pid(), Signal::SIGKILL),
-        (guardian, Signal::SIGKILL),
-    ] {
-        kill(Pid::from_raw(pid), signal).expect("it is there");
-    }
-    wait::until("the guardian to end", || has_ended(guardian));
-}
-
 fn states() -> usize {
     fs::read_dir("/run/sandbox/runs").map_or(0, Iterator::count)
 }
@@ -95,7 +66,7 @@ fn a_run_whose_sandbox_and_guardian_are_killed_is_finished_by_the_next() {
     let pid = running.ready();
     let leaf = running.cgroup_of(pid);
     assert_eq!(states(), 1);
-    kill_both(&running);
+    running.lose_everybody();
     assert!(leaf.exists() && !has_ended(pid), "nobody is left to end it");
 
     let next = Sandbox::new().victim(["exit", "0"]);
@@ -143,7 +114,7 @@ fn a_run_that_ends_after_both_were_killed_is_told_as_it_ended() {
         let running = Sandbox::new().start_victim(act);
         let pid = running.ready();
         let leaf = running.cgroup_of(pid);
-        kill_both(&running);
+        running.lose_everybody();
         kill(Pid::from_raw(pid), signal).expect("it is there");
         wait::until("main to end", || has_ended(pid));
         let checked = Scene::new().bash("sandbox check").expect(0);
@@ -161,7 +132,7 @@ fn a_run_without_anybody_left_is_finished_though_its_record_has_nowhere_to_go() 
     let running = Sandbox::new().start_victim(["sleep"]);
     let pid = running.ready();
     let leaf = running.cgroup_of(pid);
-    kill_both(&running);
+    running.lose_everybody();
     let folder = running.folder().to_owned();
     let elsewhere = folder.with_extension("moved");
     fs::rename(&folder, &elsewhere).expect("it is ours");
@@ -214,7 +185,7 @@ fn a_run_goes_on_under_its_supervisor_when_only_the_guardian_dies() {
     let _guest = Guest::enter();
     let running = Sandbox::new().start_victim(["handle", "USR1", "3"]);
     let _pid = running.ready();
-    let guardian = guardian_of(&running);
+    let guardian = running.guardian();
     kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it is there");
     wait::until("the guardian to end", || has_ended(guardian));
     running.signal(Signal::SIGUSR1);
@@ -250,7 +221,7 @@ fn a_sandbox_that_is_killed_while_it_sets_up_leaves_a_record_and_nothing_else() 
     let running = Sandbox::new().start_victim(["sleep"]);
     let leaf = wait::for_some("its leaf", || leaves().difference(&before).next().cloned());
     // Its mark is set right after it was made; then nothing moves but for the lock.
-    let guardian = guardian_of(&running);
+    let guardian = running.guardian();
     running.signal(Signal::SIGKILL);
     wait::until("the guardian to end", || has_ended(guardian));
     drop(lock);
@@ -299,7 +270,7 @@ fn a_sandbox_that_is_killed_with_its_guardians_word_unread_is_missed_all_the_sam
         .options(["--timeout", "8s", "--grace", "0"])
         .start_victim(["spin"]);
     let pid = running.ready();
-    let guardian = guardian_of(&running);
+    let guardian = running.guardian();
     running.signal(Signal::SIGSTOP);
     assert!(!has_ended(pid), "its supervisor was quicker");
     // It tells its supervisor, which does not read that any more: the connection is reset.

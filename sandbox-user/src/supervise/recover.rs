@@ -14,9 +14,10 @@ use std::{
 use uuid::Uuid;
 
 use super::{
+    docket::Docket,
     guardian::Guardian,
     staged::draft_of,
-    state::{Claimed, State, States},
+    state::{Claim, State, States},
 };
 use crate::{
     cgroup::{
@@ -119,22 +120,16 @@ fn settle(
     problems: &mut Vec<String>,
 ) -> Result<Option<Left>, String> {
     let run_id = run_of(&orphan.cgroup);
-    let claimed = match run_id.map(|run_id| states.claim(run_id)).transpose() {
-        Ok(claimed) => claimed.flatten(),
-        Err(error) => {
-            problems.push(format!(
-                "{}: what was kept of its run cannot be read, so there will be no record: {error}",
-                orphan.cgroup
-            ));
-            None
+    match run_id.map_or(Ok(Claim::Nothing), |run_id| states.claim(run_id)) {
+        Ok(Claim::Taken) => return Ok(None),
+        Ok(Claim::Held(state, _lock)) if state.is_of(orphan.id) => {
+            return finish(mount, proc, orphan, state.docket, problems);
         }
-    };
-    let is_of_it = |claimed: &Claimed| {
-        let leaf = claimed.state.docket.leaf.as_ref();
-        leaf.is_some_and(|leaf| leaf.id == orphan.id)
-    };
-    if let Some(claimed) = claimed.filter(is_of_it) {
-        return finish(mount, proc, orphan, claimed.state, problems);
+        Ok(Claim::Held(..) | Claim::Nothing) => {}
+        Err(error) => problems.push(format!(
+            "{}: what was kept of its run cannot be read, so there will be no record: {error}",
+            orphan.cgroup
+        )),
     }
     orphans::remove(mount, proc, orphan).map_err(|error| error.to_string())?;
     if let Some(run_id) = run_id {
@@ -151,7 +146,7 @@ fn finish(
     mount: &Mount,
     proc: &Proc,
     orphan: &Orphan,
-    State { mut docket, .. }: State,
+    mut docket: Docket,
     problems: &mut Vec<String>,
 ) -> Result<Option<Left>, String> {
     let failed = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
@@ -218,8 +213,8 @@ fn forget_stale(
         .map_err(|error| format!("listing what was kept of runs: {error}"))?;
     for run_id in run_ids.into_iter().filter(|run_id| !known.contains(run_id)) {
         let stale = match states.claim(run_id) {
-            Ok(None) => false,
-            Ok(Some(Claimed { state, .. })) => {
+            Ok(Claim::Taken | Claim::Nothing) => false,
+            Ok(Claim::Held(state, _lock)) => {
                 let leaf = state.docket.leaf.as_ref().map(|leaf| mount.dir(&leaf.path));
                 let is_gone = !leaf.is_some_and(|dir| dir.is_ok_and(|dir| dir.exists()));
                 let is_lost = matches!(state.owner.liveness(proc), Ok(Liveness::Dead));

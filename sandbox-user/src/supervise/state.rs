@@ -37,12 +37,27 @@ pub(super) struct State {
     pub(super) docket: Docket,
 }
 
-/// A state that nobody else acts on meanwhile.
+/// What there is of a run's state for whoever wants to act on it.
 #[derive(Debug)]
-pub(super) struct Claimed {
-    /// What was kept.
-    pub(super) state: State,
-    _lock: File,
+pub(super) enum Claim {
+    /// It, while nobody else acts on it.
+    Held(Box<State>, Lock),
+    /// Somebody else acts on it.
+    Taken,
+    /// None.
+    Nothing,
+}
+
+/// Held by the one who acts on a state.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "its descriptor is the lock")] File);
+
+impl State {
+    /// Whether it is of the run whose leaf has this id.
+    pub(super) fn is_of(&self, leaf_id: u64) -> bool {
+        let leaf = self.docket.leaf.as_ref();
+        leaf.is_some_and(|leaf| leaf.id == leaf_id)
+    }
 }
 
 impl Default for States {
@@ -88,34 +103,31 @@ impl States {
         }
     }
 
-    /// Reads a run's, for oneself alone; `None` where there is none, or somebody else has it.
+    /// Reads a run's, for oneself alone.
     ///
     /// # Errors
     /// Where it cannot be read, or another version wrote it.
-    pub(super) fn claim(&self, run_id: Uuid) -> io::Result<Option<Claimed>> {
+    pub(super) fn claim(&self, run_id: Uuid) -> io::Result<Claim> {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW)
             .open(self.path(run_id));
         let mut file = match opened {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Claim::Nothing),
             Err(error) => return Err(error),
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => return Ok(Claim::Taken),
             Err(errno) => return Err(errno.into()),
         }
         if file.metadata()?.nlink() == 0 {
-            return Ok(None);
+            return Ok(Claim::Nothing);
         }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        Ok(Some(Claimed {
-            state: serde_json::from_str(&text)?,
-            _lock: file,
-        }))
+        Ok(Claim::Held(serde_json::from_str(&text)?, Lock(file)))
     }
 
     /// The runs of which there is one.
@@ -173,19 +185,18 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        let claimed = states.claim(run_id).expect("read").expect("free");
-        assert_eq!(claimed.state.owner, state.owner);
-        assert_eq!(claimed.state.docket.spec, state.docket.spec);
-        assert!(
-            states.claim(run_id).expect("read").is_none(),
-            "it is claimed"
-        );
-        drop(claimed);
-        assert!(states.claim(run_id).expect("read").is_some());
+        let Ok(Claim::Held(claimed, lock)) = states.claim(run_id) else {
+            panic!("it is free");
+        };
+        assert_eq!(claimed.owner, state.owner);
+        assert_eq!(claimed.docket.spec, state.docket.spec);
+        assert!(matches!(states.claim(run_id), Ok(Claim::Taken)));
+        drop(lock);
+        assert!(matches!(states.claim(run_id), Ok(Claim::Held(..))));
 
         states.forget(run_id).expect("removed");
         states.forget(run_id).expect("nothing to do");
-        assert!(states.claim(run_id).expect("none").is_none());
+        assert!(matches!(states.claim(run_id), Ok(Claim::Nothing)));
     }
 
     #[test]

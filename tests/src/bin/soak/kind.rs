@@ -82,6 +82,7 @@ const KINDS: &[Kind] = kinds![
     racing::loses_its_runner_at_some_moment Any 1 every 1,
     runner::is_cancelled Any 2 every 1,
     runner::loses_its_runner Any 1 every 1,
+    runner::loses_everybody Any 1 every 1,
     runner::is_not_started Any 2 every 1,
     runner::hardly_starts Any 1 every 1,
     runner::escapes Any 1 every 1,

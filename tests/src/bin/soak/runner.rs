@@ -1,10 +1,11 @@
 //! Endings that are the runner's: cancelled, lost, escaped from, never begun.
 
 use nix::sys::signal::Signal;
+use sandbox_tests::{Scene, wait};
 use serde_json::json;
 
 use crate::random::Random;
-use crate::stage::sandbox;
+use crate::stage::{Who, pause, sandbox};
 use crate::truth::{Case, Truth};
 
 /// Somebody asks `sandbox` to end it.
@@ -50,6 +51,38 @@ pub(crate) fn loses_its_runner(random: &mut Random) -> Case {
         "signal": 9, "delivered": true, "victim": {"pid": pid, "is_main": true},
     }));
     Case::new(running.finish(), truth)
+}
+
+/// Both `sandbox` and its guardian are killed: whoever comes next finishes the run, which may have
+/// ended meanwhile.
+pub(crate) fn loses_everybody(random: &mut Random) -> Case {
+    let ending = random.below(3);
+    let act = match ending {
+        0 => vec!["handle", "USR1", "3"],
+        1 => vec!["sleep"],
+        _ => vec!["ignore-term"],
+    };
+    let running = sandbox().start_victim(act);
+    let pid = running.ready();
+    running.lose_everybody();
+    // Any run that starts from here on may be the next.
+    let mut truths = vec![Truth::lost(9)];
+    match ending {
+        0 => {
+            let (_, _) = Who::Us.tries(pid, Signal::SIGUSR1);
+            truths.push(Truth::exited(3).unwatched(9));
+        }
+        1 => {
+            let (sender, _) = Who::any(random).tries(pid, Signal::SIGKILL);
+            truths.push(Truth::outside(9, &sender).unwatched(9));
+        }
+        _ => {}
+    }
+    pause(random.at_most_ms(300));
+    let _checked = Scene::new().bash("sandbox check");
+    let record = running.folder().join("record.json");
+    wait::until("its record", || record.exists());
+    Case::race(running.finish(), truths)
 }
 
 /// Nothing is started: no such command, no right to it, no memory for it, no such directory.

@@ -180,9 +180,13 @@ impl Truth {
 
     /// `sandbox` died of a signal, and its guardian wrote the record.
     pub(crate) fn lost(signal: i32) -> Self {
-        let mut truth = Self::new("runner_lost", "same", Main::Anyhow(0));
-        truth.runner = Runner::Died(signal);
-        truth
+        Self::new("runner_lost", "same", Main::Anyhow(0)).unwatched(signal)
+    }
+
+    /// Nobody watched when it ended so: `sandbox` had died of a signal.
+    pub(crate) fn unwatched(mut self, signal: i32) -> Self {
+        self.runner = Runner::Died(signal);
+        self
     }
 
     /// `sandbox` died of a signal before the analysis was there.
