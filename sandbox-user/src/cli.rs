@@ -7,6 +7,7 @@
 mod check;
 mod files;
 mod run;
+mod runs;
 mod values;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::units::{Printable, is_unprintable};
 
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
+pub use runs::{ListArgs, ShowArgs};
 
 /// Exit status where `sandbox` itself failed, usage errors included.
 pub const EXIT_FAILURE: u8 = 125;
@@ -38,6 +40,18 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say what this host offers, what is missing and how to mend it
     Check(CheckArgs),
+    /// Tell of the runs that the service did: one's own, root of everybody's
+    List(ListArgs),
+    /// Tell of one of them
+    Show(ShowArgs),
+    /// Be the host's service, which does everybody's runs and keeps what became of them
+    Serve,
+    /// Supervise a run for a client of the service; started by that, not by people.
+    #[command(hide = true)]
+    Supervise {
+        /// Where the service left word of it
+        letter: i32,
+    },
     /// Watch over a foreground run from outside its leaf; started by `run`, not by people.
     #[command(hide = true)]
     Guardian,

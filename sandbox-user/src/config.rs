@@ -11,10 +11,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::caller::Caller;
 use crate::document::{self, DocumentError, Format, Kind, toml};
-use crate::identity::{
-    self, Accounts, Caller, Choice, Facts, Identity, IdentityError, SystemAccounts,
-};
+use crate::identity::{self, Accounts, Choice, Facts, Identity, IdentityError, SystemAccounts};
 use crate::policy::{Budget, Ceilings, HostPolicy, Layer};
 use crate::units::{Printable, Quoted};
 

@@ -1,8 +1,8 @@
 //! Who an analysis runs as: facts, then a decision, then a resolved identity.
 //!
 //! The caller; under sudo the user who called sudo; plain root has to say. A root analysis can leave its
-//! cgroup, so that is never a default. The decision is pure; only [`Caller::current`] and [`SystemAccounts`] look
-//! at the system.
+//! cgroup, so that is never a default. The decision is pure; only [`Facts::gather`] and [`SystemAccounts`] look at the
+//! system.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Group, Uid, User};
 use thiserror::Error;
 
+use crate::caller::{self, Caller};
 use crate::sys::creds::FileIdentity;
 
 /// What the decision rests on.
@@ -30,14 +31,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts of this process and its environment.
+    /// Facts of the caller and its environment.
     pub fn gather(asked: Option<String>, host_default: Option<String>) -> Self {
-        let variable = |name| std::env::var(name).ok();
         Self {
-            uid: Uid::current().as_raw(),
-            sudo_uid: variable("SUDO_UID"),
-            sudo_gid: variable("SUDO_GID"),
-            sudo_user: variable("SUDO_USER"),
+            uid: caller::uid(),
+            sudo_uid: caller::variable("SUDO_UID"),
+            sudo_gid: caller::variable("SUDO_GID"),
+            sudo_user: caller::variable("SUDO_USER"),
             asked,
             host_default,
         }
@@ -297,36 +297,6 @@ impl Accounts for SystemAccounts {
 /// Whether this process has more rights than its caller, by a set-user-ID or set-group-ID bit.
 pub fn is_setuid() -> bool {
     Uid::current() != Uid::effective() || Gid::current() != Gid::effective()
-}
-
-/// Who called, as the kernel has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// User id: only 0 can become somebody else. ([`is_setuid`] is refused.)
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
-impl Caller {
-    /// This process.
-    ///
-    /// # Errors
-    /// Where getgroups(2) fails.
-    pub fn current() -> Result<Self, IdentityError> {
-        let uid = Uid::current();
-        let groups = nix::unistd::getgroups().map_err(|errno| IdentityError::Lookup {
-            user: uid.to_string(),
-            reason: format!("getgroups: {errno}"),
-        })?;
-        Ok(Self {
-            uid: uid.as_raw(),
-            gid: Gid::current().as_raw(),
-            groups: groups.into_iter().map(Gid::as_raw).collect(),
-        })
-    }
 }
 
 /// Looks the choice up.

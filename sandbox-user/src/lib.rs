@@ -17,12 +17,16 @@ pub mod procfs;
 pub mod cgroup;
 pub mod trace;
 
+pub mod caller;
 pub mod identity;
 pub mod spawn;
 pub mod stdio;
 pub mod sys;
 
 pub mod supervise;
+
+pub mod service;
+pub mod store;
 
 pub mod evidence;
 

@@ -69,6 +69,8 @@ pub struct RunSpec {
     pub stderr: Output,
     /// Where the record goes, if anywhere.
     pub record: Option<Destination>,
+    /// Where a record is left for the service's store: a directory of root's.
+    pub spool: Option<PathBuf>,
     /// Where the event stream goes, if anywhere.
     pub events: Option<Destination>,
     /// How often its use is looked at.
@@ -279,6 +281,7 @@ pub(crate) mod tests {
             stdout: Output::Stderr,
             stderr: Output::File(PathBuf::from(OsString::from_vec(b"/tmp/\xfe".to_vec()))),
             record: Some(Destination::File("/tmp/record.json".into())),
+            spool: Some("/var/lib/sandbox/spool".into()),
             events: Some(Destination::Fd(3)),
             sampling: Sampling::Every(Duration::from_millis(100)),
             ring_bytes: DEFAULT_RING_BYTES,

@@ -67,8 +67,9 @@ fn before_the_record_is_drafted_the_guardian_judges() {
 #[test]
 fn once_it_is_drafted_the_guardian_finishes_the_draft() {
     let _guest = Guest::enter();
-    // The draft is made durable, the leaf is removed, the record is made durable and renamed.
-    for (call, nth) in [("fsync", 2), ("unlinkat", 1), ("fsync", 3), ("rename", 1)] {
+    // The draft is made durable, the leaf is removed, the record is made durable and renamed (as the run's
+    // state was in the beginning).
+    for (call, nth) in [("fsync", 2), ("unlinkat", 1), ("fsync", 3), ("rename", 2)] {
         let record = dies_at(call, nth);
         assert_eq!(record.reason(), "exit_code", "{call} {nth}: {record}");
         // Who had judged was the supervisor: it alone has a ring.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use sandbox_tests::{Enclosing, Guest, Outcome, Record, Sandbox, Scene, assert_has, enclosing};
+use sandbox_tests::{
+    Enclosing, Guest, Outcome, Record, Sandbox, Scene, assert_has, cache_victim, enclosing,
+};
 use serde_json::json;
 
 #[track_caller]
@@ -83,6 +85,7 @@ fn too_little_memory_to_start_is_named() {
 #[test]
 fn memory_that_runs_out_on_either_side_of_exec_is_named() {
     let _guest = Guest::enter();
+    cache_victim();
     for size in [16, 32, 40, 48, 56, 60, 64, 96, 128, 256, 512] {
         let outcome = Sandbox::new()
             .options(["--memory", &format!("{size}KiB")])

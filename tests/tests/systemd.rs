@@ -367,24 +367,46 @@ fn root_that_uncovers_the_hosts_manager_and_asks_for_a_scope_is_ended() {
     assert_eq!(reason, "escaped");
 }
 
+/// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.
+fn lose_everybody(held: &Held) {
+    let guardian = read(&held.scope_dir().join("supervisor"), "cgroup.procs");
+    let guardian = nix::unistd::Pid::from_raw(guardian.parse().expect("one guardian"));
+    nix::sys::signal::kill(guardian, Signal::SIGSTOP).expect("it is there");
+    held.running.signal(Signal::SIGKILL);
+    nix::sys::signal::kill(guardian, Signal::SIGKILL).expect("it is there");
+    for pid in [guardian.as_raw(), held.running.pid()] {
+        wait::until("both to have ended", || {
+            fs::read_to_string(format!("/proc/{pid}/stat"))
+                .map_or(true, |stat| stat.contains(") Z "))
+        });
+    }
+}
+
+#[test]
+fn a_lost_run_whose_scope_ended_with_it_is_told_as_it_ended() {
+    let _guest = enter();
+    let held = Held::start(Sandbox::new());
+    lose_everybody(&held);
+    let main = nix::unistd::Pid::from_raw(held.main);
+    nix::sys::signal::kill(main, Signal::SIGKILL).expect("it is there");
+    is_gone(&held.scope, held.scope_dir());
+    let next = Sandbox::new().command(["true"]);
+    assert_eq!(next.code(), 0, "{}", next.stderr);
+    let record = held.running.finish().record();
+    record.assert_reason("external_kill", "same");
+    assert_eq!(record.at("/exit/signal"), 9, "{record}");
+}
+
 #[test]
 fn what_a_lost_run_left_is_removed_by_the_next_and_its_scope_goes() {
     let _guest = enter();
     let held = Held::start(Sandbox::new());
-    let guardian = read(&held.scope_dir().join("supervisor"), "cgroup.procs");
-    let guardian = nix::unistd::Pid::from_raw(guardian.parse().expect("one guardian"));
-    // The guardian is stopped before it can see its supervisor go.
-    nix::sys::signal::kill(guardian, Signal::SIGSTOP).expect("it is there");
-    held.running.signal(Signal::SIGKILL);
-    nix::sys::signal::kill(guardian, Signal::SIGKILL).expect("it is there");
-    wait::until("both to be gone", || {
-        let gone = |pid| !Path::new(&format!("/proc/{pid}")).exists();
-        gone(guardian.as_raw())
-    });
+    lose_everybody(&held);
     assert!(held.leaf.exists(), "nobody is left to remove it");
     let next = Sandbox::new().command(["true"]);
     assert_eq!(next.code(), 0, "{}", next.stderr);
     assert!(next.stderr.contains("removed "), "{}", next.stderr);
     is_gone(&held.scope, held.scope_dir());
-    assert!(!held.running.finish().has_record());
+    let record = held.running.finish().record();
+    record.assert_verdict("runner_lost", "same");
 }

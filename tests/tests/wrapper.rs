@@ -431,12 +431,12 @@ fn the_callers_limits_are_the_analysiss_and_do_not_keep_sandbox_from_its_work() 
 fn its_lock_is_roots_alone_whatever_the_callers_umask() {
     let _guest = Guest::enter();
     let said = Scene::new().bash(
-        "rm -rf /run/sandbox; (umask 0; sandbox run --user ana -- true); stat -c '%a %u' /run/sandbox; \
+        "rm -rf /run/sandbox; (umask 0; sandbox run --user ana -- true); stat -c '%a %u' /run/sandbox /run/sandbox/bpf.lock; \
          chmod 777 /run/sandbox; rm /run/sandbox/bpf.lock; ln -s /etc/lured /run/sandbox/bpf.lock; \
          sandbox run --user ana --record record.json -- true; stat -c %a /run/sandbox; \
          ls /etc/lured; rm /run/sandbox/bpf.lock",
     );
-    assert_eq!(said.out(), "700 0\n700", "{said}");
+    assert_eq!(said.out(), "755 0\n600 0\n755", "{said}");
     assert!(said.err().contains("/etc/lured"), "it was not made: {said}");
 }
 

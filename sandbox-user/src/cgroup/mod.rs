@@ -29,7 +29,9 @@ pub use leaf::{EventFile, LeafCgroup, Population, Removal, leaf_path};
 pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
-pub use placement::{Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, prepare};
+pub use placement::{
+    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, leaf_around, prepare,
+};
 pub use sampler::Sampler;
 pub use staging::Staging;
 pub use stats::{LeafStats, Reading};

@@ -49,12 +49,21 @@ pub struct Survey {
     pub failures: Vec<CgroupError>,
 }
 
+/// What became of an orphan that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposal {
+    /// It is gone, by this.
+    Removed,
+    /// Somebody else saw to it.
+    Left,
+}
+
 /// Whose a leaf is once somebody wanted to adopt it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adoption {
     /// The new owner's.
     Adopted,
-    /// Somebody else's, who lives.
+    /// Somebody else's, who lives; or it is gone.
     Owned,
 }
 
@@ -218,14 +227,18 @@ fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
 /// Gives an orphan an owner, unless it has one by now.
 ///
 /// # Errors
-/// Where it is gone, or cannot be marked.
+/// Where it cannot be marked.
 pub fn adopt(
     mount: &Mount,
     proc: &Proc,
     orphan: &Orphan,
     owner: &Owner,
 ) -> Result<Adoption, CgroupError> {
-    let dir = Dir::open(mount.dir(&orphan.cgroup)?)?;
+    let dir = match mount.dir(&orphan.cgroup).and_then(Dir::open) {
+        Ok(dir) => dir,
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(Adoption::Owned),
+        Err(error) => return Err(error),
+    };
     if is_owned(&dir, proc)? {
         return Ok(Adoption::Owned);
     }
@@ -240,20 +253,20 @@ fn is_owned(dir: &Dir, proc: &Proc) -> Result<bool, CgroupError> {
     }
 }
 
-/// Kills and removes an orphan, unless it has an owner by now. Takes up to 5 s where its processes
-/// will not die; blocks.
+/// Kills and removes an orphan, unless it has an owner by now, or is gone: then it was left to others. Takes
+/// up to 5 s where its processes will not die; blocks.
 ///
 /// # Errors
 /// Where it cannot be removed.
-pub fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupError> {
+pub fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<Disposal, CgroupError> {
     let path = mount.dir(&orphan.cgroup)?;
     let dir = match Dir::open(&path) {
         Ok(dir) => dir,
-        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(()),
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => return Ok(Disposal::Left),
         Err(error) => return Err(error),
     };
     if is_owned(&dir, proc)? {
-        return Ok(());
+        return Ok(Disposal::Left);
     }
     let deadline = Instant::now() + KILL_TIMEOUT;
     while leaf::population(&dir)? == Population::Populated {
@@ -267,7 +280,7 @@ pub fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<(), CgroupE
         kill::kill(&dir)?;
         std::thread::sleep(Duration::from_millis(5));
     }
-    remove_bottom_up(&path, 0)
+    remove_bottom_up(&path, 0).map(|()| Disposal::Removed)
 }
 
 fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {

@@ -273,8 +273,12 @@ fn delegation_of(path: &Path) -> Result<Delegation, CgroupError> {
     Ok(Delegation::Kept)
 }
 
-/// The leaf that a cgroup is or is in. Inside a cgroup namespace of the leaf's own the leaf is `/`.
-fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupError> {
+/// The leaf that a cgroup is or is in; `None` where it is in none. Inside a cgroup namespace of the leaf's
+/// own the leaf is `/`.
+///
+/// # Errors
+/// When a mark cannot be read.
+pub fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupError> {
     let mut around = vec![own.to_owned()];
     around.extend(mount.ancestors(own));
     for cgroup in around {

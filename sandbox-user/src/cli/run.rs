@@ -16,6 +16,7 @@ use crate::policy::values as limit;
 use crate::policy::{
     ActionOverrides, HostPolicy, Layer, LimitOverrides, PolicyError, Setting, Settled, Warn, settle,
 };
+use crate::record::lossless;
 use crate::spec::{
     DEFAULT_RING_BYTES, Destination, EnvironmentBase, EnvironmentChanges, MAX_LABELS, NotesPolicy,
     Output, RunAs, RunId, RunSpec, Sampling, ThreadEnv, Timings,
@@ -187,6 +188,10 @@ struct OutputArgs {
     #[arg(long, value_name = "SIZE", value_parser = argument::text(argument::ring_size), allow_hyphen_values = true)]
     ring_size: Option<u32>,
 
+    /// Do it without the host's service, as root
+    #[arg(long)]
+    standalone: bool,
+
     /// When to say on stderr what ended it [default: failure]
     #[arg(long, value_name = "always|failure|never", value_parser = argument::text(argument::notes))]
     notes: Option<NotesPolicy>,
@@ -254,6 +259,22 @@ impl RunArgs {
             .as_deref()
             .map(Metadata::read)
             .transpose()
+    }
+
+    /// Whether the host's service is to be kept away from.
+    pub const fn is_standalone(&self) -> bool {
+        self.output.standalone
+    }
+
+    /// Program and arguments, a JSON array; `None` where these are no arguments of `sandbox run`.
+    pub fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<String> {
+        let words = ["sandbox", "run"].map(OsString::from);
+        let cli = super::Cli::parse_arguments(words.into_iter().chain(arguments)).ok()?;
+        let super::Command::Run(args) = cli.command else {
+            return None;
+        };
+        let command: Vec<String> = args.command.iter().map(|word| lossless(word)).collect();
+        serde_json::to_string(&command).ok()
     }
 
     /// Whom it is to run as, where `--user` says so.
@@ -382,6 +403,7 @@ impl RunSpec {
             stdout,
             stderr: files.stderr.map_or(Output::Inherit, Output::File),
             record: files.record,
+            spool: None,
             events: files.events,
             sampling: output.sample.unwrap_or_default(),
             ring_bytes: output.ring_size.unwrap_or(DEFAULT_RING_BYTES),

@@ -22,7 +22,12 @@ fn arguments(line: &[&str]) -> Vec<OsString> {
 fn run_args(line: Vec<OsString>) -> RunArgs {
     match Cli::parse_arguments(line).expect("understood").command {
         Command::Run(args) => *args,
-        other @ (Command::Check(_) | Command::Guardian) => panic!("not `run`: {other:?}"),
+        other @ (Command::Check(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Serve
+        | Command::Supervise { .. }
+        | Command::Guardian) => panic!("not `run`: {other:?}"),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
 use crate::supervise::{Recovered, recover};
 use crate::trace::{self, Tracer};
+use crate::units::Printable;
 
 /// Whether text may carry colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,7 @@ fn live_leaves() -> Result<Vec<u64>, CleanError> {
     Ok(survey
         .live
         .iter()
+        .chain(survey.orphans.iter().map(|orphan| &orphan.cgroup))
         .filter_map(|leaf| Some(std::fs::metadata(mount.dir(leaf).ok()?).ok()?.ino()))
         .collect())
 }
@@ -224,9 +226,7 @@ fn paint(status: Status, colour: Colour) -> String {
 
 /// Keeps a line a line, and free of control characters.
 fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    Printable(text).to_string()
 }
 
 #[cfg(test)]
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn the_text_is_readable_without_colour_and_carries_no_control_characters() {
         let expected = "\
-missing   privileges  running as uid\u{fffd}[2J 1000
+missing   privileges  running as uid\\u{1b}[2J 1000
                       → run it with sudo
 ok        BTF         /sys/kernel/btf/vmlinux
 removed   orphaned leaf /sandbox/runs/x

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     attribution,
-    cgroup::{CgroupError, LeafCgroup, LeafStats, Population, Removal},
+    cgroup::{CgroupError, LeafCgroup, LeafStats, Mount, Population, Removal},
     evidence::{Evidence, IntentReason},
     notes,
     record::{
@@ -99,11 +99,12 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
     ending.lap("events", streaming);
 
     let removing = Instant::now();
-    if let Some(leaf) = ending.leaf {
-        match remove(leaf).await {
+    match ending.leaf {
+        Some(leaf) => match remove(leaf).await {
             Ok(()) => record.cleanup.removed = true,
             Err(error) => record.tracing.degraded.push(error.to_string()),
-        }
+        },
+        None => record.cleanup.removed = method.is_some(),
     }
     ending.lap("remove", removing);
     record.cleanup.wall_ms = u64::try_from(began.elapsed().as_millis()).ok();
@@ -135,9 +136,22 @@ impl Ending<'_> {
         self.timings.insert(step.to_owned(), ns);
     }
 
+    /// Whether there was a leaf, and it has been removed by somebody else: systemd's scope of a run that lost
+    /// its supervisor ends with its last process.
+    fn leaf_is_gone(&self) -> bool {
+        let Some(leaf) = &self.docket.leaf else {
+            return false;
+        };
+        Mount::find()
+            .and_then(|mount| mount.dir(&leaf.path))
+            .is_ok_and(|dir| !dir.exists())
+    }
+
     /// Kills what main left behind. Returns how the leaf became empty; `None` without one.
     async fn close_leaf(&mut self) -> Option<CleanupMethod> {
-        let leaf = self.leaf?;
+        let Some(leaf) = self.leaf else {
+            return self.leaf_is_gone().then_some(CleanupMethod::AlreadyEmpty);
+        };
         add_declared(
             self.docket,
             self.tracer.as_deref(),

@@ -45,6 +45,11 @@ pub(super) struct Docket {
     pub(super) ancestors_before: Vec<EventCounters>,
     /// `oom_kill` of /proc/vmstat then.
     pub(super) host_oom_kills_before: Option<u64>,
+    /// The caller's umask, which its files are made with.
+    pub(super) umask: u32,
+    /// Where `sandbox` was called, which is where its `--on-complete` runs.
+    #[serde(with = "crate::spec::os_path")]
+    pub(super) directory: PathBuf,
     /// The caller's resource limits, which main starts with.
     pub(super) rlimits: CallersLimits,
     /// How it is watched.
@@ -139,6 +144,8 @@ pub(super) mod tests {
             before: EventCounters::default(),
             ancestors_before: Vec::new(),
             host_oom_kills_before: None,
+            umask: 0o022,
+            directory: "/".into(),
             rlimits: CallersLimits::default(),
             trace: TraceDocket::none(),
             runner_pids: vec![1],

@@ -14,16 +14,19 @@ use super::{
     journal::Journal,
     misses,
     prepare::{self, RunError},
+    record_file::KeptFile,
     recover::recover,
     runtime::runtime,
     signals::{self, Signals},
+    spool,
     state::{State, States},
 };
 use crate::{
+    caller::{self, Caller},
     cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
     host::{HostInfo, NESTED_PIDS},
-    identity::{Caller, Identity},
+    identity::Identity,
     limits::EnclosingLimits,
     record::{self, RunRecord, User},
     say::{say, say_notes},
@@ -67,6 +70,7 @@ struct Made {
     journal: Journal,
     guardian: Option<Guardian>,
     place: Option<Place>,
+    kept: Option<KeptFile>,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -120,6 +124,8 @@ async fn run(
             before: Default::default(),
             ancestors_before: Vec::new(),
             host_oom_kills_before: prepare::host_oom_kills(),
+            umask: caller::umask(),
+            directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             rlimits,
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
@@ -132,6 +138,9 @@ async fn run(
         journal: Journal::default(),
         guardian: None,
         place: None,
+        kept: record_file
+            .as_ref()
+            .and_then(|file| file.kept().ok().flatten()),
         timings: BTreeMap::new(),
         lap: began,
     };
@@ -188,6 +197,7 @@ async fn run(
         timings: made.timings,
     })
     .await;
+    spool::leave(&made.docket, &record);
     if let Err(error) = States::default().forget(made.docket.spec.run_id) {
         say(format_args!(
             "what was kept of the run stays in /run/sandbox: {error}"
@@ -266,8 +276,12 @@ async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
         say(&warning);
         made.docket.degraded.push(warning);
     }
-    let docket = made.docket.clone();
-    if let Err(error) = States::default().keep(&State { owner, docket }) {
+    let state = State {
+        owner,
+        docket: made.docket.clone(),
+        record: made.kept.take(),
+    };
+    if let Err(error) = States::default().keep(&state) {
         say(format_args!(
             "no record, should `sandbox` and its guardian both be killed: {error}"
         ));
@@ -334,7 +348,7 @@ async fn start_and_wait(
         .try_next()
         .map_err(RunError::system("reading the signalfd"))?
     {
-        return Ok(cancelled_before_start(&received));
+        return Ok(Ended::cancelled_before_start(&received));
     }
     let mut start = SpawnSpec {
         argv: spec.command.clone(),
@@ -348,7 +362,7 @@ async fn start_and_wait(
         launch: Launch::Direct,
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
-        ignored_signals: prepare::ignored_signals(),
+        ignored_signals: caller::ignored_signals(),
         rlimits: docket.rlimits.to_restore(),
     };
     let mut spawned = spawn::spawn(&start);
@@ -474,15 +488,4 @@ fn allocation_failed(leaf: &LeafCgroup, docket: &Docket) -> bool {
     count(&docket.before)
         .zip(count(&leaf.counters().value))
         .is_some_and(|(before, now)| now > before)
-}
-
-fn cancelled_before_start(received: &super::signals::Received) -> Ended {
-    Ended {
-        own_actions: vec![OwnAction {
-            signal: Some(received.signal),
-            detail: Some("before the analysis was started".to_owned()),
-            ..action_now(IntentReason::Cancelled)
-        }],
-        ..Ended::default()
-    }
 }

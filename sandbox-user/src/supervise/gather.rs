@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{clock, docket::Docket, journal::Journal, misses::Since, read_back};
+use super::{clock, docket::Docket, journal::Journal, misses::Since, read_back, signals::Received};
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
@@ -38,6 +38,18 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// A run that this signal asked to end when nothing was started yet.
+    pub(super) fn cancelled_before_start(received: &Received) -> Self {
+        Self {
+            own_actions: vec![OwnAction {
+                signal: Some(received.signal),
+                detail: Some("before the analysis was started".to_owned()),
+                ..action_now(IntentReason::Cancelled)
+            }],
+            ..Self::default()
+        }
+    }
+
     /// Adds what another process of the runner did, where it is not known yet.
     pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
         for action in actions {

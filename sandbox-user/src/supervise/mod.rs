@@ -32,6 +32,7 @@ mod samples;
 mod sequence;
 mod signals;
 mod sources;
+pub mod spool;
 mod staged;
 mod state;
 
@@ -40,3 +41,6 @@ pub use foreground::{Outcome, foreground};
 pub use prepare::{RunError, with_callers_rights};
 pub use record_error::RecordError;
 pub use recover::{Left, Recovered, recover};
+pub(crate) use runtime::runtime;
+pub(crate) use signals::{Signals, block as block_signals};
+pub(crate) use state::is_kept;

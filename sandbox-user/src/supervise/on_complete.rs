@@ -16,6 +16,7 @@ use tokio::io::Interest;
 
 use super::signals::{Meaning, Signals};
 use crate::{
+    caller,
     record::RunRecord,
     say::say,
     sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
@@ -77,6 +78,8 @@ impl OnComplete<'_> {
         let mut command = std::process::Command::new("/bin/sh");
         command
             .args(["-c", self.command])
+            .env_clear()
+            .envs(caller::environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
         if self.caller.uid != nix::unistd::geteuid().as_raw() {

@@ -13,8 +13,9 @@ use std::{
 
 use super::{events_file::EventsError, record_error::RecordError, record_file::RecordFile};
 use crate::{
+    caller::{self, Caller},
     cgroup::CgroupError,
-    identity::{self, Caller, Choice, Identity, IdentityError, SystemAccounts},
+    identity::{self, Choice, Identity, IdentityError, SystemAccounts},
     say::say,
     spawn::WorkingDirectory,
     spec::{DEFAULT_RING_BYTES, EnvironmentBase, Output, RunAs, RunSpec},
@@ -97,7 +98,7 @@ pub(super) fn open_record(
 /// # Errors
 /// What is wrong with the request on this host; nothing is left behind.
 pub(super) fn identify(spec: &RunSpec, caller: &Caller) -> Result<(Identity, Outputs), RunError> {
-    if caller.uid != 0 {
+    if !nix::unistd::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
     let asked = match &spec.run_as {
@@ -162,7 +163,7 @@ pub(super) fn stdio(spec: &RunSpec, outputs: &Outputs) -> io::Result<Stdio> {
 pub(super) fn environment(spec: &RunSpec, identity: &Identity) -> Vec<(OsString, OsString)> {
     let changes = &spec.environment;
     let mut env: Vec<(OsString, OsString)> = match changes.base {
-        EnvironmentBase::Inherited => std::env::vars_os().collect(),
+        EnvironmentBase::Inherited => caller::environment(),
         EnvironmentBase::Empty => Vec::new(),
     };
     let explicit: Vec<OsString> = changes.set.keys().cloned().collect();
@@ -188,28 +189,6 @@ pub(super) fn working_directory(spec: &RunSpec) -> WorkingDirectory {
         Ok(current) if current == spec.cwd => WorkingDirectory::Inherited,
         Ok(_) | Err(_) => WorkingDirectory::Path(spec.cwd.clone()),
     }
-}
-
-/// Signals that whoever called `sandbox` had ignored (nohup's SIGHUP), of those that a shell leaves
-/// ignored for a reason; SIGPIPE is ignored by every Rust program and is not one of them.
-pub(super) fn ignored_signals() -> Vec<i32> {
-    const SIGPIPE: i32 = 13;
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let mask = status
-                .lines()
-                .find_map(|line| line.strip_prefix("SigIgn:"))?
-                .trim()
-                .to_owned();
-            u64::from_str_radix(&mask, 16).ok()
-        })
-        .map(|mask| {
-            (1..=64)
-                .filter(|signal| mask >> (signal - 1) & 1 == 1 && *signal != SIGPIPE)
-                .collect()
-        })
-        .unwrap_or_default()
 }
 
 /// `oom_kill` of /proc/vmstat: OOM kills of the whole host since boot.

@@ -4,7 +4,7 @@
 //! the user who called it, so that `--record` is no way to write where that user may not.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -16,11 +16,11 @@ use super::{
     guardian::Announcer,
     record_error::RecordError,
     record_path::Resolved,
-    staged::{Exposure, Staged, draft_of},
+    staged::{Exposure, FileId, Staged},
 };
 use crate::{
     record::RunRecord,
-    spec::{Destination, RunSpec},
+    spec::Destination,
     sys::{
         creds::{FileIdentity, with_file_identity},
         fd::{inherited, open_at_once},
@@ -46,6 +46,14 @@ pub(super) enum Target {
         /// For messages.
         name: String,
     },
+}
+
+/// A file that is open, for whoever comes once it is not any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptFile {
+    staged: Staged,
+    /// Which file it is, so that nobody's forgery is taken for it; `None` where that cannot be told.
+    id: Option<FileId>,
 }
 
 /// How far a record came before its writer was gone.
@@ -111,32 +119,36 @@ impl RecordFile {
         }
     }
 
-    /// Opens the file of a run that both its processes are gone from, where it goes to a file: streams
-    /// went with them. A draft that they left holds less than what is still to be found out.
+    /// What it takes to go on with it once nobody has it open any more; `None` for streams, which go with
+    /// whoever had them open.
     ///
     /// # Errors
-    /// As [`Self::open`].
-    pub(super) fn open_again(
-        spec: &RunSpec,
-        caller: &FileIdentity,
-    ) -> Result<Option<Self>, RecordError> {
-        let Some(Destination::File(path)) = &spec.record else {
+    /// Where it cannot be looked at.
+    pub(super) fn kept(&self) -> io::Result<Option<KeptFile>> {
+        let Target::Staged(staged) = &self.target else {
             return Ok(None);
         };
-        with_file_identity(caller, || {
-            let Resolved::File(path) = Resolved::of(path)? else {
-                return Ok(None);
-            };
-            // There may be none.
-            let _ = fs::remove_file(draft_of(&path, spec.run_id));
-            let (file, staged) = Staged::open(&path, spec.run_id, caller)?;
-            Ok(Some(Self::inherited(file, Target::Staged(staged))))
-        })
-        .map_err(|source| RecordError::Unwritable {
-            path: path.clone(),
-            uid: caller.uid,
-            source,
-        })
+        Ok(Some(KeptFile {
+            staged: staged.clone(),
+            id: FileId::of(&self.file.metadata()?),
+        }))
+    }
+
+    /// Opens the file of a run that both its processes are gone from: what they wrote, where they did, else a
+    /// new file. Where it goes was settled before the analysis could have a say in it.
+    ///
+    /// # Errors
+    /// Where it cannot be written to.
+    pub(super) fn open_again(kept: KeptFile) -> Result<Self, RecordError> {
+        let KeptFile { staged, id } = kept;
+        match staged.open_again(id.as_ref()) {
+            Ok((file, staged)) => Ok(Self::inherited(file, Target::Staged(staged))),
+            Err(source) => Err(RecordError::Unwritable {
+                path: staged.path().to_owned(),
+                uid: staged.uid(),
+                source,
+            }),
+        }
     }
 
     /// The same destination, for a guardian that inherits the open file.

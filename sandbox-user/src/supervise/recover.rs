@@ -6,36 +6,38 @@
 //! meanwhile, or that it lost its runner.
 
 use std::{
+    collections::BTreeSet,
     fmt,
-    path::{Path, PathBuf},
-    time::Duration,
+    path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
 
 use super::{
-    docket::Docket,
     guardian::Guardian,
-    staged::draft_of,
-    state::{Claim, State, States},
+    prepare,
+    state::{Claim, Lock, State, States},
 };
 use crate::{
+    caller::Caller,
     cgroup::{
         Liveness, Mount, Owner, Proc,
-        orphans::{self, Adoption, Orphan},
+        orphans::{self, Adoption, Disposal, Orphan},
     },
     say::say,
     spec::Destination,
     trace::{self, PinDir},
 };
 
-/// How long a run that is finished may hold up the one that found it.
-const FINISHED_WITHIN: Duration = Duration::from_secs(5);
+/// How long lost runs may hold up the one that found them; what is not done by then is left to those who
+/// do it, or to the next.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// What was done about it.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The leaves that are gone.
+    /// The runs that are gone.
     pub left: Vec<Left>,
     /// What could not be judged, finished or removed, one sentence each: no fault of a run that comes
     /// later.
@@ -44,7 +46,7 @@ pub struct Recovered {
 
 impl Recovered {
     /// Says it; trouble with it is the host's and not that of the run that found it.
-    pub(super) fn say(&self) {
+    pub fn say(&self) {
         for left in &self.left {
             say(format_args!(
                 "removed {left}: left behind by a run whose `sandbox` was killed"
@@ -54,12 +56,12 @@ impl Recovered {
     }
 }
 
-/// A leaf that was left behind, and is gone.
+/// A run that was left behind, and is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     /// Its cgroup.
     pub cgroup: String,
-    /// The run's record, where one was written.
+    /// Its record, where one was written and is the business of who asks.
     pub record: Option<PathBuf>,
 }
 
@@ -73,36 +75,210 @@ impl fmt::Display for Left {
     }
 }
 
-/// Finishes and removes it. Takes up to 5 s for each leaf whose processes will not die; blocks.
+/// Finishes and removes it. Takes some 5 s at most, and as long again for each leaf of which nothing but
+/// processes that will not die is known; blocks.
 pub fn recover(mount: &Mount) -> Recovered {
-    let proc = Proc::default();
-    let states = States::default();
-    let survey = orphans::survey(mount, &proc);
-    let mut done = Recovered::default();
-    done.problems
-        .extend(survey.failures.iter().map(ToString::to_string));
-    for orphan in &survey.orphans {
-        match settle(mount, &proc, &states, orphan, &mut done.problems) {
-            Ok(left) => done.left.extend(left),
-            Err(problem) => done.problems.push(format!("{}: {problem}", orphan.cgroup)),
+    let mut recovery = Recovery {
+        mount,
+        proc: Proc::default(),
+        states: States::default(),
+        until: Instant::now() + WITHIN,
+        done: Recovered::default(),
+    };
+    recovery.see_to_all();
+    recovery.done
+}
+
+/// A recovery that is going on.
+struct Recovery<'a> {
+    mount: &'a Mount,
+    proc: Proc,
+    states: States,
+    until: Instant,
+    done: Recovered,
+}
+
+impl Recovery<'_> {
+    fn see_to_all(&mut self) {
+        let survey = orphans::survey(self.mount, &self.proc);
+        for orphan in &survey.orphans {
+            self.settle(orphan);
+        }
+        // Where something could not be judged its state must not be taken for one without a leaf.
+        if survey.failures.is_empty() {
+            let orphaned = survey.orphans.iter().map(|orphan| &orphan.cgroup);
+            let known = survey.live.iter().chain(orphaned);
+            self.settle_without_leaves(&known.filter_map(|leaf| run_of(leaf)).collect());
+        }
+        let failures = survey.failures.iter().map(ToString::to_string);
+        self.done.problems.extend(failures);
+        if self.proc.is_in_first_pid_namespace()
+            && let Err(error) = trace::remove_abandoned()
+        {
+            self.done.problems.push(error.to_string());
+        }
+        if let Err(error) = trace::forget_gone(|known| self.still_needed(known)) {
+            self.done.problems.push(error.to_string());
         }
     }
-    let leaves = survey.live.iter().map(String::as_str);
-    let orphaned = survey.orphans.iter().map(|orphan| orphan.cgroup.as_str());
-    let known: Vec<Uuid> = leaves.chain(orphaned).filter_map(run_of).collect();
-    if let Err(error) = forget_stale(mount, &proc, &states, &known, &mut done.problems) {
-        done.problems.push(error);
+
+    /// Has the run of a leaf finished; where nothing is known of it, removes the leaf.
+    fn settle(&mut self, orphan: &Orphan) {
+        let claim = match run_of(&orphan.cgroup) {
+            Some(run_id) => self.states.claim(run_id),
+            None => Ok(Claim::Nothing),
+        };
+        match claim {
+            Ok(Claim::Taken) => {}
+            Ok(Claim::Held(state, lock)) if state.is_of(orphan.id) => {
+                self.finish(*state, &lock, Some(orphan));
+            }
+            Ok(Claim::Held(..) | Claim::Nothing) => self.remove(orphan),
+            Err(error) => {
+                self.problem(
+                    &orphan.cgroup,
+                    &format!(
+                        "there will be no record, what was kept of its run cannot be read: {error}"
+                    ),
+                );
+                self.remove(orphan);
+            }
+        }
     }
-    if proc.is_in_first_pid_namespace()
-        && let Err(error) = trace::remove_abandoned()
-    {
-        done.problems.push(error.to_string());
+
+    fn remove(&mut self, orphan: &Orphan) {
+        match orphans::remove(self.mount, &self.proc, orphan) {
+            Ok(Disposal::Left) => {}
+            Ok(Disposal::Removed) => {
+                let forgotten = run_of(&orphan.cgroup).map(|run_id| self.states.forget(run_id));
+                if let Some(Err(error)) = forgotten {
+                    self.problem(&orphan.cgroup, &error.to_string());
+                }
+                self.done.left.push(Left {
+                    cgroup: orphan.cgroup.clone(),
+                    record: None,
+                });
+            }
+            Err(error) => self.done.problems.push(error.to_string()),
+        }
     }
-    // Where only a part of the tree is seen, a leaf that is not seen may be there.
-    if let Err(error) = trace::forget_gone(|known| orphans::present(mount, known)) {
-        done.problems.push(error.to_string());
+
+    /// Has runs finished whose leaf is gone: a scope of systemd's ends with its last process, and some were
+    /// killed when they had removed it.
+    fn settle_without_leaves(&mut self, known: &BTreeSet<Uuid>) {
+        let run_ids = match self.states.run_ids() {
+            Ok(run_ids) => run_ids,
+            Err(error) => {
+                let problem = format!("listing what was kept of runs: {error}");
+                return self.done.problems.push(problem);
+            }
+        };
+        for run_id in run_ids.into_iter().filter(|run_id| !known.contains(run_id)) {
+            // What cannot be read is of another version, whose business it is.
+            if let Ok(Claim::Held(state, lock)) = self.states.claim(run_id)
+                && state.leaf_id().is_some_and(|leaf| self.is_gone(leaf))
+            {
+                self.finish(*state, &lock, None);
+            }
+        }
     }
-    done
+
+    /// Has a guardian finish a run that nobody looks after.
+    fn finish(&mut self, state: State, lock: &Lock, orphan: Option<&Orphan>) {
+        let is_lost = matches!(state.owner.liveness(&self.proc), Ok(Liveness::Dead));
+        // In this order: one that has ended may have concluded its run before.
+        if !is_lost || !lock.is_current() {
+            return;
+        }
+        let cgroup = state.docket.leaf.as_ref().map(|leaf| leaf.path.clone());
+        let cgroup = cgroup.unwrap_or_default();
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let problem = "its run has lost its `sandbox`, and is left to the next: there are many";
+            return self.problem(&cgroup, problem);
+        }
+        match self.try_finish(state, orphan, &cgroup, left) {
+            Ok(left) => self.done.left.extend(left),
+            Err(problem) => self.problem(&cgroup, &problem),
+        }
+    }
+
+    fn try_finish(
+        &mut self,
+        mut state: State,
+        orphan: Option<&Orphan>,
+        cgroup: &str,
+        within: Duration,
+    ) -> Result<Option<Left>, String> {
+        let mut guardian = Guardian::start_for_another(within)
+            .map_err(|error| format!("no guardian could be started to finish its run: {error}"))?;
+        let pid = guardian.pid();
+        if !self.hand_over(&mut state, orphan, pid)? {
+            guardian.dismiss();
+            return Ok(None);
+        }
+        if let Err(problem) = guardian.adopt(&state) {
+            self.problem(cgroup, &problem);
+        }
+        let within = self.until.saturating_duration_since(Instant::now());
+        match guardian.leave(within)? {
+            Some(()) => Ok(Some(Left {
+                cgroup: cgroup.to_owned(),
+                record: record_for_callers_eyes(&state),
+            })),
+            None => Err(format!("its run is being finished, by process {pid}")),
+        }
+    }
+
+    /// Makes a guardian the owner of a run; false where somebody else is by now.
+    fn hand_over(
+        &self,
+        state: &mut State,
+        orphan: Option<&Orphan>,
+        guardian: u32,
+    ) -> Result<bool, String> {
+        let failed = |error: &dyn fmt::Display| format!("its run cannot be adopted: {error}");
+        let owner = Owner::of(&self.proc, guardian, None).map_err(|error| failed(&error))?;
+        if let Some(orphan) = orphan {
+            let adopted = orphans::adopt(self.mount, &self.proc, orphan, &owner);
+            if adopted.map_err(|error| failed(&error))? == Adoption::Owned {
+                return Ok(false);
+            }
+        }
+        state.owner = owner;
+        state.docket.runner_pids.push(guardian);
+        // The maps of another build may look different.
+        let pins = &mut state.docket.trace.pins;
+        *pins = pins.take().filter(|pins| pins == PinDir::own().path());
+        // Before anything is done: whoever comes after this one has to know of it.
+        self.states.write(state).map_err(|error| failed(&error))?;
+        Ok(true)
+    }
+
+    /// Of the leaves that maps know, those whose facts are needed still; `None` where that cannot be told.
+    fn still_needed(&self, known: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
+        let mut needed = orphans::present(self.mount, known)?;
+        if needed.len() < known.len() {
+            for run_id in self.states.run_ids().ok()? {
+                needed.extend(
+                    self.states
+                        .read(run_id)
+                        .ok()?
+                        .and_then(|state| state.leaf_id()),
+                );
+            }
+        }
+        Some(needed)
+    }
+
+    fn is_gone(&self, leaf: u64) -> bool {
+        let present = orphans::present(self.mount, &BTreeSet::from([leaf]));
+        present.is_some_and(|present| present.is_empty())
+    }
+
+    fn problem(&mut self, cgroup: &str, problem: &str) {
+        self.done.problems.push(format!("{cgroup}: {problem}"));
+    }
 }
 
 /// Whose leaf this is.
@@ -111,138 +287,13 @@ fn run_of(cgroup: &str) -> Option<Uuid> {
     Uuid::parse_str(name).ok()
 }
 
-/// Has a run finished; where nothing is known of it but its leaf, removes that.
-fn settle(
-    mount: &Mount,
-    proc: &Proc,
-    states: &States,
-    orphan: &Orphan,
-    problems: &mut Vec<String>,
-) -> Result<Option<Left>, String> {
-    let run_id = run_of(&orphan.cgroup);
-    match run_id.map_or(Ok(Claim::Nothing), |run_id| states.claim(run_id)) {
-        Ok(Claim::Taken) => return Ok(None),
-        Ok(Claim::Held(state, _lock)) if state.is_of(orphan.id) => {
-            return finish(mount, proc, orphan, state.docket, problems);
+/// Where the record is, for root and whoever had asked for it.
+fn record_for_callers_eyes(state: &State) -> Option<PathBuf> {
+    let reader = prepare::recorder(&Caller::current().ok()?).uid;
+    match &state.docket.spec.record {
+        Some(Destination::File(path)) if state.record.is_some() => {
+            (reader == 0 || reader == state.docket.caller.uid).then(|| path.clone())
         }
-        Ok(Claim::Held(..) | Claim::Nothing) => {}
-        Err(error) => problems.push(format!(
-            "{}: what was kept of its run cannot be read, so there will be no record: {error}",
-            orphan.cgroup
-        )),
-    }
-    orphans::remove(mount, proc, orphan).map_err(|error| error.to_string())?;
-    if let Some(run_id) = run_id {
-        states.forget(run_id).map_err(|error| error.to_string())?;
-    }
-    Ok(Some(Left {
-        cgroup: orphan.cgroup.clone(),
-        record: None,
-    }))
-}
-
-/// Has a guardian finish a run; `None` where another one does already.
-fn finish(
-    mount: &Mount,
-    proc: &Proc,
-    orphan: &Orphan,
-    mut docket: Docket,
-    problems: &mut Vec<String>,
-) -> Result<Option<Left>, String> {
-    let failed = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
-    let mut guardian = Guardian::start_for_another()
-        .map_err(|error| failed("starting a guardian to finish its run", &error))?;
-    let pid = guardian.pid();
-    let adopted = Owner::of(proc, pid, None)
-        .and_then(|owner| orphans::adopt(mount, proc, orphan, &owner))
-        .map_err(|error| failed("adopting it", &error))?;
-    if adopted == Adoption::Owned {
-        guardian.dismiss();
-        return Ok(None);
-    }
-    docket.runner_pids.push(pid);
-    // The maps of another build may look different.
-    if docket
-        .trace
-        .pins
-        .as_deref()
-        .is_some_and(|pins| pins != PinDir::own().path())
-    {
-        docket.trace.pins = None;
-    }
-    let mut note = |problem: String| problems.push(format!("{}: {problem}", orphan.cgroup));
-    if let Err(problem) = guardian.entrust(&docket) {
-        note(problem);
-    }
-    let reopened = guardian.reopen();
-    let record = match (&docket.spec.record, &reopened) {
-        (Some(Destination::File(path)), Ok(())) => Some(path.clone()),
         _ => None,
-    };
-    if let Err(problem) = reopened {
-        note(problem);
-    }
-    match guardian.leave(FINISHED_WITHIN) {
-        Ok(Some(status)) if status.success() => Ok(Some(Left {
-            cgroup: orphan.cgroup.clone(),
-            record,
-        })),
-        Ok(Some(status)) => Err(format!(
-            "its run could not be finished: the guardian ended with {status}"
-        )),
-        Ok(None) => Err(format!("its run is still being finished, by process {pid}")),
-        Err(error) => Err(failed(
-            "waiting for the guardian that finishes its run",
-            &error,
-        )),
-    }
-}
-
-/// Forgets runs that are not there any more, nor anybody who looks after them: killed between the
-/// removal of their leaf and the end.
-fn forget_stale(
-    mount: &Mount,
-    proc: &Proc,
-    states: &States,
-    known: &[Uuid],
-    problems: &mut Vec<String>,
-) -> Result<(), String> {
-    let failed = |path: PathBuf, error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let run_ids = states
-        .run_ids()
-        .map_err(|error| format!("listing what was kept of runs: {error}"))?;
-    for run_id in run_ids.into_iter().filter(|run_id| !known.contains(run_id)) {
-        let stale = match states.claim(run_id) {
-            Ok(Claim::Taken | Claim::Nothing) => false,
-            Ok(Claim::Held(state, _lock)) => {
-                let leaf = state.docket.leaf.as_ref().map(|leaf| mount.dir(&leaf.path));
-                let is_gone = !leaf.is_some_and(|dir| dir.is_ok_and(|dir| dir.exists()));
-                let is_lost = matches!(state.owner.liveness(proc), Ok(Liveness::Dead));
-                let draft = draft(&state);
-                if is_gone && is_lost && draft.as_deref().is_some_and(Path::exists) {
-                    problems.push(format!(
-                        "run {run_id} lost its `sandbox` when its record was all but written; what there is of it is {}",
-                        draft.unwrap_or_default().display()
-                    ));
-                }
-                is_gone && is_lost
-            }
-            // Of another version, or cut short: nothing was started for it, or it is not there any more.
-            Err(_) => true,
-        };
-        if stale {
-            states
-                .forget(run_id)
-                .map_err(|error| failed(states.path(run_id), &error))?;
-        }
-    }
-    Ok(())
-}
-
-fn draft(state: &State) -> Option<PathBuf> {
-    let spec = &state.docket.spec;
-    match &spec.record {
-        Some(Destination::File(path)) => Some(draft_of(path, spec.run_id)),
-        Some(Destination::Fd(_) | Destination::Stdout) | None => None,
     }
 }

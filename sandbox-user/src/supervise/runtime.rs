@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 ///
 /// # Errors
 /// EMFILE and the like.
-pub(super) fn runtime() -> io::Result<Runtime> {
+pub(crate) fn runtime() -> io::Result<Runtime> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let built = panic::catch_unwind(|| Builder::new_current_thread().enable_all().build());

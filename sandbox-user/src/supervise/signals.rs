@@ -14,8 +14,7 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::prepare::ignored_signals;
-use crate::sys::readiness;
+use crate::{caller::ignored_signals, sys::readiness};
 
 /// What cancels a run.
 const CANCEL: [Signal; 4] = [
@@ -29,18 +28,18 @@ const PASS_ON: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// A signal that `sandbox` got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Its number.
-    pub(super) signal: i32,
+    pub(crate) signal: i32,
     /// What to do about it.
-    pub(super) meaning: Meaning,
+    pub(crate) meaning: Meaning,
     /// Who sent it.
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// What a signal to `sandbox` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// End the run.
     Cancel,
     /// Tell the main process.
@@ -49,7 +48,7 @@ pub(super) enum Meaning {
 
 /// Where a signal came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The kernel: the terminal's Ctrl-C or hangup, which goes to the whole foreground process
     /// group.
     Kernel,
@@ -58,7 +57,7 @@ pub(super) enum Origin {
 }
 
 /// The signals of this process, blocked and queued.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     queue: SignalFd,
     waiting: AsyncFd<OwnedFd>,
 }
@@ -81,7 +80,7 @@ fn mask() -> SigSet {
 ///
 /// # Errors
 /// None that sigprocmask(2) knows for a valid set.
-pub(super) fn block() -> io::Result<()> {
+pub(crate) fn block() -> io::Result<()> {
     let mut blocked = mask();
     blocked.add(Signal::SIGXFSZ);
     Ok(blocked.thread_block()?)
@@ -105,7 +104,7 @@ impl Signals {
     ///
     /// # Errors
     /// EMFILE and the like.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let queue = SignalFd::with_flags(&mask(), flags)?;
         Ok(Self {
@@ -118,7 +117,7 @@ impl Signals {
     ///
     /// # Errors
     /// Where the descriptor cannot be read.
-    pub(super) async fn next(&self) -> io::Result<Received> {
+    pub(crate) async fn next(&self) -> io::Result<Received> {
         loop {
             let mut ready = self.waiting.readable().await?;
             match self.try_next()? {
@@ -132,7 +131,7 @@ impl Signals {
     ///
     /// # Errors
     /// Where the descriptor cannot be read.
-    pub(super) fn try_next(&self) -> io::Result<Option<Received>> {
+    pub(crate) fn try_next(&self) -> io::Result<Option<Received>> {
         let Some(info) = self.queue.read_signal()? else {
             return Ok(None);
         };

@@ -6,13 +6,14 @@
 //! one from the start, and that it is still its own is looked at before it counts.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io,
     os::{
         fd::AsRawFd as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use nix::libc;
@@ -51,6 +52,26 @@ pub(super) enum Exposure {
     Named,
 }
 
+/// What tells a file from any other that there ever was: an inode's number comes back once its file is gone,
+/// but not with the same time of birth, which nobody can set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+    born: SystemTime,
+}
+
+impl FileId {
+    /// The file's; `None` where its file system notes no births.
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born: metadata.created().ok()?,
+        })
+    }
+}
+
 impl Staged {
     /// Opens a file that is to appear under `path`; to be called with the rights of `caller`.
     ///
@@ -67,23 +88,60 @@ impl Staged {
         check_replaceable(path, caller)?;
         let mut staged = Self {
             path: path.to_owned(),
-            draft: draft_of(path, run_id),
+            // Whatever the record's name is, this one is not too long.
+            draft: path.with_file_name(format!(".sandbox-{run_id}")),
             caller: caller.clone(),
             exposure: Exposure::Unnamed,
         };
+        let file = staged.open_new()?;
+        Ok((file, staged))
+    }
+
+    fn open_new(&mut self) -> io::Result<File> {
         let unnamed = options()
             .custom_flags(libc::O_TMPFILE)
-            .open(directory_of(path));
-        let file = match unnamed {
-            Ok(file) => file,
+            .open(directory_of(&self.path));
+        match unnamed {
             // EISDIR: a kernel or file system that takes it for a plain open of a directory.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
-                staged.exposure = Exposure::Named;
-                staged.create()?
+                self.exposure = Exposure::Named;
+                self.create()
             }
-            Err(error) => return Err(error),
-        };
+            opened => opened,
+        }
+    }
+
+    /// Opens the file that this one was, under its draft's name or its own; where it has none of them, a new one
+    /// in its place.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_again(&self, id: Option<&FileId>) -> io::Result<(File, Self)> {
+        let mut staged = self.clone();
+        let file = with_file_identity(&self.caller, || {
+            for name in [&staged.draft, &staged.path] {
+                let named = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                    .open(name);
+                if let (Ok(file), Some(id)) = (named, id)
+                    && FileId::of(&file.metadata()?).as_ref() == Some(id)
+                {
+                    return Ok(file);
+                }
+            }
+            check_replaceable(&staged.path, &staged.caller)?;
+            // Of the draft's name nothing but the draft is worth keeping; mostly there is none.
+            let _ = fs::remove_file(&staged.draft);
+            staged.open_new()
+        })?;
         Ok((file, staged))
+    }
+
+    /// With whose rights it is written.
+    pub(super) const fn uid(&self) -> u32 {
+        self.caller.uid
     }
 
     /// Whether the analysis could write to it.
@@ -165,11 +223,6 @@ impl Staged {
             Err(error) => Err(error),
         }
     }
-}
-
-/// The draft's name for a file of this name. Whatever that is, this one is not too long.
-pub(super) fn draft_of(path: &Path, run_id: Uuid) -> PathBuf {
-    path.with_file_name(format!(".sandbox-{run_id}"))
 }
 
 fn options() -> OpenOptions {
@@ -274,5 +327,28 @@ mod tests {
         staged.name(&mut file).expect("made anew");
         staged.publish(&file).expect("published");
         assert!(path.exists());
+    }
+    #[test]
+    fn a_file_is_found_again_by_either_of_its_names_and_a_forgery_is_not() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join("record.json");
+        let (mut file, staged) = open(&path);
+        let id = FileId::of(&file.metadata().expect("it is open"));
+        assert!(id.is_some(), "this file system notes births");
+        let found = |staged: &Staged| {
+            let (again, _) = staged.open_again(id.as_ref()).expect("opened");
+            FileId::of(&again.metadata().expect("it is open")) == id
+        };
+        assert!(!found(&staged), "it has no name yet");
+        staged.name(&mut file).expect("named");
+        assert!(found(&staged));
+        staged.publish(&file).expect("published");
+        assert!(found(&staged));
+
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "forged").expect("write");
+        fs::write(&staged.draft, "forged").expect("write");
+        assert!(!found(&staged));
+        assert!(!staged.draft.exists(), "its place is needed");
     }
 }

@@ -18,7 +18,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::docket::Docket;
+use super::{docket::Docket, record_file::KeptFile};
 use crate::{cgroup::Owner, sys::own_dir};
 
 /// Where the states lie, each under its run's id.
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) owner: Owner,
     /// The run.
     pub(super) docket: Docket,
+    /// Its record's file.
+    pub(super) record: Option<KeptFile>,
 }
 
 /// What there is of a run's state for whoever wants to act on it.
@@ -50,13 +52,30 @@ pub(super) enum Claim {
 
 /// Held by the one who acts on a state.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "its descriptor is the lock")] File);
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Whether what was read is still what is kept: whoever looks after a run forgets it when it is
+    /// concluded, with nobody's leave.
+    pub(super) fn is_current(&self) -> bool {
+        self.0.metadata().is_ok_and(|found| found.nlink() > 0)
+    }
+}
+
+/// Whether there is anything kept of a run: it goes on, or waits for being finished.
+pub(crate) fn is_kept(run_id: Uuid) -> bool {
+    States::default().path(run_id).exists()
+}
 
 impl State {
+    /// Its leaf's id.
+    pub(super) fn leaf_id(&self) -> Option<u64> {
+        self.docket.leaf.as_ref().map(|leaf| leaf.id)
+    }
+
     /// Whether it is of the run whose leaf has this id.
     pub(super) fn is_of(&self, leaf_id: u64) -> bool {
-        let leaf = self.docket.leaf.as_ref();
-        leaf.is_some_and(|leaf| leaf.id == leaf_id)
+        self.leaf_id() == Some(leaf_id)
     }
 }
 
@@ -73,21 +92,33 @@ impl States {
     /// Where it cannot be written; nothing is left behind then.
     pub(super) fn keep(&self, state: &State) -> io::Result<()> {
         let spec = &state.docket.spec;
-        if spec.record.is_none() && spec.on_complete.is_none() {
+        if spec.record.is_none() && spec.on_complete.is_none() && spec.spool.is_none() {
             return Ok(());
         }
-        own_dir::own(self.0.parent().unwrap_or(Path::new("/")))?;
-        own_dir::own(&self.0)?;
-        let path = self.path(spec.run_id);
+        own_dir::own(self.0.parent().unwrap_or(Path::new("/")), 0o755)?;
+        own_dir::own(&self.0, 0o700)?;
+        self.write(state)
+    }
+
+    /// Puts this in the place of what is there, all at once.
+    ///
+    /// # Errors
+    /// Where it cannot be written; what was there stays then.
+    pub(super) fn write(&self, state: &State) -> io::Result<()> {
+        let run_id = state.docket.spec.run_id;
+        // No run's id, so that nobody takes it for a state.
+        let draft = self.0.join(format!(".{run_id}"));
         let written = OpenOptions::new()
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .write(true)
             .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&serde_json::to_vec(state)?));
+            .open(&draft)
+            .and_then(|mut file| file.write_all(&serde_json::to_vec(state)?))
+            .and_then(|()| fs::rename(&draft, self.path(run_id)));
         if written.is_err() {
             // The first error is why.
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(&draft);
         }
         written
     }
@@ -130,6 +161,18 @@ impl States {
         Ok(Claim::Held(serde_json::from_str(&text)?, Lock(file)))
     }
 
+    /// Reads a run's, whoever acts on it; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub(super) fn read(&self, run_id: Uuid) -> io::Result<Option<State>> {
+        match fs::read(self.path(run_id)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The runs of which there is one.
     ///
     /// # Errors
@@ -161,9 +204,11 @@ mod tests {
     fn state(record: Option<Destination>) -> State {
         let mut docket = docket();
         docket.spec.record = record;
+        docket.spec.spool = None;
         State {
             owner: Owner::of(&Proc::default(), std::process::id(), None).expect("it is this one"),
             docket,
+            record: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Children that std starts, and what it does not do for them.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -13,6 +14,30 @@ use super::{Errno, check};
 pub fn keep_until_waited_for() {
     // SAFETY: sets a default disposition; no handler is involved.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Has a command start without the descriptors that this process may itself have been started with, but for
+/// `kept` and the standard ones.
+pub fn pass_nothing_on(command: &mut Command, kept: Option<RawFd>) {
+    let prepare = move || -> Result<(), Errno> {
+        // SAFETY: marks descriptors as close-on-exec in the forked child (close_range(2), 5.11), but for one.
+        unsafe {
+            check(libc::syscall(
+                libc::SYS_close_range,
+                3,
+                u32::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            ))?;
+            match kept {
+                Some(kept) => check(libc::fcntl(kept, libc::F_SETFD, 0).into()).map(drop),
+                None => Ok(()),
+            }
+        }
+    };
+    // SAFETY: the closure makes system calls only, which are signal-safe.
+    unsafe {
+        command.pre_exec(move || prepare().map_err(io::Error::from_raw_os_error));
+    }
 }
 
 /// Has a command start as its caller would have started it: with an empty signal mask (this process

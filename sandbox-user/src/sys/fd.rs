@@ -34,6 +34,26 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     duplicate(number)
 }
 
+/// Takes a descriptor that whoever started this process left open for it under this number; from now on it
+/// is close-on-exec.
+///
+/// # Errors
+/// EBADF where nothing is open there.
+pub fn take(number: i32) -> io::Result<OwnedFd> {
+    let own = duplicate(number)?;
+    // SAFETY: it was inherited, so that nothing in this process owns it.
+    unsafe { libc::close(number) };
+    Ok(own)
+}
+
+/// Takes descriptors that recvmsg(2) has just put into this process.
+pub fn received(numbers: Vec<RawFd>) -> impl Iterator<Item = OwnedFd> {
+    // SAFETY: the kernel has made them for us, and they are handed out once.
+    numbers
+        .into_iter()
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// A duplicate above 2, close-on-exec. See F_DUPFD_CLOEXEC in fcntl(2).
 pub(super) fn duplicate(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only; a number that is not open is an error.

@@ -1,4 +1,4 @@
-//! A directory that is this user's alone: below /run, where others may have been first.
+//! A directory that only this user writes to: below /run, where others may have been first.
 
 use std::{
     fs, io,
@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
-/// Makes it, whatever the caller's umask.
+/// Makes it, with this mode whatever the caller's umask.
 ///
 /// # Errors
 /// Where it cannot be made, or is somebody else's.
-pub fn own(directory: &Path) -> io::Result<()> {
+pub fn own(directory: &Path, mode: u32) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let found = fs::symlink_metadata(directory)?;
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
@@ -19,8 +19,8 @@ pub fn own(directory: &Path) -> io::Result<()> {
             directory.display()
         )));
     }
-    match found.mode() & 0o7777 {
-        0o700 => Ok(()),
-        _ => fs::set_permissions(directory, fs::Permissions::from_mode(0o700)),
+    if found.mode() & 0o7777 == mode {
+        return Ok(());
     }
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode))
 }

@@ -74,6 +74,24 @@ impl CallersLimits {
         limits
     }
 
+    /// Takes over the limits of a client that this process stands in for, and lifts them as its own.
+    pub fn of_client(limits: &[ResourceLimit]) -> Self {
+        for limit in limits {
+            // SAFETY: they are lifted right below, as far as they could be in the way. One that the host
+            // allows no more stays as it is.
+            let _ = unsafe { limit.set() };
+        }
+        Self::lift()
+    }
+
+    /// Gives this process its limits back, for who looks at them from outside.
+    pub fn put_back(&self) {
+        for limit in &self.lifted {
+            // SAFETY: they are what it was started with. One that the host allows no more stays lifted.
+            let _ = unsafe { limit.set() };
+        }
+    }
+
     /// What a child of the analysis's has to be given back.
     pub fn to_restore(&self) -> &[ResourceLimit] {
         &self.lifted
@@ -101,13 +119,28 @@ fn most_files(resource: u32) -> Option<u64> {
 }
 
 impl ResourceLimit {
+    /// All limits of a process.
+    ///
+    /// # Errors
+    /// ESRCH where it has gone; EPERM without CAP_SYS_RESOURCE.
+    pub fn all_of(pid: i32) -> std::io::Result<Vec<Self>> {
+        // RLIM_NLIMITS (include/uapi/asm-generic/resource.h).
+        (0..16)
+            .map(|resource| Self::get_of(pid, resource).map_err(std::io::Error::from_raw_os_error))
+            .collect()
+    }
+
     fn get(resource: u32) -> Result<Self, Errno> {
+        Self::get_of(0, resource)
+    }
+
+    fn get_of(pid: i32, resource: u32) -> Result<Self, Errno> {
         let mut pair = [0_u64; 2];
         // SAFETY: the kernel writes a `struct rlimit64`, two u64, to `pair`; nothing is set.
         unsafe {
             check(libc::syscall(
                 libc::SYS_prlimit64,
-                0,
+                pid,
                 resource,
                 null_mut::<u64>(),
                 pair.as_mut_ptr(),

@@ -136,6 +136,10 @@ impl Trial {
         for line in found.confinement.symmetric_difference(&usual.confinement) {
             check(false, &format!("main was not confined as usual: {line}"));
         }
+        // Where /etc/group cannot be read getgrouplist(3) gives what it could read, and says nothing.
+        for group in found.groups.difference(&usual.groups) {
+            check(false, &format!("main had the group {group} besides"));
+        }
         let degraded = self
             .record
             .as_ref()

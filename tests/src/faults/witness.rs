@@ -19,7 +19,6 @@ const LIMITS: &[&str] = &[
 const STATUS: &[&str] = &[
     "Uid:",
     "Gid:",
-    "Groups:",
     "CapInh:",
     "CapPrm:",
     "CapEff:",
@@ -33,6 +32,8 @@ const STATUS: &[&str] = &[
 pub struct Witness {
     /// Where it is, with what limits and whose rights: the same in every run.
     pub confinement: BTreeSet<String>,
+    /// Its supplementary groups.
+    pub groups: BTreeSet<String>,
     /// What may fail and be said: mounts, resource limits, signals.
     pub surroundings: BTreeSet<String>,
 }
@@ -56,8 +57,12 @@ impl Witness {
             confinement.insert(format!("{limit} {}", value.trim()));
         }
         let status = read("status");
+        let mut groups = BTreeSet::new();
         let mut surroundings: BTreeSet<String> = BTreeSet::new();
         for line in status.lines() {
+            if let Some(found) = line.strip_prefix("Groups:") {
+                groups.extend(found.split_whitespace().map(str::to_owned));
+            }
             if STATUS.iter().any(|field| line.starts_with(field)) {
                 confinement.insert(line.to_owned());
             } else if line.starts_with("Sig") && !line.starts_with("SigQ") {
@@ -82,6 +87,7 @@ impl Witness {
         }
         Self {
             confinement,
+            groups,
             surroundings,
         }
     }

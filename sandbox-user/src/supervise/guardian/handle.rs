@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, BufRead as _},
+    net::Shutdown,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -15,11 +16,13 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::{Message, Start, VERB, send};
 use crate::{
     evidence::OwnAction,
-    supervise::{docket::Docket, record_file::RecordFile},
+    supervise::{docket::Docket, record_file::RecordFile, state::State},
+    sys::child,
 };
 
 /// How long the guardian may take to answer, or to read.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// The supervisor's side.
 pub(in crate::supervise) struct Guardian {
     child: Child,
@@ -33,7 +36,7 @@ impl Guardian {
     /// # Errors
     /// Where the process cannot be started.
     pub(in crate::supervise) fn start(record_file: Option<&mut RecordFile>) -> io::Result<Self> {
-        let (socket, theirs) = sockets()?;
+        let (socket, theirs) = sockets(ANSWER_WITHIN)?;
         let (stdout, record) = match record_file {
             Some(record_file) => {
                 record_file.announce_to(Announcer(socket.try_clone()?));
@@ -54,9 +57,11 @@ impl Guardian {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(in crate::supervise) fn start_for_another() -> io::Result<Self> {
-        let (socket, theirs) = sockets()?;
-        let child = command(theirs)
+    pub(in crate::supervise) fn start_for_another(within: Duration) -> io::Result<Self> {
+        let (socket, theirs) = sockets(within)?;
+        let mut command = command(theirs);
+        child::pass_nothing_on(&mut command, None);
+        let child = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .env_clear()
@@ -89,19 +94,46 @@ impl Guardian {
         self.answer()
     }
 
-    /// Has it open the record of the run that was entrusted to it.
+    /// Has it finish a run that lost both its processes.
     ///
     /// # Errors
-    /// Why that cannot be opened.
-    pub(in crate::supervise) fn reopen(&mut self) -> Result<(), String> {
-        self.send(&Message::Reopen);
+    /// What it cannot do; it does the rest.
+    pub(in crate::supervise) fn adopt(&mut self, state: &State) -> Result<(), String> {
+        self.send(&Message::Adopt(Box::new(state.clone())));
         self.answer()
+    }
+
+    /// Leaves the run to it, and waits so long for the word that it is done; `None` where that takes longer.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub(in crate::supervise) fn leave(self, within: Duration) -> Result<Option<()>, String> {
+        let failed = |error: io::Error| format!("its guardian cannot be heard: {error}");
+        self.socket.shutdown(Shutdown::Write).map_err(failed)?;
+        // A timeout of 0 would be none at all.
+        let within = within.max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(within)).map_err(failed)?;
+        let mut answer = String::new();
+        match io::BufReader::new(&self.socket).read_line(&mut answer) {
+            Ok(0) => Err("its guardian has ended without a word".to_owned()),
+            Ok(_) if answer.trim().is_empty() => Ok(Some(())),
+            Ok(_) => Err(answer.trim().to_owned()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn answer(&self) -> Result<(), String> {
         let mut answer = String::new();
         match io::BufReader::new(&self.socket).read_line(&mut answer) {
-            Ok(0) => Err("it ended before the analysis was started".to_owned()),
+            Ok(0) => Err("it has ended".to_owned()),
             Ok(_) if answer.trim().is_empty() => Ok(()),
             Ok(_) => Err(answer.trim().to_owned()),
             Err(error) => Err(format!("it does not answer: {error}")),
@@ -143,33 +175,16 @@ impl Guardian {
         }
     }
 
-    /// Leaves the run to it, and waits so long for its end; `None` where that takes longer.
-    ///
-    /// # Errors
-    /// Where it cannot be waited for.
-    pub(in crate::supervise) fn leave(self, within: Duration) -> io::Result<Option<ExitStatus>> {
-        let Self { mut child, socket } = self;
-        drop(socket);
-        let until = Instant::now() + within;
-        loop {
-            let ended = child.try_wait()?;
-            if ended.is_some() || Instant::now() >= until {
-                return Ok(ended);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     /// Where it has died the run goes on under its supervisor alone; [`Self::end`] tells.
     fn send(&mut self, message: &Message) {
         let _ = send(&self.socket, message);
     }
 }
 
-fn sockets() -> io::Result<(UnixStream, UnixStream)> {
+fn sockets(within: Duration) -> io::Result<(UnixStream, UnixStream)> {
     let (socket, theirs) = UnixStream::pair()?;
-    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-    socket.set_write_timeout(Some(ANSWER_WITHIN))?;
+    socket.set_read_timeout(Some(within))?;
+    socket.set_write_timeout(Some(within))?;
     Ok((socket, theirs))
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::handle::{Announcer, Guardian};
 pub use self::process::main;
-use super::{docket::Docket, record_file::Target};
+use super::{docket::Docket, record_file::Target, state::State};
 
 /// The verb under which this program is a guardian.
 const VERB: &str = "guardian";
@@ -42,8 +42,9 @@ enum Message {
     Leaf(String),
     /// Main has started.
     Started(Start),
-    /// Whoever had the record open is gone: it is to be opened again; to be answered.
-    Reopen,
+    /// This run has lost both its processes: it is to be finished; to be answered at once, and once more when
+    /// it is.
+    Adopt(Box<State>),
     /// The record is about to be written, to what cannot be told apart from the outside.
     Recording,
 }

@@ -69,7 +69,7 @@ async fn watch_over(
         let taken = match serde_json::from_str(&line) {
             Ok(Message::Record(target)) => ward.take_record(target).map(|()| None),
             Ok(Message::Run(docket)) => ward.take(*docket),
-            Ok(Message::Reopen) => ward.open_record().map(|()| Some(Done)),
+            Ok(Message::Adopt(state)) => ward.adopt(*state).map(|()| Some(Done)),
             Ok(Message::Leaf(cgroup)) => {
                 ward.announced = Some(cgroup);
                 Ok(None)
@@ -95,7 +95,7 @@ async fn watch_over(
         // Where the supervisor has gone the next line is the end.
         let _ = writeln!(answers, "{answer}");
     }
-    ward.finish().await
+    ward.finish(answers).await
 }
 
 async fn until(moment: Option<Instant>) {

@@ -8,6 +8,8 @@ use std::{
     os::{fd::AsFd as _, unix::net::UnixStream},
 };
 
+use nix::sys::stat::{Mode, umask};
+
 use super::Start;
 use crate::{
     cgroup::{CgroupError, LeafCgroup, Mount, Population},
@@ -23,7 +25,8 @@ use crate::{
         journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile, Target},
-        state::States,
+        spool,
+        state::{State, States},
     },
     trace::{MainProcess, PinDir, Tracer},
 };
@@ -42,6 +45,8 @@ pub(super) struct Ward {
     ended: Ended,
     /// Whether the supervisor has said that it writes the record.
     pub(super) announced_record: Announced,
+    /// Whether there was neither supervisor nor guardian for a while.
+    adopted: bool,
 }
 
 /// What was asked for is done, and to be answered.
@@ -56,13 +61,19 @@ impl Ward {
         Ok(())
     }
 
-    /// Opens the record of a run that both its processes are gone from.
-    pub(super) fn open_record(&mut self) -> Result<(), String> {
-        let Some(docket) = &self.docket else {
-            return Ok(());
-        };
-        let opened = RecordFile::open_again(&docket.spec, &docket.caller);
-        self.record_file = opened.map_err(|error| error.to_string())?;
+    /// A run that has lost both its processes. What cannot be had any more is no obstacle.
+    pub(super) fn adopt(&mut self, state: State) -> Result<(), String> {
+        let State { docket, record, .. } = state;
+        umask(Mode::from_bits_truncate(docket.umask));
+        let _ = std::env::set_current_dir(&docket.directory);
+        // A scope of systemd's is gone with its last process.
+        self.leaf = docket.leaf.as_ref().and_then(|leaf| open(&leaf.path).ok());
+        let pins = docket.trace.pins.as_deref();
+        self.tracer = pins.and_then(|pins| Tracer::reopen(PinDir::at(pins)).ok());
+        self.docket = Some(docket);
+        self.adopted = true;
+        let record = record.map(RecordFile::open_again).transpose();
+        self.record_file = record.map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -118,8 +129,11 @@ impl Ward {
 
     /// Main in the kernel's account.
     fn traced_main(&self) -> Option<MainProcess> {
-        let (tracer, leaf) = (self.tracer.as_ref()?, self.leaf.as_ref()?);
-        tracer.snapshot(leaf.cgroup().id).ok()??.main
+        let leaf = self
+            .docket
+            .as_ref()
+            .and_then(|docket| docket.leaf.as_ref())?;
+        self.tracer.as_ref()?.snapshot(leaf.id).ok()??.main
     }
 
     /// Whether anything ever ran in the leaf, by the CPU time that it took.
@@ -130,17 +144,17 @@ impl Ward {
 
     /// Whether main is known to have ended, or to have been there and be gone.
     fn main_has_ended(&self) -> bool {
-        let Some(leaf) = &self.leaf else {
-            return false;
-        };
-        match self.traced_main() {
-            Some(main) => main.status.is_some(),
-            None => {
-                self.start.is_some()
+        if let Some(main) = self.traced_main() {
+            return main.status.is_some();
+        }
+        match &self.leaf {
+            Some(leaf) => {
+                (self.start.is_some() || self.adopted)
                     && leaf
                         .population()
                         .is_ok_and(|population| population == Population::Empty)
             }
+            None => self.adopted,
         }
     }
 
@@ -165,15 +179,34 @@ impl Ward {
         let _ = reaper::empty(leaf).await;
     }
 
-    /// The supervisor is gone: goes on where it was.
-    pub(super) async fn finish(self) -> io::Result<()> {
-        let run_id = self.docket.as_ref().map(|docket| docket.spec.run_id);
-        let finished = self.go_on().await;
-        let forgotten = run_id.map_or(Ok(()), |run_id| States::default().forget(run_id));
-        finished.and(forgotten)
+    /// The supervisor is gone: goes on where it was. Whoever has it adopted a run hears how that went.
+    pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
+        let docket = self.docket.clone();
+        let adopted = self.adopted;
+        let (record, mut finished) = self.go_on().await;
+        if let Some(docket) = &docket {
+            if let Some(record) = &record {
+                spool::leave(docket, record);
+            }
+            finished = finished.and(States::default().forget(docket.spec.run_id));
+        }
+        if adopted {
+            let problem = finished.as_ref().err().map(ToString::to_string);
+            let problem = problem.unwrap_or_default().replace('\n', " ");
+            let _ = writeln!(answers, "{problem}");
+        }
+        drop(answers);
+        if let (Some(docket), Some(record)) = (&docket, &record) {
+            // Notes and hook come last: a hook may take its time.
+            say_notes(docket.spec.notes, record);
+            if let Some(on_complete) = docket.on_complete() {
+                on_complete.run(record, None).await;
+            }
+        }
+        finished
     }
 
-    async fn go_on(mut self) -> io::Result<()> {
+    async fn go_on(&mut self) -> (Option<RunRecord>, io::Result<()>) {
         self.find_leaf();
         let announced = self.announced_record;
         let progress = self
@@ -183,38 +216,43 @@ impl Ward {
         match progress {
             Some(Progress::Unseen) => {
                 say("killed while it wrote the record, which may not be whole");
-                self.clear().await
+                (None, self.clear().await)
             }
-            Some(Progress::Published(record)) => {
-                let docket = self.docket.take();
-                let cleared = self.clear().await;
-                // The supervisor says notes and runs its hook only once its guardian is gone.
-                tell(docket.as_ref(), &record).await;
-                cleared
-            }
+            // The supervisor says notes and runs its hook only once its guardian is gone.
+            Some(Progress::Published(record)) => (Some(*record), self.clear().await),
             Some(Progress::Drafted(record)) => self.finish_recording(*record).await,
             Some(Progress::Nothing) | None => self.judge().await,
         }
     }
 
     /// Nothing was judged yet.
-    async fn judge(mut self) -> io::Result<()> {
-        let Some(docket) = self.docket.take() else {
+    async fn judge(&mut self) -> (Option<RunRecord>, io::Result<()>) {
+        let record_file = self.record_file.take();
+        let Some(docket) = self.docket.clone() else {
             // There is no run to speak of.
-            if let Some(file) = self.record_file.take() {
+            if let Some(file) = record_file {
                 file.discard();
             }
-            return self.clear().await;
+            return (None, self.clear().await);
         };
+        if self.adopted && self.leaf.is_none() && self.traced_main().is_none() {
+            // Whoever concludes a run has its facts forgotten when it is recorded.
+            let nothing =
+                "nothing is left that could tell how its run ended, unless it is recorded already";
+            return (None, Err(io::Error::other(nothing)));
+        }
         let mut ended = Ended {
             main_pid: self.main_pid(),
             started_at_ns: self.start.map(|start| start.at_ns),
             ..std::mem::take(&mut self.ended)
         };
         if self.tracer.is_none() {
-            ended
-                .degraded
-                .push("the kernel side was not watching when sandbox died".to_owned());
+            let why = if self.adopted {
+                "what the kernel side recorded cannot be read any more"
+            } else {
+                "the kernel side was not watching when sandbox died"
+            };
+            ended.degraded.push(why.to_owned());
         }
         if ended.main_pid.is_none() && self.tracer.is_none() && self.leaf_was_used() {
             ended.degraded.push(
@@ -236,42 +274,43 @@ impl Ward {
             ring: None,
             journal: Journal::default(),
             ended,
-            record_file: self.record_file,
+            record_file,
             timings: BTreeMap::new(),
         })
         .await;
-        tell(Some(&docket), &record).await;
-        recorded.map_err(io::Error::other)
+        (Some(record), recorded.map_err(io::Error::other))
     }
 
     /// The supervisor had judged and drafted the record before it went. What is drafted is recorded
     /// whatever becomes of the leaf.
-    async fn finish_recording(mut self, mut record: RunRecord) -> io::Result<()> {
-        if let Some(leaf) = &self.leaf {
-            match remove_leaf(leaf).await {
+    async fn finish_recording(
+        &mut self,
+        mut record: RunRecord,
+    ) -> (Option<RunRecord>, io::Result<()>) {
+        match &self.leaf {
+            Some(leaf) => match remove_leaf(leaf).await {
                 Ok(()) => record.cleanup.removed = true,
                 Err(error) => record.tracing.degraded.push(error.to_string()),
-            }
+            },
+            None => record.cleanup.removed = record.cleanup.method.is_some(),
         }
         record.completion_notes = notes::render(&record);
         let recorded = match self.record_file.take() {
             Some(file) => file.finish(&record).map_err(io::Error::other),
             None => Ok(()),
         };
-        let docket = self.docket.take();
         let cleared = self.clear().await;
-        tell(docket.as_ref(), &record).await;
-        recorded.and(cleared)
+        (Some(record), recorded.and(cleared))
     }
 
     /// The record is out: the leaf and what the kernel side knows of it go, where they are still there.
-    async fn clear(self) -> io::Result<()> {
+    async fn clear(&mut self) -> io::Result<()> {
         let Some(leaf) = &self.leaf else {
             return Ok(());
         };
         remove_leaf(leaf).await.map_err(io::Error::other)?;
-        match self.tracer {
-            Some(mut tracer) => tracer.forget(leaf.cgroup().id).map_err(io::Error::other),
+        match &mut self.tracer {
+            Some(tracer) => tracer.forget(leaf.cgroup().id).map_err(io::Error::other),
             None => Ok(()),
         }
     }
@@ -279,15 +318,6 @@ impl Ward {
 
 fn open(cgroup: &str) -> Result<LeafCgroup, CgroupError> {
     LeafCgroup::open(&Mount::find()?, cgroup)
-}
-
-/// Tells whoever wants to know how the run ended.
-async fn tell(docket: Option<&Docket>, record: &RunRecord) {
-    let Some(docket) = docket else { return };
-    say_notes(docket.spec.notes, record);
-    if let Some(on_complete) = docket.on_complete() {
-        on_complete.run(record, None).await;
-    }
 }
 
 async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {

@@ -1,7 +1,7 @@
 //! Endings that are the runner's: cancelled, lost, escaped from, never begun.
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Scene, wait};
+use sandbox_tests::{Scene, cache_victim, wait};
 use serde_json::json;
 
 use crate::random::Random;
@@ -66,7 +66,10 @@ pub(crate) fn loses_everybody(random: &mut Random) -> Case {
     let pid = running.ready();
     running.lose_everybody();
     // Any run that starts from here on may be the next.
-    let mut truths = vec![Truth::lost(9)];
+    let ended = json!({
+        "signal": 9, "cause": "runner", "delivered": true, "victim": {"pid": pid, "is_main": true},
+    });
+    let mut truths = vec![Truth::lost(9).kill(ended)];
     match ending {
         0 => {
             let (_, _) = Who::Us.tries(pid, Signal::SIGUSR1);
@@ -111,6 +114,7 @@ pub(crate) fn is_not_started(random: &mut Random) -> Case {
 
 /// A memory limit that is reached about the time of exec.
 pub(crate) fn hardly_starts(random: &mut Random) -> Case {
+    cache_victim();
     let size = random.between(1, 160) * 4;
     let outcome = sandbox()
         .options(["--memory", &format!("{size}KiB")])

@@ -1,0 +1,129 @@
+//! Who is at the other end of a connection, and whether a run of theirs may be started here.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    caller::{Caller, ignored_in, umask_in},
+    cgroup::{Mount, Proc, leaf_around},
+    sys::{pidfd, rlimits::ResourceLimit},
+};
+
+/// A client, as the kernel knew it when it connected.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Who it is.
+    pub(super) caller: Caller,
+    /// Its pid.
+    pub(super) pid: i32,
+    /// Holds the pid's place: what /proc says of it is said of this process while this is not readable.
+    process: OwnedFd,
+}
+
+/// What a run takes over from its client besides its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manners {
+    /// Its umask.
+    pub(super) umask: u32,
+    /// Signals that it ignores.
+    pub(super) ignored_signals: Vec<i32>,
+    /// Its resource limits.
+    pub(super) rlimits: Vec<ResourceLimit>,
+}
+
+impl Peer {
+    /// Asks the kernel: SO_PEERCRED, SO_PEERPIDFD (6.5; before, pidfd_open(2)), and /proc for its groups.
+    ///
+    /// # Errors
+    /// Where it has gone already.
+    pub(super) fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
+        let pid = credentials.pid();
+        let process = match getsockopt(socket, sockopt::PeerPidfd) {
+            Ok(process) => process,
+            Err(_) => pidfd::open(pid)?,
+        };
+        let mut peer = Self {
+            caller: Caller {
+                uid: credentials.uid(),
+                gid: credentials.gid(),
+                groups: Vec::new(),
+            },
+            pid,
+            process,
+        };
+        peer.caller.groups = peer.read("status", |status| {
+            let groups = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Groups:"))?;
+            groups
+                .split_whitespace()
+                .map(|group| group.parse().ok())
+                .collect()
+        })?;
+        Ok(peer)
+    }
+
+    /// Whether it may see and end everybody's runs.
+    pub(super) const fn is_root(&self) -> bool {
+        self.caller.uid == 0
+    }
+
+    /// What a run of its takes over.
+    ///
+    /// # Errors
+    /// Where it has gone.
+    pub(super) fn manners(&self) -> io::Result<Manners> {
+        Ok(Manners {
+            umask: self.read("status", umask_in)?,
+            ignored_signals: self.read("status", |status| Some(ignored_in(status)))?,
+            rlimits: self.alive(ResourceLimit::all_of(self.pid))?,
+        })
+    }
+
+    /// Why no run of its may be started by the service; `None` where it may.
+    ///
+    /// # Errors
+    /// Where it has gone, or the cgroup tree cannot be read.
+    pub(super) fn objection(&self) -> io::Result<Option<String>> {
+        for (what, link) in [("mount namespace", "ns/mnt"), ("root directory", "root")] {
+            let identity =
+                |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+            let theirs = self.alive(identity(format!("/proc/{}/{link}", self.pid)))?;
+            if theirs != identity(format!("/proc/self/{link}"))? {
+                return Ok(Some(format!(
+                    "you have another {what} than the service, which would not find your files: use --standalone"
+                )));
+            }
+        }
+        let cgroup = self.alive(
+            Proc::default()
+                .cgroup(&self.pid.to_string())
+                .map_err(io::Error::other),
+        )?;
+        let leaf = Mount::find().and_then(|mount| leaf_around(&mount, &cgroup));
+        let leaf = leaf.map_err(io::Error::other)?;
+        Ok(leaf.map(|leaf| format!("an analysis cannot start another: you are in {leaf}")))
+    }
+
+    fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> io::Result<T> {
+        let path = format!("/proc/{}/{name}", self.pid);
+        let text = self.alive(fs::read_to_string(&path))?;
+        parse(&text).ok_or_else(|| io::Error::other(format!("{path} is not as proc(5) has it")))
+    }
+
+    /// What was read of its pid, provided that it was still its own.
+    fn alive<T>(&self, read: io::Result<T>) -> io::Result<T> {
+        // ESRCH: it has ended, and the pid may be another's.
+        pidfd::send_signal(self.process.as_fd(), 0)?;
+        read
+    }
+}

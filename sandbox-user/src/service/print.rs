@@ -1,0 +1,124 @@
+//! Runs as `sandbox list` and `sandbox show` print them.
+
+use std::fmt::Write as _;
+
+use crate::{
+    store::{Run, RunState},
+    units::Printable,
+};
+
+/// One line a run, below a line that names the columns.
+pub(super) fn table(runs: &[Run]) -> String {
+    let mut rows =
+        vec![["RUN", "ACCEPTED", "UID", "ANALYSIS", "REASON", "COMMAND"].map(str::to_owned)];
+    rows.extend(runs.iter().map(|run| {
+        [
+            run.run_id.clone(),
+            to_the_second(&run.accepted_at),
+            run.uid.to_string(),
+            Printable(run.analysis_id.as_deref().unwrap_or("-")).to_string(),
+            reason(run).to_owned(),
+            command(run),
+        ]
+    }));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What is to be said of one.
+pub(super) fn details(run: &Run) -> String {
+    let time = |at: &Option<String>| at.as_deref().map_or_else(|| "-".to_owned(), to_the_second);
+    let lines = [
+        ("run", run.run_id.clone()),
+        (
+            "analysis",
+            run.analysis_id.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
+        ("command", command(run)),
+        ("asked for by", format!("uid {}", run.uid)),
+        ("ran as", run.user.clone().unwrap_or_else(|| "-".to_owned())),
+        ("accepted", to_the_second(&run.accepted_at)),
+        ("started", time(&run.started_at)),
+        ("ended", time(&run.ended_at)),
+        ("reason", reason(run).to_owned()),
+        (
+            "confidence",
+            run.confidence.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
+        ("notes", run.notes.clone().unwrap_or_else(|| "-".to_owned())),
+    ];
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name:12}  {}\n", Printable(value)))
+        .collect()
+}
+
+fn reason(run: &Run) -> &str {
+    match run.state {
+        RunState::Running => "(running)",
+        RunState::Ended => run.reason.as_deref().unwrap_or("-"),
+    }
+}
+
+fn command(run: &Run) -> String {
+    let words: Vec<String> = serde_json::from_str(&run.command).unwrap_or_default();
+    Printable(&words.join(" ")).to_string()
+}
+
+/// RFC 3339 without what is behind the second.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> Run {
+        Run {
+            run_id: "019aa3c2-5e00-7000-8000-000000000001".to_owned(),
+            state: RunState::Ended,
+            uid: 1000,
+            user: Some("ana".to_owned()),
+            analysis_id: None,
+            command: r#"["python3","a \u001b[2J.py"]"#.to_owned(),
+            accepted_at: "2026-11-26T18:00:01.123456789Z".to_owned(),
+            started_at: None,
+            ended_at: Some("2026-11-26T18:00:02Z".to_owned()),
+            boot_id: "b".to_owned(),
+            reason: Some("memory".to_owned()),
+            confidence: Some("exact".to_owned()),
+            exit_code: None,
+            exit_signal: Some(9),
+            notes: Some("Killed.".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_run_is_a_line_and_what_a_command_hides_is_shown() {
+        let expected = "\
+RUN                                   ACCEPTED              UID   ANALYSIS  REASON  COMMAND
+019aa3c2-5e00-7000-8000-000000000001  2026-11-26T18:00:01Z  1000  -         memory  python3 a \\u{1b}[2J.py
+";
+        assert_eq!(table(&[run()]), expected);
+        assert!(details(&run()).contains("notes         Killed.\n"));
+    }
+}

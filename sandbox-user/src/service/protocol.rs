@@ -1,0 +1,166 @@
+//! What a client and the service say to each other: JSON documents, one a line, over a stream socket.
+//!
+//! A client sends one [`Request`] with the version that it speaks, and [`Order`]s while its run goes on;
+//! the service sends [`Answer`]s, of which [`Answer::Ended`], [`Answer::Runs`], [`Answer::Run`] and
+//! [`Answer::Refused`] are the last. With [`Verb::Run`] come four descriptors (SCM_RIGHTS, unix(7)), on
+//! the first byte of the line: stdin, stdout, stderr and the working directory.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::{spec::RunId, store::Run};
+
+/// The version that is spoken here. One that is not known is refused.
+pub const VERSION: u32 = 1;
+/// The longest request: arguments and environment are some 2 MiB at most (execve(2)), and JSON can make
+/// four of each byte.
+pub const MAX_REQUEST_BYTES: usize = 12 << 20;
+/// The longest line that is read once a run goes on.
+pub const MAX_ORDER_BYTES: usize = 4096;
+/// How many descriptors come with [`Verb::Run`].
+pub const DESCRIPTORS: usize = 4;
+
+/// The first line of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The protocol's version.
+    pub version: u32,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub verb: Verb,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Start a run, and tell how it ends.
+    Run(Start),
+    /// Tell of the latest runs, the latest first.
+    List {
+        /// At most so many.
+        most: u32,
+    },
+    /// Tell of one.
+    Show {
+        /// Which.
+        run_id: RunId,
+    },
+}
+
+/// A run that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// What stands behind `sandbox run`.
+    pub arguments: Vec<Text>,
+    /// The client's environment: names and values in turn.
+    pub environment: Vec<(Text, Text)>,
+}
+
+/// What a client says while its run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The client got this signal.
+    Signal(i32),
+}
+
+/// What the service says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The run is stored and being started.
+    Accepted {
+        /// Its id.
+        run_id: RunId,
+    },
+    /// It is over; what it was is stored.
+    Ended {
+        /// The exit status of `sandbox run`.
+        status: u8,
+    },
+    /// Runs that were asked for.
+    Runs(Vec<Run>),
+    /// A run that was asked for.
+    Run {
+        /// What the store has of it.
+        run: Box<Run>,
+        /// Its record; null where there is none yet.
+        record: Option<Box<RawValue>>,
+    },
+    /// It is not done, and why.
+    Refused {
+        /// One sentence.
+        reason: String,
+    },
+}
+
+/// Text that may be no UTF-8: a JSON string where it is, else a list of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(pub OsString);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Wire {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.to_str() {
+            Some(text) => Wire::Text(text.to_owned()),
+            None => Wire::Bytes(self.0.clone().into_vec()),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = match Wire::deserialize(deserializer)? {
+            Wire::Text(text) => text.into_bytes(),
+            Wire::Bytes(bytes) => bytes,
+        };
+        if bytes.contains(&0) {
+            return Err(serde::de::Error::custom(
+                "a NUL byte in an argument or a variable",
+            ));
+        }
+        Ok(Self(OsString::from_vec(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_is_no_utf8_comes_back_and_a_nul_does_not() {
+        for bytes in [b"plain".to_vec(), b"gr\xf6n".to_vec(), Vec::new()] {
+            let text = Text(OsString::from_vec(bytes));
+            let json = serde_json::to_string(&text).expect("JSON");
+            assert_eq!(serde_json::from_str::<Text>(&json).expect("its own"), text);
+        }
+        assert!(serde_json::from_str::<Text>(r#""a\u0000b""#).is_err());
+        assert!(serde_json::from_str::<Text>("[0]").is_err());
+    }
+
+    #[test]
+    fn requests_are_spelled_as_documented() {
+        let request = Request {
+            version: VERSION,
+            verb: Verb::List { most: 5 },
+        };
+        let json = r#"{"version":1,"list":{"most":5}}"#;
+        assert_eq!(serde_json::to_string(&request).expect("JSON"), json);
+        assert!(serde_json::from_str::<Request>(json).is_ok());
+        assert!(serde_json::from_str::<Request>(r#"{"version":1,"fly":{}}"#).is_err());
+        let order = serde_json::to_string(&Order::Signal(15)).expect("JSON");
+        assert_eq!(order, r#"{"signal":15}"#);
+    }
+}

@@ -1,0 +1,260 @@
+//! The service's store: every run from the moment it is accepted, with its record once that is in.
+//!
+//! One SQLite file in WAL mode, synced at each commit, so that what was stored stays. It is made to
+//! be read by people with sqlite3(1) too: one row a run, plain columns for what is asked for, the
+//! whole record beside them.
+
+mod error;
+mod row;
+mod schema;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, named_params, params};
+
+pub use self::{
+    error::StoreError,
+    row::{Accepted, Run, RunState},
+};
+use crate::{
+    record::{Reason, RunRecord},
+    spec::RunId,
+};
+
+/// Its file's name.
+const FILE: &str = "runs.sqlite";
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// What opening one came to.
+#[derive(Debug)]
+pub struct Opened {
+    /// It.
+    pub store: Store,
+    /// Where a file that could not be read was put; a new one took its place.
+    pub aside: Option<PathBuf>,
+}
+
+/// Whose runs are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's.
+    All,
+    /// Those that this uid asked for.
+    Of(u32),
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made where it is not there. One that is damaged is put
+    /// aside, never overwritten.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or a later version made it.
+    pub fn open(directory: &Path) -> Result<Opened, StoreError> {
+        crate::sys::own_dir::own(directory, 0o700)
+            .map_err(|source| StoreError::directory(directory, source))?;
+        let path = directory.join(FILE);
+        match Self::open_file(&path) {
+            Ok(store) => Ok(Opened { store, aside: None }),
+            Err(error) if error.is_damage() => {
+                let now = Timestamp::now().as_second();
+                let aside = path.with_file_name(format!("{FILE}.damaged-{now}"));
+                fs::rename(&path, &aside)
+                    .map_err(|source| StoreError::directory(directory, source))?;
+                // What belongs to the damaged file is not to be taken for the new one's.
+                for suffix in ["-wal", "-shm"] {
+                    let of = |path: &Path| format!("{}{suffix}", path.display());
+                    let _ = fs::rename(of(&path), of(&aside));
+                }
+                let store = Self::open_file(&path)?;
+                Ok(Opened {
+                    store,
+                    aside: Some(aside),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::database(path, source);
+        let mut connection = Connection::open(path).map_err(failed)?;
+        schema::prepare(&mut connection, path)?;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Stores a run that is about to be started.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the run is not to be started then.
+    pub fn accept(&self, run: &Accepted) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO runs (run_id, state, uid, command, accepted_at, boot_id)
+             VALUES (:run_id, 'running', :uid, :command, :accepted_at, :boot_id)",
+            named_params! {
+                ":run_id": run.run_id.to_string(),
+                ":uid": run.uid,
+                ":command": run.command,
+                ":accepted_at": run.accepted_at.to_string(),
+                ":boot_id": run.boot_id,
+            },
+        )
+        .map(drop)
+    }
+
+    /// Takes back a run that came to nothing: it was not used rightly, so that there is no record.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn withdraw(&self, run_id: RunId) -> Result<(), StoreError> {
+        self.execute(
+            "DELETE FROM runs WHERE run_id = ?1 AND record IS NULL",
+            params![run_id.to_string()],
+        )
+        .map(drop)
+    }
+
+    /// Stores how a run ended, durably; one that was not known is added for `uid`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn conclude(&self, record: &RunRecord, uid: u32) -> Result<(), StoreError> {
+        let text =
+            serde_json::to_string(record).map_err(|error| StoreError::record(&self.path, error))?;
+        let reason = record.termination.reason;
+        self.execute(
+            "INSERT INTO runs (run_id, state, uid, user, analysis_id, command, accepted_at, started_at,
+                               ended_at, boot_id, reason, confidence, exit_code, exit_signal, notes, record)
+             VALUES (:run_id, 'ended', :uid, :user, :analysis_id, :command, :accepted_at, :started_at,
+                     :ended_at, :boot_id, :reason, :confidence, :exit_code, :exit_signal, :notes, :record)
+             ON CONFLICT (run_id) DO UPDATE SET
+                 state = 'ended', user = excluded.user, analysis_id = excluded.analysis_id,
+                 command = excluded.command, started_at = excluded.started_at,
+                 ended_at = excluded.ended_at, reason = excluded.reason,
+                 confidence = excluded.confidence, exit_code = excluded.exit_code,
+                 exit_signal = excluded.exit_signal, notes = excluded.notes, record = excluded.record",
+            named_params! {
+                ":run_id": record.run_id.to_string(),
+                ":uid": uid,
+                ":user": record.user.name,
+                ":analysis_id": record.analysis_id,
+                ":command": row::command(&record.command),
+                ":accepted_at": record.accepted_at.to_string(),
+                ":started_at": record.started_at.map(|at| at.to_string()),
+                ":ended_at": record.ended_at.to_string(),
+                ":boot_id": record.host.boot_id.clone().unwrap_or_default(),
+                ":reason": row::word(&reason),
+                ":confidence": row::word(&record.termination.confidence),
+                ":exit_code": record.exit.code,
+                ":exit_signal": record.exit.signal,
+                ":notes": record.completion_notes,
+                ":record": text,
+            },
+        )
+        .map(drop)
+    }
+
+    /// Marks a run as lost of which nobody is left who could say how it ended.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE runs SET state = 'ended', reason = ?2, notes = ?3
+             WHERE run_id = ?1 AND state = 'running'",
+            params![run_id.to_string(), row::word(&Reason::RunnerLost), notes],
+        )
+        .map(drop)
+    }
+
+    /// The runs, the latest first, at most so many.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn list(&self, whose: Whose, most: u32) -> Result<Vec<Run>, StoreError> {
+        let uid = match whose {
+            Whose::All => None,
+            Whose::Of(uid) => Some(uid),
+        };
+        self.query(
+            "WHERE (?1 IS NULL OR uid = ?1) ORDER BY accepted_at DESC, run_id DESC LIMIT ?2",
+            params![uid, most],
+        )
+    }
+
+    /// The runs that have not ended, as far as is known.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn running(&self) -> Result<Vec<Run>, StoreError> {
+        self.query("WHERE state = 'running'", [])
+    }
+
+    /// One run; `None` where there is none of this id, or it is somebody else's.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn run(&self, run_id: RunId, whose: Whose) -> Result<Option<Run>, StoreError> {
+        let found = self.query("WHERE run_id = ?1", params![run_id.to_string()])?;
+        Ok(found.into_iter().next().filter(|run| match whose {
+            Whose::All => true,
+            Whose::Of(uid) => run.uid == uid,
+        }))
+    }
+
+    /// The record of a run, as it was written; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn record(&self, run_id: RunId) -> Result<Option<String>, StoreError> {
+        self.connection
+            .query_row(
+                "SELECT record FROM runs WHERE run_id = ?1",
+                params![run_id.to_string()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map(Option::flatten)
+            .map_err(|source| StoreError::database(&self.path, source))
+    }
+
+    fn query(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Run>, StoreError> {
+        let failed = |source| StoreError::database(&self.path, source);
+        let mut statement = self
+            .connection
+            .prepare(&format!("SELECT {} FROM runs {rest}", row::COLUMNS))
+            .map_err(failed)?;
+        let rows = statement.query_map(params, Run::from_row).map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+        self.connection
+            .prepare(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .map_err(|source| StoreError::database(&self.path, source))
+    }
+}
+
+/// Whether an error of SQLite's says that the file is none of its own, or not whole.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! One run in the store.
+
+use jiff::Timestamp;
+use rusqlite::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::RunId;
+
+/// The columns of [`Run`], in its order.
+pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, command, accepted_at, started_at, ended_at, boot_id, \
+     reason, confidence, exit_code, exit_signal, notes";
+
+/// A run that is about to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub run_id: RunId,
+    /// Who asked for it.
+    pub uid: u32,
+    /// Program and arguments, a JSON array.
+    pub command: String,
+    /// When.
+    pub accepted_at: Timestamp,
+    /// In which boot.
+    pub boot_id: String,
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It does, as far as is known.
+    Running,
+    /// It does not.
+    Ended,
+}
+
+/// What the store has of a run, its record apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub run_id: String,
+    /// Whether it goes on.
+    pub state: RunState,
+    /// Who asked for it.
+    pub uid: u32,
+    /// Whom it ran as.
+    pub user: Option<String>,
+    /// The analysis's id.
+    pub analysis_id: Option<String>,
+    /// Program and arguments, a JSON array.
+    pub command: String,
+    /// When it was accepted, RFC 3339.
+    pub accepted_at: String,
+    /// When it started.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// In which boot it was accepted.
+    pub boot_id: String,
+    /// Why it ended.
+    pub reason: Option<String>,
+    /// How sure that is.
+    pub confidence: Option<String>,
+    /// The exit code of its main process.
+    pub exit_code: Option<i32>,
+    /// The signal that its main process died of.
+    pub exit_signal: Option<i32>,
+    /// The completion notes.
+    pub notes: Option<String>,
+}
+
+impl Run {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let state: String = row.get(1)?;
+        Ok(Self {
+            run_id: row.get(0)?,
+            state: match state.as_str() {
+                "running" => RunState::Running,
+                _ => RunState::Ended,
+            },
+            uid: row.get(2)?,
+            user: row.get(3)?,
+            analysis_id: row.get(4)?,
+            command: row.get(5)?,
+            accepted_at: row.get(6)?,
+            started_at: row.get(7)?,
+            ended_at: row.get(8)?,
+            boot_id: row.get(9)?,
+            reason: row.get(10)?,
+            confidence: row.get(11)?,
+            exit_code: row.get(12)?,
+            exit_signal: row.get(13)?,
+            notes: row.get(14)?,
+        })
+    }
+}
+
+/// Program and arguments as the column has them.
+pub(super) fn command(words: &[String]) -> String {
+    // A list of strings always serialises.
+    serde_json::to_string(words).unwrap_or_default()
+}
+
+/// The word that the record has for this.
+pub(super) fn word(value: &impl Serialize) -> Option<String> {
+    let value = serde_json::to_value(value).ok()?;
+    value.as_str().map(ToOwned::to_owned)
+}

@@ -1,0 +1,125 @@
+use std::fs;
+
+use super::*;
+use crate::attribution::case::Case;
+
+fn open(directory: &Path) -> Store {
+    let opened = Store::open(directory).expect("opened");
+    assert_eq!(opened.aside, None);
+    opened.store
+}
+
+fn accepted(run_id: RunId, uid: u32) -> Accepted {
+    Accepted {
+        run_id,
+        uid,
+        command: r#"["true"]"#.to_owned(),
+        accepted_at: Timestamp::now(),
+        boot_id: "boot".to_owned(),
+    }
+}
+
+#[test]
+fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    let record = Case::named("exit code").exits(3).record();
+    store
+        .accept(&accepted(record.run_id, 1000))
+        .expect("stored");
+    let run = |store: &Store| store.run(record.run_id, Whose::All).expect("read");
+    assert_eq!(run(&store).expect("there").state, RunState::Running);
+    assert_eq!(store.running().expect("read").len(), 1);
+    assert_eq!(store.record(record.run_id).expect("read"), None);
+
+    store.conclude(&record, 7).expect("stored");
+    // It is there for whoever opens it next.
+    drop(store);
+    let store = open(temp.path());
+    let ended = run(&store).expect("there");
+    assert_eq!(ended.state, RunState::Ended);
+    assert_eq!((ended.uid, ended.exit_code), (1000, Some(3)));
+    assert_eq!(ended.reason.as_deref(), Some("exit_code"));
+    assert_eq!(
+        ended.notes.as_deref(),
+        Some(record.completion_notes.as_str())
+    );
+    let text = store.record(record.run_id).expect("read").expect("there");
+    assert_eq!(
+        serde_json::from_str::<RunRecord>(&text).expect("JSON"),
+        record
+    );
+    assert!(store.running().expect("read").is_empty());
+}
+
+#[test]
+fn users_see_their_own_runs_the_latest_first() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    let ids: Vec<RunId> = (0..3).map(|_| RunId::now_v7()).collect();
+    for (run_id, uid) in ids.iter().zip([1000, 1001, 1000]) {
+        store.accept(&accepted(*run_id, uid)).expect("stored");
+    }
+    let listed = |whose, most| -> Vec<String> {
+        let runs = store.list(whose, most).expect("read");
+        runs.into_iter().map(|run| run.run_id).collect()
+    };
+    let [first, second, third] = [0, 1, 2].map(|index: usize| ids[index].to_string());
+    assert_eq!(listed(Whose::All, 2), [third.clone(), second.clone()]);
+    assert_eq!(listed(Whose::Of(1000), 9), [third, first]);
+    assert_eq!(listed(Whose::Of(1001), 9), [second]);
+    assert_eq!(store.run(ids[0], Whose::Of(1001)).expect("read"), None);
+}
+
+#[test]
+fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    let [withdrawn, lost] = [RunId::now_v7(), RunId::now_v7()];
+    for run_id in [withdrawn, lost] {
+        store.accept(&accepted(run_id, 1000)).expect("stored");
+    }
+    store.withdraw(withdrawn).expect("stored");
+    assert_eq!(store.run(withdrawn, Whose::All).expect("read"), None);
+    store.lose(lost, "Lost: x.").expect("stored");
+    let run = store.run(lost, Whose::All).expect("read").expect("there");
+    assert_eq!(run.reason.as_deref(), Some("runner_lost"));
+
+    // One that has its record is neither withdrawn nor lost.
+    let record = Case::named("completed").record();
+    store.conclude(&record, 1000).expect("stored");
+    store.withdraw(record.run_id).expect("nothing to do");
+    store
+        .lose(record.run_id, "Lost: x.")
+        .expect("nothing to do");
+    let run = store.run(record.run_id, Whose::All).expect("read");
+    assert_eq!(run.expect("there").reason.as_deref(), Some("completed"));
+}
+
+#[test]
+fn a_damaged_store_is_kept_aside() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    drop(open(temp.path()));
+    let path = temp.path().join(FILE);
+    let damaged = vec![b'x'; 8192];
+    fs::write(&path, &damaged).expect("written");
+    let Opened { store, aside } = Store::open(temp.path()).expect("opened");
+    assert!(store.list(Whose::All, 9).expect("read").is_empty());
+    assert_eq!(fs::read(aside.expect("kept")).expect("read"), damaged);
+}
+
+#[test]
+fn a_store_of_a_later_version_is_left_alone() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    store
+        .connection
+        .pragma_update(None, "user_version", 99)
+        .expect("set");
+    drop(store);
+    let error = Store::open(temp.path()).expect_err("too new");
+    assert!(
+        matches!(error, StoreError::TooNew { found: 99, .. }),
+        "{error}"
+    );
+}

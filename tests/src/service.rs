@@ -1,0 +1,69 @@
+//! The host's service in a guest, for as long as a test holds it.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use crate::wait;
+
+/// A running `sandbox serve` with a store of its own. Dropped, both are gone.
+#[derive(Debug)]
+pub struct Service(Child);
+
+impl Service {
+    /// Where it listens.
+    pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
+    const STORE: &str = "/var/lib/sandbox";
+
+    /// Starts it and waits until it listens.
+    #[must_use]
+    #[track_caller]
+    pub fn start() -> Self {
+        assert!(fs::metadata(Self::STORE).is_err(), "the guest has none");
+        Self(serve())
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Kills it by SIGKILL.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("a child can be waited for");
+    }
+
+    /// Starts it once more, with what it had stored.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.0 = serve();
+    }
+}
+
+#[track_caller]
+fn serve() -> Child {
+    let mut child = Command::new("sandbox")
+        .arg("serve")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("`sandbox` is in the guest");
+    wait::until("the service to listen", || {
+        let ended = child.try_wait().expect("a child can be asked");
+        assert!(ended.is_none(), "the service ended: {ended:?}");
+        UnixStream::connect(Service::SOCKET).is_ok()
+    });
+    child
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have been killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        drop(fs::remove_file(Self::SOCKET));
+        drop(fs::remove_dir_all(Self::STORE));
+    }
+}
