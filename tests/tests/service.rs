@@ -252,6 +252,19 @@ fn who_is_elsewhere_or_in_a_run_is_refused() {
         .bash("sandbox run --user root -- sandbox run --user ana -- true")
         .expect(125);
     assert!(said.err().contains("service refuses"), "{said}");
+    let said = ana(&scene, "setpriv --no-new-privs sandbox run -- true").expect(125);
+    assert!(said.err().contains("no_new_privs"), "{said}");
+    let said = scene.bash(
+        "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
+         echo 1G >/sys/fs/cgroup/limited/memory.max; \
+         (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
+         status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
+    );
+    assert_eq!(said.code(), 125, "{said}");
+    assert!(
+        said.err().contains("limited by the cgroup /limited"),
+        "{said}"
+    );
     let said = scene.bash("sandbox serve").expect(125);
     assert!(
         said.err().contains("another `sandbox serve` is running"),

@@ -333,6 +333,14 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
     }
 }
 
+/// The tightest limits that processes of a cgroup are under: its own and those above it.
+///
+/// # Errors
+/// When one of these cgroups cannot be read.
+pub fn limits_of(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
+    control::enclosing(mount, &child(cgroup, "member"))
+}
+
 /// The root of the cgroup tree has no such file.
 fn is_told_to_freeze(dir: &Dir) -> Result<bool, CgroupError> {
     let told = dir.read("cgroup.freeze")?;

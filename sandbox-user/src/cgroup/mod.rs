@@ -25,7 +25,7 @@ mod tree;
 pub use control::cpu_max_for;
 pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};
-pub use leaf::{EventFile, LeafCgroup, Population, Removal, leaf_path};
+pub use leaf::{EventFile, LeafCgroup, Population, Removal, leaf_path, limits_of};
 pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
     net::{UnixStream, unix::OwnedReadHalf},
+    sync::Semaphore,
     time::timeout,
 };
 
@@ -35,6 +36,10 @@ use crate::{
 
 /// How long a client may take to say what it wants.
 const ASKED_WITHIN: Duration = Duration::from_secs(10);
+/// Up to this length a request is read at once; of longer ones a few at a time, so that nobody can have the
+/// service hold gigabytes.
+const SHORT_BYTES: usize = 64 << 10;
+static LONG_REQUESTS: Semaphore = Semaphore::const_new(8);
 /// How long it may take to hear an answer.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 /// The most that is told in one list.
@@ -79,8 +84,12 @@ fn refused(reason: impl Into<String>) -> Answer {
 async fn hear(socket: &UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
     let mut line = Vec::new();
     let mut descriptors = Vec::new();
-    let mut part = vec![0; 64 << 10];
+    let mut part = vec![0; 16 << 10];
+    let mut turn = None;
     loop {
+        if line.len() > SHORT_BYTES && turn.is_none() {
+            turn = Some(LONG_REQUESTS.acquire().await.map_err(io::Error::other)?);
+        }
         socket.readable().await?;
         let received = socket.try_io(Interest::READABLE, || {
             receive(socket, &mut part, &mut descriptors)

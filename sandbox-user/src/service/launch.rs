@@ -95,7 +95,6 @@ pub(super) fn launch(
         .stdin(Stdio::from(descriptors.stdin))
         .stdout(Stdio::from(descriptors.stdout))
         .stderr(Stdio::from(descriptors.stderr))
-        .process_group(0)
         .spawn()
 }
 
@@ -105,6 +104,8 @@ impl Charge {
     /// # Errors
     /// Where it is not one.
     pub fn take(descriptor: i32) -> io::Result<Self> {
+        // The terminal that the service may have been started from is no business of the run's.
+        nix::unistd::setsid()?;
         let mut text = String::new();
         File::from(fd::take(descriptor)?).read_to_string(&mut text)?;
         let Letter {

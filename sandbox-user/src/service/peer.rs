@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     caller::{Caller, ignored_in, umask_in},
-    cgroup::{Mount, Proc, leaf_around},
+    cgroup::{Mount, Proc, leaf_around, limits_of},
     sys::{pidfd, rlimits::ResourceLimit},
 };
 
@@ -104,14 +104,30 @@ impl Peer {
                 )));
             }
         }
+        if let Some(bond) = self.read("status", |status| Some(bond_in(status)))? {
+            return Ok(Some(format!(
+                "you have {bond}, and a run that the service does would be free of it: use --standalone"
+            )));
+        }
         let cgroup = self.alive(
             Proc::default()
                 .cgroup(&self.pid.to_string())
                 .map_err(io::Error::other),
         )?;
-        let leaf = Mount::find().and_then(|mount| leaf_around(&mount, &cgroup));
-        let leaf = leaf.map_err(io::Error::other)?;
-        Ok(leaf.map(|leaf| format!("an analysis cannot start another: you are in {leaf}")))
+        let mount = Mount::find().map_err(io::Error::other)?;
+        if let Some(leaf) = leaf_around(&mount, &cgroup).map_err(io::Error::other)? {
+            return Ok(Some(format!(
+                "an analysis cannot start another: you are in {leaf}"
+            )));
+        }
+        let limits = limits_of(&mount, &cgroup).map_err(io::Error::other)?;
+        let memory = limits.memory_bytes.map(|limit| ("memory", limit.cgroup));
+        let limited = memory.or(limits.cpus.map(|limit| ("CPU", limit.cgroup)));
+        Ok(limited.map(|(what, cgroup)| {
+            format!(
+                "your {what} is limited by the cgroup {cgroup}, and a run that the service does would leave that: use --standalone"
+            )
+        }))
     }
 
     fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> io::Result<T> {
@@ -125,5 +141,37 @@ impl Peer {
         // ESRCH: it has ended, and the pid may be another's.
         pidfd::send_signal(self.process.as_fd(), 0)?;
         read
+    }
+}
+
+/// What a process is bound by for good, itself and all that it starts; from the text of its /proc/PID/status.
+fn bond_in(status: &str) -> Option<&'static str> {
+    let value = |key| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim())
+    };
+    if value("NoNewPrivs:").is_some_and(|value| value != "0") {
+        return Some("no_new_privs");
+    }
+    value("Seccomp:")
+        .is_some_and(|value| value != "0")
+        .then_some("a seccomp filter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_binds_a_process_is_named() {
+        assert_eq!(bond_in("NoNewPrivs:\t0\nSeccomp:\t0\n"), None);
+        assert_eq!(
+            bond_in("NoNewPrivs:\t1\nSeccomp:\t2\n"),
+            Some("no_new_privs")
+        );
+        assert_eq!(
+            bond_in("NoNewPrivs:\t0\nSeccomp:\t2\n"),
+            Some("a seccomp filter")
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! The service's process: it prepares what it needs, listens, and sees to what runs have left.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +32,9 @@ const LOCK: &str = "/run/sandbox/service.lock";
 /// How often it is looked whether records have come of runs that nobody here waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Connections at a time; further ones wait.
-const CONNECTIONS: usize = 4096;
+const CONNECTIONS: usize = 8192;
+/// Of these, one user's at most, root apart: further ones are closed.
+const CONNECTIONS_OF_A_USER: usize = 2048;
 
 /// Why the service cannot work, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -135,15 +140,20 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 async fn accept(listener: UnixListener, records: Rc<Records>) -> Result<(), ServeError> {
-    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let users = Users::default();
     loop {
-        let place = std::sync::Arc::clone(&places).acquire_owned().await;
+        let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((socket, _)) => {
+                let uid = socket.peer_cred().map(|peer| peer.uid());
+                let Some(visit) = uid.ok().and_then(|uid| users.admit(uid)) else {
+                    continue;
+                };
                 let records = Rc::clone(&records);
                 tokio::task::spawn_local(async move {
                     attend(socket, &records).await;
-                    drop(place);
+                    drop((place, visit));
                 });
             }
             // EMFILE and the like: it goes on once others have gone.
@@ -155,9 +165,61 @@ async fn accept(listener: UnixListener, records: Rc<Records>) -> Result<(), Serv
     }
 }
 
+/// How many connections each user has.
+#[derive(Clone, Debug, Default)]
+struct Users(Rc<RefCell<HashMap<u32, usize>>>);
+
+/// One connection. Dropped, it counts no more.
+#[derive(Debug)]
+struct Visit(Users, u32);
+
+impl Users {
+    /// Counts one more; `None` where that user has enough.
+    fn admit(&self, uid: u32) -> Option<Visit> {
+        let mut counts = self.0.borrow_mut();
+        let count = counts.entry(uid).or_insert(0);
+        if uid != 0 && *count >= CONNECTIONS_OF_A_USER {
+            return None;
+        }
+        *count += 1;
+        Some(Visit(self.clone(), uid))
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Self(Users(counts), uid) = self;
+        let mut counts = counts.borrow_mut();
+        if let Some(count) = counts.get_mut(uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(uid);
+            }
+        }
+    }
+}
+
 async fn keep_looking(records: Rc<Records>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         records.take_in_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_cannot_take_all_connections() {
+        let users = Users::default();
+        let visits: Vec<Visit> = (0..CONNECTIONS_OF_A_USER)
+            .map(|_| users.admit(1000).expect("there is room"))
+            .collect();
+        assert!(users.admit(1000).is_none());
+        assert!(users.admit(1001).is_some() && users.admit(0).is_some());
+        drop(visits);
+        assert!(users.admit(1000).is_some());
+        assert!(users.0.borrow().is_empty(), "nobody is there any more");
     }
 }
