@@ -279,7 +279,8 @@ fn nonsense_is_answered_and_harms_nobody() {
     let scene = Scene::new();
     let said = scene.python(
         r#"
-import json, socket
+import json, os, socket, subprocess
+service = subprocess.check_output(["pgrep", "-f", "^sandbox serve"], text=True).split()[0]
 def ask(data, shut=True):
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(60)
@@ -297,13 +298,21 @@ def ask(data, shut=True):
 for data, reason in [
     (b"", "ended early"), (b"hello\n", "expected"), (b'{"version":1}\n', "not a request"),
     (b'{"version":2,"list":{"most":1}}\n', "version 2"), (b'{"version":1,"show":{"run_id":"x"}}\n', "not a request"),
-    (b'{"version":1,"list":{"most":1}', "ended early"), (b"x" * (13 << 20), "longer than"),
+    (b'{"version":1,"list":{"most":1}', "ended early"), (b"x" * (7 << 20), "longer than"),
     (b'{"version":1,"run":{"arguments":[],"environment":[]}}\n', "do not come along"),
     (b'{"version":1,"run":{"arguments":["a\\u0000b"],"environment":[]}}\n', "NUL"),
 ]:
     said = ask(data)
     if said is not None and reason not in said or said is None and len(data) < 100:
         raise SystemExit(f"{data[:60]!r} is answered {said!r}, not {reason!r}")
+def descriptors(): return len(os.listdir(f"/proc/{service}/fd"))
+before = descriptors()
+for _ in range(50):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect("/run/sandbox/sandbox.sock")
+        socket.send_fds(s, [b"{"], [0] * 9)
+        s.makefile().readline()
+if descriptors() > before + 20: raise SystemExit(f"{descriptors()} descriptors, {before} before")
 held = [socket.socket(socket.AF_UNIX) for _ in range(200)]
 for s in held: s.connect("/run/sandbox/sandbox.sock")
 if ask(b"nonsense\n") is None: raise SystemExit("it does not answer any more")

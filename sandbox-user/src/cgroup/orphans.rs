@@ -224,7 +224,7 @@ fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
     Ok(children)
 }
 
-/// Gives an orphan an owner, unless it has one by now.
+/// Gives an orphan an owner, which is moved to where its leaf's guardian belongs, unless it has one by now.
 ///
 /// # Errors
 /// Where it cannot be marked.
@@ -243,6 +243,14 @@ pub fn adopt(
         return Ok(Adoption::Owned);
     }
     owner.mark(&dir)?;
+    // To where the lost guardian was: a scope of systemd's would end, and take the leaf's counters with it,
+    // once the leaf is empty. Where there is no such place any more it is as good as any other.
+    let base = orphan.cgroup.rsplit_once(&format!("/{}/", placement::RUNS));
+    if let Some((base, _)) = base
+        && let Ok(place) = mount.dir(&placement::child(base, placement::SUPERVISOR))
+    {
+        let _ = tree::move_process(&place, owner.supervisor.pid);
+    }
     Ok(Adoption::Adopted)
 }
 

@@ -266,15 +266,14 @@ impl RunArgs {
         self.output.standalone
     }
 
-    /// Program and arguments, a JSON array; `None` where these are no arguments of `sandbox run`.
-    pub fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<String> {
+    /// Program and arguments; `None` where these are no arguments of `sandbox run`.
+    pub fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
         let words = ["sandbox", "run"].map(OsString::from);
         let cli = super::Cli::parse_arguments(words.into_iter().chain(arguments)).ok()?;
         let super::Command::Run(args) = cli.command else {
             return None;
         };
-        let command: Vec<String> = args.command.iter().map(|word| lossless(word)).collect();
-        serde_json::to_string(&command).ok()
+        Some(args.command.iter().map(|word| lossless(word)).collect())
     }
 
     /// Whom it is to run as, where `--user` says so.

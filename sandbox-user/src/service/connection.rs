@@ -23,12 +23,13 @@ use super::{
     launch::{Descriptors, command_of, launch},
     peer::Peer,
     protocol::{
-        Answer, DESCRIPTORS, MAX_ORDER_BYTES, MAX_REQUEST_BYTES, Order, Request, Start, VERSION,
-        Verb,
+        Answer, DESCRIPTORS, MAX_ORDER_BYTES, MAX_REQUEST_BYTES, MAX_START_BYTES, Order, Request,
+        Start, VERSION, Verb,
     },
     records::Records,
 };
 use crate::{
+    cli::EXIT_FAILURE,
     spec::RunId,
     store::Whose,
     sys::{pidfd, readiness},
@@ -43,7 +44,7 @@ static LONG_REQUESTS: Semaphore = Semaphore::const_new(8);
 /// How long it may take to hear an answer.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 /// The most that is told in one list.
-const MOST_LISTED: u32 = 10_000;
+const MOST_LISTED: u32 = 2000;
 /// What a client may pass on to its run.
 const PASSED_ON: [i32; 6] = [
     libc::SIGINT,
@@ -104,7 +105,7 @@ async fn hear(socket: &UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
             return Err(io::Error::other("it ended early"));
         }
         if line.len() + part.len() > MAX_REQUEST_BYTES {
-            return Err(io::Error::other("it is longer than 12 MiB"));
+            return Err(io::Error::other("it is longer than 6 MiB"));
         }
         line.extend_from_slice(part);
         if part.contains(&b'\n') {
@@ -126,7 +127,9 @@ fn receive(
     part: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut space = cmsg_space!([i32; DESCRIPTORS]);
+    /// SCM_MAX_FD (include/net/scm.h): as many as one message can bring. All are taken, so that none stays open.
+    const MOST: usize = 253;
+    let mut space = cmsg_space!([i32; MOST]);
     let mut parts = [IoSliceMut::new(part)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
@@ -135,7 +138,7 @@ fn receive(
             descriptors.extend(crate::sys::fd::received(received));
         }
     }
-    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+    if descriptors.len() > DESCRIPTORS {
         return Err(io::Error::other(
             "more descriptors came than belong to a run",
         ));
@@ -189,7 +192,7 @@ async fn run(
     let (orders, mut answers) = socket.into_split();
     let _ = tell(&mut answers, &Answer::Accepted { run_id }).await;
     let status = see_through(child, orders).await;
-    let answer = match status.map(|status| (status, records.settle(run_id))) {
+    let answer = match status.map(|status| (status, records.settle(run_id, status))) {
         Ok((Some(status), Ok(()))) => Answer::Ended { status },
         Ok((Some(_), Err(error))) => {
             refused(format!("the run has ended, but is not stored: {error}"))
@@ -214,6 +217,9 @@ fn begin(
     if let Some(objection) = peer.objection().map_err(gone)? {
         return Err(objection);
     }
+    if start.bytes() > MAX_START_BYTES {
+        return Err("arguments and environment are larger than 2 MiB".to_owned());
+    }
     let descriptors: [OwnedFd; DESCRIPTORS] = descriptors.try_into().map_err(|_| {
         "stdin, stdout, stderr and the working directory do not come along".to_owned()
     })?;
@@ -229,7 +235,7 @@ fn begin(
     };
     launch(run_id, peer, start, descriptors).map_err(|error| {
         // Nothing was started, so that there is nothing to be kept.
-        let _ = records.settle(run_id);
+        let _ = records.settle(run_id, Some(EXIT_FAILURE));
         format!("the run's supervisor could not be started: {error}")
     })
 }

@@ -86,6 +86,7 @@ pub(super) fn launch(
     let directory = format!("/proc/self/fd/{}", descriptors.directory.as_raw_fd());
     let mut command = Command::new("/proc/self/exe");
     child::pass_nothing_on(&mut command, Some(file.as_raw_fd()));
+    child::detach(&mut command);
     command
         .arg0("sandbox")
         .arg(VERB)
@@ -104,8 +105,8 @@ impl Charge {
     /// # Errors
     /// Where it is not one.
     pub fn take(descriptor: i32) -> io::Result<Self> {
-        // The terminal that the service may have been started from is no business of the run's.
-        nix::unistd::setsid()?;
+        // The service's may be root's of a login.
+        child::leave_session_keyring();
         let mut text = String::new();
         File::from(fd::take(descriptor)?).read_to_string(&mut text)?;
         let Letter {
@@ -155,7 +156,7 @@ impl Charge {
 }
 
 /// The command of a run, for the store, where the arguments are right.
-pub(super) fn command_of(start: &Start) -> String {
+pub(super) fn command_of(start: &Start) -> Vec<String> {
     let arguments = start.arguments.iter().map(|Text(text)| text.clone());
     RunArgs::command_of(arguments).unwrap_or_default()
 }

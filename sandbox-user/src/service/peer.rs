@@ -60,6 +60,16 @@ impl Peer {
             pid,
             process,
         };
+        let uids = peer.read("status", |status| {
+            let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+            uids.split_whitespace()
+                .map(|uid| uid.parse::<u32>().ok())
+                .collect::<Option<Vec<u32>>>()
+        })?;
+        // One that has executed a setuid program since it connected has that program's groups.
+        if uids.iter().any(|uid| *uid != peer.caller.uid) {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
         peer.caller.groups = peer.read("status", |status| {
             let groups = status
                 .lines()

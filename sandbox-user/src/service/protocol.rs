@@ -14,9 +14,10 @@ use crate::{spec::RunId, store::Run};
 
 /// The version that is spoken here. One that is not known is refused.
 pub const VERSION: u32 = 1;
-/// The longest request: arguments and environment are some 2 MiB at most (execve(2)), and JSON can make
-/// four of each byte.
-pub const MAX_REQUEST_BYTES: usize = 12 << 20;
+/// The longest request, as JSON.
+pub const MAX_REQUEST_BYTES: usize = 6 << 20;
+/// The most that arguments and environment may be together, as execve(2) has it on a usual host.
+pub const MAX_START_BYTES: usize = 2 << 20;
 /// The longest line that is read once a run goes on.
 pub const MAX_ORDER_BYTES: usize = 4096;
 /// How many descriptors come with [`Verb::Run`].
@@ -59,6 +60,18 @@ pub struct Start {
     pub arguments: Vec<Text>,
     /// The client's environment: names and values in turn.
     pub environment: Vec<(Text, Text)>,
+}
+
+impl Start {
+    /// How much arguments and environment are.
+    pub fn bytes(&self) -> usize {
+        let pairs = self
+            .environment
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
+        let words = self.arguments.iter().chain(pairs);
+        words.map(|Text(word)| word.len() + 1).sum()
+    }
 }
 
 /// What a client says while its run goes on.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     cgroup::Proc,
+    cli::EXIT_FAILURE,
     record::RunRecord,
     say::say,
     spec::RunId,
@@ -40,7 +41,7 @@ impl Records {
         &self,
         run_id: RunId,
         uid: u32,
-        command: String,
+        command: Vec<String>,
     ) -> Result<(), StoreError> {
         self.store.accept(&Accepted {
             run_id,
@@ -74,15 +75,17 @@ impl Records {
         }
     }
 
-    /// The supervisor of a run has ended by itself: takes its record in, or the run back, where there is
-    /// none since it was not used rightly.
+    /// The supervisor of a run has ended, with this status or of a signal: takes its record in. Where there is
+    /// none the run was not used rightly, or will be recorded by its guardian, or is lost.
     ///
     /// # Errors
     /// Where the store cannot be written; the record stays in the spool then.
-    pub(super) fn settle(&self, run_id: RunId) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, run_id: RunId, status: Option<u8>) -> Result<(), StoreError> {
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
-            Taken::NotThere => self.store.withdraw(run_id),
+            Taken::NotThere if is_kept(run_id) => Ok(()),
+            Taken::NotThere if status == Some(EXIT_FAILURE) => self.store.withdraw(run_id),
+            Taken::NotThere => self.store.lose(run_id, "Lost: it left no record."),
         }
     }
 

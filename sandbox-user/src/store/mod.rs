@@ -106,7 +106,7 @@ impl Store {
             named_params! {
                 ":run_id": run.run_id.to_string(),
                 ":uid": run.uid,
-                ":command": run.command,
+                ":command": row::command(&run.command),
                 ":accepted_at": run.accepted_at.to_string(),
                 ":boot_id": run.boot_id,
             },

@@ -17,8 +17,8 @@ pub struct Accepted {
     pub run_id: RunId,
     /// Who asked for it.
     pub uid: u32,
-    /// Program and arguments, a JSON array.
-    pub command: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
     /// When.
     pub accepted_at: Timestamp,
     /// In which boot.
@@ -96,10 +96,22 @@ impl Run {
     }
 }
 
-/// Program and arguments as the column has them.
+/// Program and arguments as the column has them: so many as are some 4 KiB, since lists have to be short. The
+/// record has them all.
 pub(super) fn command(words: &[String]) -> String {
+    const SHOWN_BYTES: usize = 4096;
+    let mut shown = Vec::new();
+    let mut left = SHOWN_BYTES;
+    for word in words {
+        if word.len() > left {
+            shown.push("…");
+            break;
+        }
+        left -= word.len();
+        shown.push(word);
+    }
     // A list of strings always serialises.
-    serde_json::to_string(words).unwrap_or_default()
+    serde_json::to_string(&shown).unwrap_or_default()
 }
 
 /// The word that the record has for this.

@@ -13,7 +13,7 @@ fn accepted(run_id: RunId, uid: u32) -> Accepted {
     Accepted {
         run_id,
         uid,
-        command: r#"["true"]"#.to_owned(),
+        command: vec!["true".to_owned(), "x".repeat(5000)],
         accepted_at: Timestamp::now(),
         boot_id: "boot".to_owned(),
     }

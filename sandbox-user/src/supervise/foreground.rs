@@ -233,7 +233,11 @@ fn user_of(identity: &Identity) -> User {
 /// Makes place, leaf, limits and watch.
 async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
     let run_id = made.docket.spec.run_id;
-    recover(&cgroup::Mount::find()?).say();
+    let recovered = recover(&cgroup::Mount::find()?);
+    // Of the service's clients they are none of the business.
+    if made.docket.spec.spool.is_none() {
+        recovered.say();
+    }
     made.lap("orphans");
 
     let place = cgroup::prepare(guardian_pid, run_id).await?;

@@ -40,6 +40,46 @@ pub fn pass_nothing_on(command: &mut Command, kept: Option<RawFd>) {
     }
 }
 
+/// Has a command start in a session of its own, with those signals blocked that mean something to a supervisor,
+/// so that none ends it before it listens.
+pub fn detach(command: &mut Command) {
+    let blocked = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTERM,
+        libc::SIGXFSZ,
+    ];
+    let mask = blocked
+        .iter()
+        .fold(0, |mask, signal| mask | 1 << (signal - 1));
+    let prepare = move || -> Result<(), Errno> {
+        super::clone::set_signal_mask(mask)?;
+        // SAFETY: takes nothing; the forked child leads no process group.
+        check(unsafe { libc::setsid() }.into()).map(drop)
+    };
+    // SAFETY: the closure makes system calls only, which are signal-safe.
+    unsafe {
+        command.pre_exec(move || prepare().map_err(io::Error::from_raw_os_error));
+    }
+}
+
+/// Gives this process, and all that it starts, a session keyring of its own. A kernel without keyrings has none
+/// to be kept from.
+pub fn leave_session_keyring() {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring (keyctl(2)).
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            anonymous,
+        );
+    }
+}
+
 /// Has a command start as its caller would have started it: with an empty signal mask (this process
 /// blocks its signals, and std passes the mask on), with the caller's limits, and as that user with all
 /// of that user's groups.

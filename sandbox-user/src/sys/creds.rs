@@ -61,8 +61,11 @@ fn become_file_identity(identity: &FileIdentity) -> io::Result<()> {
             groups.len(),
             groups.as_ptr(),
         ));
+        // Last of all the capabilities that setfsuid leaves: CAP_SYS_PTRACE opens /proc/PID/cwd and root of
+        // other users' processes.
         set.and_then(|_| set_fsid(libc::SYS_setfsgid, *gid))
             .and_then(|()| set_fsid(libc::SYS_setfsuid, *uid))
+            .and_then(|()| super::step::clear_capabilities())
     };
     result.map_err(io::Error::from_raw_os_error)
 }

@@ -352,11 +352,7 @@ unsafe fn drop_bounding_set() -> Result<(), Errno> {
 }
 
 unsafe fn drop_capabilities() -> Result<(), Errno> {
-    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-    let header: [u32; 2] = [LINUX_CAPABILITY_VERSION_3, 0];
-    let empty = [0_u32; 6];
-    // SAFETY: capset reads both arrays, which have the size that version 3 asks for; it would write
-    // to the header only for an unknown version.
+    // SAFETY: prctl takes numbers only.
     unsafe {
         prctl(
             libc::PR_CAP_AMBIENT,
@@ -364,13 +360,19 @@ unsafe fn drop_capabilities() -> Result<(), Errno> {
             0,
         )?;
         prctl(libc::PR_SET_KEEPCAPS, 0, 0)?;
-        check(libc::syscall(
-            libc::SYS_capset,
-            header.as_ptr(),
-            empty.as_ptr(),
-        ))
-        .map(drop)
     }
+    clear_capabilities()
+}
+
+/// Takes all capabilities from the calling thread.
+pub(super) fn clear_capabilities() -> Result<(), Errno> {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let header: [u32; 2] = [LINUX_CAPABILITY_VERSION_3, 0];
+    let empty = [0_u32; 6];
+    // SAFETY: capset reads both arrays, which have the size that version 3 asks for; it would write
+    // to the header only for an unknown version.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), empty.as_ptr()) };
+    check(result).map(drop)
 }
 
 /// Whether Landlock is on and knows a domain that restricts nothing but its members' reach
