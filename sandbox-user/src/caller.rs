@@ -11,7 +11,7 @@ use std::{
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::IdentityError;
+use crate::{identity::IdentityError, procfs::status_field};
 
 /// Who called, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +102,7 @@ pub fn umask() -> u32 {
 
 /// That of a process, from the text of its /proc/PID/status.
 pub fn umask_in(status: &str) -> Option<u32> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Umask:"))?;
-    u32::from_str_radix(line.trim(), 8).ok()
+    u32::from_str_radix(status_field(status, "Umask")?, 8).ok()
 }
 
 /// Signals that whoever called had ignored (nohup's SIGHUP), of those that a shell leaves ignored for a
@@ -122,10 +119,8 @@ pub fn ignored_signals() -> Vec<i32> {
 /// Those of a process, from the text of its /proc/PID/status.
 pub fn ignored_in(status: &str) -> Vec<i32> {
     const SIGPIPE: i32 = 13;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+    let mask = status_field(status, "SigIgn")
+        .and_then(|mask| u64::from_str_radix(mask, 16).ok())
         .unwrap_or_default();
     (1..=64)
         .filter(|signal| mask >> (signal - 1) & 1 == 1 && *signal != SIGPIPE)

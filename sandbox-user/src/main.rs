@@ -63,12 +63,8 @@ fn supervise_for_a_client(letter: i32) -> Result<u8, Box<dyn std::error::Error>>
     // It was executed as /proc/self/exe, whose name is `exe`.
     nix::sys::prctl::set_name(c"sandbox")?;
     let charge = Charge::take(letter)?;
-    let words = ["sandbox", "run"].map(Into::into);
-    let cli = Cli::parse_arguments(words.into_iter().chain(charge.arguments.clone()))?;
-    let Command::Run(args) = cli.command else {
-        return Err("the service does runs only".into());
-    };
-    let spec = charge.settle(spec(*args)?)?;
+    let args = RunArgs::parse(charge.arguments.clone())?;
+    let spec = charge.settle(spec(args)?)?;
     Ok(supervise::foreground(spec, charge.rlimits)?.status)
 }
 

@@ -31,7 +31,7 @@ pub use leftovers::Leftovers;
 pub use maps::{FullMap, Maps};
 pub use outsider::Outsider;
 pub use record::Record;
-pub use run::{Outcome, Running, Sandbox, cache_victim, victim};
+pub use run::{Outcome, Running, Sandbox, cache_victim, has_ended, victim};
 pub use scene::{Scene, Spoken};
 pub use service::Service;
 pub use verdict::assert_has;

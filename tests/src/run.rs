@@ -26,6 +26,12 @@ pub fn victim() -> PathBuf {
     from_environment("VICTIM", "victim")
 }
 
+/// Whether a process has ended, be it waited for or not.
+#[must_use]
+pub fn has_ended(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
 /// Has all that `victim` is executed from in the page cache, charged to no leaf: one that has hardly room for
 /// it would read it in again and again, and never run out of memory.
 pub fn cache_victim() {
@@ -200,7 +206,12 @@ impl Running {
     /// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.
     #[track_caller]
     pub fn lose_everybody(&self) {
-        let guardian = self.guardian();
+        self.lose_with_guardian(self.guardian());
+    }
+
+    /// The same, where the guardian is known.
+    #[track_caller]
+    pub fn lose_with_guardian(&self, guardian: i32) {
         for (pid, signal) in [
             (guardian, Signal::SIGSTOP),
             (self.pid(), Signal::SIGKILL),
@@ -209,10 +220,7 @@ impl Running {
             kill(Pid::from_raw(pid), signal).expect("it is there");
         }
         for pid in [guardian, self.pid()] {
-            wait::until("it to end", || {
-                fs::read_to_string(format!("/proc/{pid}/stat"))
-                    .map_or(true, |stat| stat.contains(") Z "))
-            });
+            wait::until("it to end", || has_ended(pid));
         }
     }
 

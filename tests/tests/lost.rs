@@ -8,15 +8,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox_tests::{Guest, Record, Sandbox, Scene, assert_has, wait};
+use sandbox_tests::{Guest, Record, Sandbox, Scene, assert_has, has_ended, wait};
 use serde_json::json;
 
 /// What the issue promises, and what an emulated, shared processor may add to it.
 const ENDED_WITHIN: Duration = Duration::from_secs(1 + 4);
-
-fn has_ended(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
 
 #[test]
 fn a_run_whose_sandbox_is_killed_is_ended_and_recorded_by_its_guardian() {

@@ -52,6 +52,17 @@ fn pid_in(scene: &Scene, file: &str) -> Pid {
     Pid::from_raw(pid)
 }
 
+/// Starts a run of ana's that nobody waits for; gives its main process.
+#[track_caller]
+fn left_running(scene: &Scene) -> Pid {
+    let _started = ana(
+        scene,
+        "(sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
+         until [ -s pid ]; do sleep 0.05; done",
+    );
+    pid_in(scene, "pid")
+}
+
 #[test]
 fn a_user_without_rights_has_it_run_as_if_it_were_done_here() {
     let _guest = Guest::enter();
@@ -197,12 +208,7 @@ fn a_run_that_ends_while_no_service_is_there_is_stored_by_the_next() {
     let _guest = Guest::enter();
     let mut service = Service::start();
     let scene = Scene::new();
-    let _started = ana(
-        &scene,
-        "(sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
-         until [ -s pid ]; do sleep 0.05; done",
-    );
-    let main = pid_in(&scene, "pid");
+    let main = left_running(&scene);
     service.kill();
     kill(main, Signal::SIGKILL).expect("it goes on");
     wait::until("its record", || {
@@ -219,12 +225,7 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
     let _guest = Guest::enter();
     let mut service = Service::start();
     let scene = Scene::new();
-    let _started = ana(
-        &scene,
-        "(sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
-         until [ -s pid ]; do sleep 0.05; done",
-    );
-    let main = pid_in(&scene, "pid");
+    let main = left_running(&scene);
     service.kill();
     let _killed = scene.bash(
         "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox supervise'; \
@@ -275,12 +276,10 @@ fn who_is_elsewhere_or_in_a_run_is_refused() {
 #[test]
 fn nonsense_is_answered_and_harms_nobody() {
     let _guest = Guest::enter();
-    let _service = Service::start();
+    let service = Service::start();
     let scene = Scene::new();
-    let said = scene.python(
-        r#"
-import json, os, socket, subprocess
-service = subprocess.check_output(["pgrep", "-f", "^sandbox serve"], text=True).split()[0]
+    let said = scene.python(&format!("service = {}\n{}", service.pid(), r#"
+import json, os, socket
 def ask(data, shut=True):
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(60)
@@ -317,8 +316,7 @@ held = [socket.socket(socket.AF_UNIX) for _ in range(200)]
 for s in held: s.connect("/run/sandbox/sandbox.sock")
 if ask(b"nonsense\n") is None: raise SystemExit("it does not answer any more")
 if ask(b'{"version":1,', shut=False) != "no whole request came within 10 s": raise SystemExit("it waits for ever")
-"#,
-    );
+"#));
     assert_eq!(said.code(), 0, "{said}");
     let _done = ana(&scene, "sandbox run -- true").expect(0);
 }

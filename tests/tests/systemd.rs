@@ -367,19 +367,10 @@ fn root_that_uncovers_the_hosts_manager_and_asks_for_a_scope_is_ended() {
     assert_eq!(reason, "escaped");
 }
 
-/// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.
 fn lose_everybody(held: &Held) {
     let guardian = read(&held.scope_dir().join("supervisor"), "cgroup.procs");
-    let guardian = nix::unistd::Pid::from_raw(guardian.parse().expect("one guardian"));
-    nix::sys::signal::kill(guardian, Signal::SIGSTOP).expect("it is there");
-    held.running.signal(Signal::SIGKILL);
-    nix::sys::signal::kill(guardian, Signal::SIGKILL).expect("it is there");
-    for pid in [guardian.as_raw(), held.running.pid()] {
-        wait::until("both to have ended", || {
-            fs::read_to_string(format!("/proc/{pid}/stat"))
-                .map_or(true, |stat| stat.contains(") Z "))
-        });
-    }
+    held.running
+        .lose_with_guardian(guardian.parse().expect("one guardian"));
 }
 
 #[test]

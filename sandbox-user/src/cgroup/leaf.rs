@@ -457,6 +457,7 @@ mod tests {
             .expect("write");
         assert!(leaf.population().is_err());
     }
+
     #[test]
     fn whoever_holds_it_still_is_named() {
         let temp = tempfile::tempdir().expect("temp dir");

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::error::ErrorKind;
 
 use super::files::Files;
 use super::values as argument;
+use super::{Cli, Command};
 use crate::limits::{OnPidsLimit, OomScope, Source};
 use crate::metadata::{Metadata, MetadataError};
 use crate::policy::values as limit;
@@ -266,14 +268,26 @@ impl RunArgs {
         self.output.standalone
     }
 
-    /// Program and arguments; `None` where these are no arguments of `sandbox run`.
-    pub fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
+    /// Reads what stands behind `sandbox run`.
+    ///
+    /// # Errors
+    /// As [`Cli::parse_arguments`].
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let words = ["sandbox", "run"].map(OsString::from);
-        let cli = super::Cli::parse_arguments(words.into_iter().chain(arguments)).ok()?;
-        let super::Command::Run(args) = cli.command else {
-            return None;
-        };
-        Some(args.command.iter().map(|word| lossless(word)).collect())
+        match Cli::parse_arguments(words.into_iter().chain(arguments))?.command {
+            Command::Run(args) => Ok(*args),
+            Command::Check(_)
+            | Command::List(_)
+            | Command::Show(_)
+            | Command::Serve
+            | Command::Supervise { .. }
+            | Command::Guardian => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
+        }
+    }
+
+    /// Program and arguments.
+    pub fn command(&self) -> Vec<String> {
+        self.command.iter().map(|word| lossless(word)).collect()
     }
 
     /// Whom it is to run as, where `--user` says so.

@@ -11,6 +11,7 @@ use super::HostInfo;
 use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
 use crate::config::Config;
 use crate::identity::SystemAccounts;
+use crate::procfs::status_field;
 use crate::procfs::{MountLine, mounts};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
@@ -272,10 +273,8 @@ fn btf(path: &Path) -> Btf {
 
 /// `CapEff: 000001ffffffffff`
 fn parse_capabilities(status: &str) -> Option<Capabilities> {
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok().map(Capabilities)
+    let mask = status_field(status, "CapEff")?;
+    u64::from_str_radix(mask, 16).ok().map(Capabilities)
 }
 
 /// `[none] integrity confidentiality`

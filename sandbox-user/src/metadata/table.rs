@@ -142,25 +142,14 @@ fn id(value: &Value) -> Result<String, Problem> {
 /// Text, or a whole number in its only decimal spelling: any other number is told to be quoted, so
 /// that it is not called one thing here and another by the next reader.
 fn name(value: &Value, expected: &'static str) -> Result<String, Problem> {
-    match value {
-        Value::Text(text) => Ok(text.clone()),
-        Value::Number(number) => {
-            let digits = number.strip_prefix('-').unwrap_or(number);
-            if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                Ok(number.clone())
-            } else {
-                let found =
-                    "a fraction or a number in another base (quote it where it is meant as text)";
-                Err(Problem::WrongKind { expected, found })
-            }
-        }
-        Value::Boolean(_)
-        | Value::Null
-        | Value::Table(_)
-        | Value::List
-        | Value::Date
-        | Value::Tagged => Err(wrong_kind(expected, value)),
+    let text = text_of(value, expected)?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if matches!(value, Value::Number(_)) && !is_whole {
+        let found = "a fraction or a number in another base (quote it where it is meant as text)";
+        return Err(Problem::WrongKind { expected, found });
     }
+    Ok(text.to_owned())
 }
 
 fn labels(labels: &Entry, text: &str) -> Result<BTreeMap<String, String>, Fault> {

@@ -2,9 +2,11 @@
 
 mod mountinfo;
 mod stat;
+mod status;
 
 pub use mountinfo::{MountLine, mounts, parse_mounts};
 pub use stat::Stat;
+pub use status::status_field;
 
 /// Bytes of a page, by which the kernel counts memory.
 pub fn page_size() -> u64 {

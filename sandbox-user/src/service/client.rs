@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use super::{
     SOCKET,
-    protocol::{Answer, Order, Request, Start, Text, VERSION, Verb},
+    protocol::{Answer, Order, Request, Start, Text, VERSION, Verb, to_line},
 };
 use crate::{
     spec::RunId,
@@ -164,8 +164,7 @@ fn unexpected(answer: &Answer) -> ClientError {
 }
 
 fn send(socket: &UnixStream, request: &Request, descriptors: &[OwnedFd]) -> io::Result<()> {
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
+    let line = to_line(request)?;
     let numbers: Vec<i32> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &[][..] } else { &rights };
@@ -188,17 +187,16 @@ async fn follow(socket: UnixStream) -> Result<u8, ClientError> {
     let mut run = None;
     loop {
         tokio::select! {
-            line = answers.next_line() => match (line?, run) {
+            answer = answers.next_line() => match (answer?, run) {
                 (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
-                (line, _) => match understand(&line.unwrap_or_default())? {
+                (answer, _) => match understand(&answer.unwrap_or_default())? {
                     Answer::Accepted { run_id } => run = Some(run_id),
                     Answer::Ended { status } => return Ok(status),
                     other @ (Answer::Runs(_) | Answer::Run { .. } | Answer::Refused { .. }) => return Err(unexpected(&other)),
                 },
             },
             received = signals.next() => {
-                let mut order = serde_json::to_vec(&Order::Signal(received?.signal)).map_err(io::Error::from)?;
-                order.push(b'\n');
+                let order = to_line(&Order::Signal(received?.signal)).map_err(io::Error::from)?;
                 // Where the service has gone the next line says so.
                 let _ = orders.write_all(&order).await;
             }

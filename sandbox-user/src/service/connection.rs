@@ -24,7 +24,7 @@ use super::{
     peer::Peer,
     protocol::{
         Answer, DESCRIPTORS, MAX_ORDER_BYTES, MAX_REQUEST_BYTES, MAX_START_BYTES, Order, Request,
-        Start, VERSION, Verb,
+        Start, VERSION, Verb, to_line,
     },
     records::Records,
 };
@@ -32,6 +32,7 @@ use crate::{
     cli::EXIT_FAILURE,
     spec::RunId,
     store::Whose,
+    supervise::meant_signals,
     sys::{pidfd, readiness},
 };
 
@@ -45,16 +46,6 @@ static LONG_REQUESTS: Semaphore = Semaphore::const_new(8);
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 /// The most that is told in one list.
 const MOST_LISTED: u32 = 2000;
-/// What a client may pass on to its run.
-const PASSED_ON: [i32; 6] = [
-    libc::SIGINT,
-    libc::SIGTERM,
-    libc::SIGHUP,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
-
 /// Serves a client to its end. Whoever goes before that has nothing to be told.
 pub(super) async fn attend(socket: UnixStream, records: &Records) {
     let mut socket = socket;
@@ -272,14 +263,14 @@ async fn next_order(orders: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -
         Ok(_) | Err(_) => return None,
     }
     let Order::Signal(signal) = serde_json::from_slice(line).ok()?;
-    PASSED_ON.contains(&signal).then_some(signal)
+    meant_signals()
+        .any(|meant| meant as i32 == signal)
+        .then_some(signal)
 }
 
 async fn tell(
     socket: &mut (impl tokio::io::AsyncWrite + Unpin),
     answer: &Answer,
 ) -> io::Result<()> {
-    let mut line = serde_json::to_vec(answer)?;
-    line.push(b'\n');
-    timeout(HEARD_WITHIN, socket.write_all(&line)).await?
+    timeout(HEARD_WITHIN, socket.write_all(&to_line(answer)?)).await?
 }

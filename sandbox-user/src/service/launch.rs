@@ -15,7 +15,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::{
+    signal::Signal,
+    stat::{Mode, umask},
+};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,7 @@ use crate::{
     caller::{self, Caller, Client},
     cli::RunArgs,
     spec::{Destination, RunId, RunSpec},
+    supervise::meant_signals,
     sys::{child, fd, rlimits::CallersLimits},
 };
 
@@ -86,7 +90,8 @@ pub(super) fn launch(
     let directory = format!("/proc/self/fd/{}", descriptors.directory.as_raw_fd());
     let mut command = Command::new("/proc/self/exe");
     child::pass_nothing_on(&mut command, Some(file.as_raw_fd()));
-    child::detach(&mut command);
+    // So that none ends it before it listens.
+    child::detach(&mut command, meant_signals().chain([Signal::SIGXFSZ]));
     command
         .arg0("sandbox")
         .arg(VERB)
@@ -158,5 +163,5 @@ impl Charge {
 /// The command of a run, for the store, where the arguments are right.
 pub(super) fn command_of(start: &Start) -> Vec<String> {
     let arguments = start.arguments.iter().map(|Text(text)| text.clone());
-    RunArgs::command_of(arguments).unwrap_or_default()
+    RunArgs::parse(arguments).map_or_else(|_| Vec::new(), |args| args.command())
 }

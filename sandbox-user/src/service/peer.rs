@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     caller::{Caller, ignored_in, umask_in},
     cgroup::{Mount, Proc, leaf_around, limits_of},
+    procfs::status_field,
     sys::{pidfd, rlimits::ResourceLimit},
 };
 
@@ -26,6 +27,8 @@ pub(super) struct Peer {
     pub(super) pid: i32,
     /// Holds the pid's place: what /proc says of it is said of this process while this is not readable.
     process: OwnedFd,
+    /// Its /proc/PID/status.
+    status: String,
 }
 
 /// What a run takes over from its client besides its arguments.
@@ -51,35 +54,30 @@ impl Peer {
             Ok(process) => process,
             Err(_) => pidfd::open(pid)?,
         };
-        let mut peer = Self {
+        let path = format!("/proc/{pid}/status");
+        let status = alive(&process, fs::read_to_string(&path))?;
+        let numbers = |name| -> io::Result<Vec<u32>> {
+            let text = status_field(&status, name);
+            let numbers = text.map(|text| text.split_whitespace().map(str::parse).collect());
+            numbers
+                .and_then(Result::ok)
+                .ok_or_else(|| io::Error::other(format!("{path} is not as proc(5) has it")))
+        };
+        // One that has executed a setuid program since it connected has that program's groups.
+        if numbers("Uid")?.iter().any(|uid| *uid != credentials.uid()) {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        let groups = numbers("Groups")?;
+        Ok(Self {
             caller: Caller {
                 uid: credentials.uid(),
                 gid: credentials.gid(),
-                groups: Vec::new(),
+                groups,
             },
             pid,
             process,
-        };
-        let uids = peer.read("status", |status| {
-            let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-            uids.split_whitespace()
-                .map(|uid| uid.parse::<u32>().ok())
-                .collect::<Option<Vec<u32>>>()
-        })?;
-        // One that has executed a setuid program since it connected has that program's groups.
-        if uids.iter().any(|uid| *uid != peer.caller.uid) {
-            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        }
-        peer.caller.groups = peer.read("status", |status| {
-            let groups = status
-                .lines()
-                .find_map(|line| line.strip_prefix("Groups:"))?;
-            groups
-                .split_whitespace()
-                .map(|group| group.parse().ok())
-                .collect()
-        })?;
-        Ok(peer)
+            status,
+        })
     }
 
     /// Whether it may see and end everybody's runs.
@@ -93,9 +91,10 @@ impl Peer {
     /// Where it has gone.
     pub(super) fn manners(&self) -> io::Result<Manners> {
         Ok(Manners {
-            umask: self.read("status", umask_in)?,
-            ignored_signals: self.read("status", |status| Some(ignored_in(status)))?,
-            rlimits: self.alive(ResourceLimit::all_of(self.pid))?,
+            umask: umask_in(&self.status)
+                .ok_or_else(|| io::Error::other("the kernel does not tell its umask"))?,
+            ignored_signals: ignored_in(&self.status),
+            rlimits: alive(&self.process, ResourceLimit::all_of(self.pid))?,
         })
     }
 
@@ -107,19 +106,23 @@ impl Peer {
         for (what, link) in [("mount namespace", "ns/mnt"), ("root directory", "root")] {
             let identity =
                 |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-            let theirs = self.alive(identity(format!("/proc/{}/{link}", self.pid)))?;
+            let theirs = alive(
+                &self.process,
+                identity(format!("/proc/{}/{link}", self.pid)),
+            )?;
             if theirs != identity(format!("/proc/self/{link}"))? {
                 return Ok(Some(format!(
                     "you have another {what} than the service, which would not find your files: use --standalone"
                 )));
             }
         }
-        if let Some(bond) = self.read("status", |status| Some(bond_in(status)))? {
+        if let Some(bond) = bond_in(&self.status) {
             return Ok(Some(format!(
                 "you have {bond}, and a run that the service does would be free of it: use --standalone"
             )));
         }
-        let cgroup = self.alive(
+        let cgroup = alive(
+            &self.process,
             Proc::default()
                 .cgroup(&self.pid.to_string())
                 .map_err(io::Error::other),
@@ -139,33 +142,25 @@ impl Peer {
             )
         }))
     }
+}
 
-    fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> io::Result<T> {
-        let path = format!("/proc/{}/{name}", self.pid);
-        let text = self.alive(fs::read_to_string(&path))?;
-        parse(&text).ok_or_else(|| io::Error::other(format!("{path} is not as proc(5) has it")))
-    }
-
-    /// What was read of its pid, provided that it was still its own.
-    fn alive<T>(&self, read: io::Result<T>) -> io::Result<T> {
-        // ESRCH: it has ended, and the pid may be another's.
-        pidfd::send_signal(self.process.as_fd(), 0)?;
-        read
-    }
+/// What was read of a process's pid, provided that it was still its own.
+fn alive<T>(process: &OwnedFd, read: io::Result<T>) -> io::Result<T> {
+    // ESRCH: it has ended, and the pid may be another's.
+    pidfd::send_signal(process.as_fd(), 0)?;
+    read
 }
 
 /// What a process is bound by for good, itself and all that it starts; from the text of its /proc/PID/status.
 fn bond_in(status: &str) -> Option<&'static str> {
-    let value = |key| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        Some(line.trim())
-    };
-    if value("NoNewPrivs:").is_some_and(|value| value != "0") {
-        return Some("no_new_privs");
+    let is_set = |name| status_field(status, name).is_some_and(|value| value != "0");
+    if is_set("NoNewPrivs") {
+        Some("no_new_privs")
+    } else if is_set("Seccomp") {
+        Some("a seccomp filter")
+    } else {
+        None
     }
-    value("Seccomp:")
-        .is_some_and(|value| value != "0")
-        .then_some("a seccomp filter")
 }
 
 #[cfg(test)]

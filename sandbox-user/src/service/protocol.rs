@@ -112,6 +112,16 @@ pub enum Answer {
     },
 }
 
+/// A document as it is said.
+///
+/// # Errors
+/// Never on these documents; serde_json's own type.
+pub fn to_line(document: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 /// Text that may be no UTF-8: a JSON string where it is, else a list of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub OsString);

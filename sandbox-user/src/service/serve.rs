@@ -73,7 +73,7 @@ pub fn serve() -> Result<(), ServeError> {
         return Err(ServeError::NotRoot);
     }
     let socket = Path::new(SOCKET);
-    own_dir::own(socket.parent().unwrap_or(Path::new("/")), 0o755).map_err(ServeError::system(
+    own_dir::own_around(socket).map_err(ServeError::system(
         "making the directory of its socket, /run/sandbox",
     ))?;
     let _lock = only_one()?;

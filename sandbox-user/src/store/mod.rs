@@ -214,7 +214,7 @@ impl Store {
         }))
     }
 
-    /// The record of a run, as it was written; `None` where there is none yet.
+    /// The record of a run, JSON; `None` where there is none yet.
     ///
     /// # Errors
     /// Where it cannot be read.

@@ -26,6 +26,11 @@ const CANCEL: [Signal; 4] = [
 /// What is passed on to the main process.
 const PASS_ON: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
+/// All that mean something to a supervisor.
+pub(crate) fn meant() -> impl Iterator<Item = Signal> {
+    CANCEL.into_iter().chain(PASS_ON)
+}
+
 /// A signal that `sandbox` got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -91,9 +96,7 @@ pub(crate) fn block() -> io::Result<()> {
 /// # Errors
 /// As [`block`].
 pub(super) fn block_all() -> io::Result<()> {
-    let all: SigSet = CANCEL
-        .into_iter()
-        .chain(PASS_ON)
+    let all: SigSet = meant()
         .chain([Signal::SIGXFSZ, Signal::SIGPIPE, Signal::SIGTSTP])
         .collect();
     Ok(all.thread_block()?)

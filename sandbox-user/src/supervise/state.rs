@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use nix::libc;
@@ -95,7 +95,7 @@ impl States {
         if spec.record.is_none() && spec.on_complete.is_none() && spec.spool.is_none() {
             return Ok(());
         }
-        own_dir::own(self.0.parent().unwrap_or(Path::new("/")), 0o755)?;
+        own_dir::own_around(&self.0)?;
         own_dir::own(&self.0, 0o700)?;
         self.write(state)
     }

@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use super::creds::FileIdentity;
 use super::rlimits::ResourceLimit;
 use super::{Errno, check};
@@ -40,21 +42,9 @@ pub fn pass_nothing_on(command: &mut Command, kept: Option<RawFd>) {
     }
 }
 
-/// Has a command start in a session of its own, with those signals blocked that mean something to a supervisor,
-/// so that none ends it before it listens.
-pub fn detach(command: &mut Command) {
-    let blocked = [
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-        libc::SIGTERM,
-        libc::SIGXFSZ,
-    ];
-    let mask = blocked
-        .iter()
-        .fold(0, |mask, signal| mask | 1 << (signal - 1));
+/// Has a command start in a session of its own, with these signals blocked.
+pub fn detach(command: &mut Command, blocked: impl Iterator<Item = Signal>) {
+    let mask = blocked.fold(0, |mask, signal| mask | 1 << (signal as i32 - 1));
     let prepare = move || -> Result<(), Errno> {
         super::clone::set_signal_mask(mask)?;
         // SAFETY: takes nothing; the forked child leads no process group.

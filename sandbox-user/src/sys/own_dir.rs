@@ -6,6 +6,14 @@ use std::{
     path::Path,
 };
 
+/// Makes the directory that a file of root's is in where everybody may look for it (/run/sandbox).
+///
+/// # Errors
+/// As [`own`].
+pub fn own_around(file: &Path) -> io::Result<()> {
+    own(file.parent().unwrap_or(Path::new("/")), 0o755)
+}
+
 /// Makes it, with this mode whatever the caller's umask.
 ///
 /// # Errors

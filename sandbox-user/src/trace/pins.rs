@@ -176,7 +176,7 @@ impl PinLock {
     }
 
     fn with(kind: FlockOperation) -> io::Result<Self> {
-        own_dir::own(Path::new(LOCK).parent().unwrap_or(Path::new("/")), 0o755)?;
+        own_dir::own_around(Path::new(LOCK))?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)

@@ -59,6 +59,7 @@ pub(super) struct Start {
     /// From then on: when it is to be over at the latest.
     pub(super) end_within: Option<Duration>,
 }
+
 fn send(mut socket: &UnixStream, message: &Message) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
