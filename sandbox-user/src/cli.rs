@@ -19,7 +19,7 @@ use crate::units::{Printable, is_unprintable};
 
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
-pub use runs::{ListArgs, ShowArgs};
+pub use runs::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs};
 
 /// Exit status where `sandbox` itself failed, usage errors included.
 pub const EXIT_FAILURE: u8 = 125;
@@ -44,13 +44,21 @@ pub enum Command {
     List(ListArgs),
     /// Tell of one of them
     Show(ShowArgs),
+    /// Wait until one of them has ended, and exit as `sandbox run` would
+    Wait(WaitArgs),
+    /// Print what a detached one has printed
+    Logs(LogsArgs),
+    /// End some that go on
+    Kill(KillArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them
     Serve,
-    /// Supervise a run for a client of the service; started by that, not by people.
+    /// Attend to a client of the service; started by that, not by people.
     #[command(hide = true)]
-    Supervise {
-        /// Where the service left word of it
-        letter: i32,
+    Attend {
+        /// Where its connection is
+        client: i32,
+        /// Where the service is
+        office: i32,
     },
     /// Watch over a foreground run from outside its leaf; started by `run`, not by people.
     #[command(hide = true)]

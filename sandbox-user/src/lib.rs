@@ -6,6 +6,7 @@ pub mod config;
 pub mod document;
 pub mod metadata;
 pub mod policy;
+pub mod request;
 pub mod spec;
 
 pub mod limits;

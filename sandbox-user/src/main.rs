@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
-    config, host, identity,
+    host, identity, request,
     say::say,
-    service::{self, launch::Charge},
-    spec::RunSpec,
+    service::{self, ClientError, Followed, Said},
     supervise,
     sys::{child, rlimits::CallersLimits},
 };
@@ -30,10 +29,15 @@ fn main() -> ExitCode {
     let status = match cli.command {
         Command::Run(args) => run(*args, rlimits),
         Command::Check(args) => host::check(&args),
-        Command::List(args) => service::list(&args).map_err(Into::into).and_then(print),
-        Command::Show(args) => service::show(&args).map_err(Into::into).and_then(print),
+        Command::List(args) => print(service::list(&args)),
+        Command::Show(args) => print(service::show(&args)),
+        Command::Wait(args) => print(service::wait(&args)),
+        Command::Logs(args) => print(service::logs(&args)),
+        Command::Kill(args) => print(service::kill(&args)),
         Command::Serve => service::serve().map(|()| 0).map_err(Into::into),
-        Command::Supervise { letter } => supervise_for_a_client(letter),
+        Command::Attend { client, office } => service::attend(client, office)
+            .map(|()| 0)
+            .map_err(Into::into),
         Command::Guardian => supervise::guardian::main().map(|()| 0).map_err(Into::into),
     };
     status
@@ -44,34 +48,23 @@ fn main() -> ExitCode {
         .into()
 }
 
-fn print(text: String) -> Result<u8, Box<dyn std::error::Error>> {
+fn print(said: Result<Said, ClientError>) -> Result<u8, Box<dyn std::error::Error>> {
+    let Said { text, status } = said?;
     std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
-    Ok(0)
+    Ok(status)
 }
 
 fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::Error>> {
     if !args.is_standalone() {
         let arguments = std::env::args_os().skip(2).collect();
-        if let Some(status) = service::client::run(arguments, &rlimits)? {
-            return Ok(status);
+        match service::client::run(arguments, &rlimits)? {
+            Some(Followed::Ended { status }) => return Ok(status),
+            Some(Followed::Detached { run_id }) => {
+                return print(Ok(Said::done(format!("{run_id}\n"))));
+            }
+            None if args.is_detached() => return Err(ClientError::NoService.into()),
+            None => {}
         }
     }
-    Ok(supervise::foreground(spec(args)?, rlimits)?.status)
-}
-
-fn supervise_for_a_client(letter: i32) -> Result<u8, Box<dyn std::error::Error>> {
-    // It was executed as /proc/self/exe, whose name is `exe`.
-    nix::sys::prctl::set_name(c"sandbox")?;
-    let charge = Charge::take(letter)?;
-    let args = RunArgs::parse(charge.arguments.clone())?;
-    let spec = charge.settle(spec(args)?)?;
-    Ok(supervise::foreground(spec, charge.rlimits)?.status)
-}
-
-fn spec(args: RunArgs) -> Result<RunSpec, Box<dyn std::error::Error>> {
-    let host = config::policy_of_host(args.user())?;
-    let metadata = supervise::with_callers_rights(|| args.metadata())??;
-    let (spec, lowered) = RunSpec::from_args(args, metadata, host)?;
-    lowered.iter().for_each(say);
-    Ok(spec)
+    Ok(supervise::foreground(request::spec(args)?, rlimits, None)?.status)
 }

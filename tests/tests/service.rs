@@ -110,7 +110,7 @@ fn a_user_without_rights_has_it_run_as_if_it_were_done_here() {
     ));
     assert_eq!(
         (others.code(), others.out().as_str()),
-        (125, "[]"),
+        (1, "[]"),
         "{others}"
     );
     assert!(others.err().contains("there is no run"), "{others}");
@@ -149,7 +149,10 @@ fn what_is_not_used_rightly_is_said_and_not_stored() {
 #[test]
 fn signals_reach_the_run_and_a_client_that_goes_cancels_it() {
     let _guest = Guest::enter();
-    for (signal, status) in [("TERM", "143"), ("KILL", "137")] {
+    for (signal, status, why) in [
+        ("TERM", "143", json!({"signal": 15})),
+        ("KILL", "137", json!({"detail": "its client has gone"})),
+    ] {
         let _service = Service::start();
         let scene = Scene::new();
         let said = ana(
@@ -162,17 +165,154 @@ fn signals_reach_the_run_and_a_client_that_goes_cancels_it() {
         assert_eq!(said.out(), status, "{said}");
         let record = stored(&scene);
         record.assert_verdict("cancelled", "same");
-        assert_has(record.finding("own_action"), &json!({"signal": 15}));
+        assert_has(record.finding("own_action"), &why);
     }
 }
 
 #[test]
-fn a_service_that_is_killed_costs_no_run() {
+fn a_run_is_waited_for_and_killed_by_its_id_and_only_by_its_user() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let main = left_running(&scene);
+    let run_id = only(&scene)["run_id"].as_str().expect("an id").to_owned();
+    let said = scene
+        .bash(&format!(
+            "runuser -u nobody -- sandbox kill {run_id}; echo $?; \
+             runuser -u nobody -- sandbox wait {run_id}; echo $?; sandbox kill a-17; echo $?"
+        ))
+        .expect(0);
+    assert_eq!(said.out(), "1\n1\n1", "{said}");
+    assert!(kill(main, None).is_ok(), "it goes on");
+
+    let said = ana(
+        &scene,
+        &format!(
+            "sandbox wait {run_id} & sandbox kill {run_id} --reason $'wrong input\\e[2J'; wait $!; echo $?"
+        ),
+    );
+    assert_eq!(said.out(), format!("{run_id}\n143"), "{said}");
+    let record = stored(&scene);
+    record.assert_verdict("cancelled", "same");
+    let detail = "sandbox kill by ana: wrong input\u{1b}[2J";
+    assert_has(record.finding("own_action"), &json!({"detail": detail}));
+    let notes = record.text("/completion_notes");
+    assert!(
+        notes.contains(r"sandbox kill by ana: wrong input\x1b[2J"),
+        "{notes}"
+    );
+    let said = ana(&scene, &format!("sandbox wait {run_id}; echo $?"));
+    assert_eq!(said.out(), "143", "{said}");
+    let said = scene.bash(&format!("sandbox kill {run_id}")).expect(1);
+    assert!(
+        said.err().contains("no run of yours that goes on"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_detached_run_goes_on_without_client_and_service_and_what_it_prints_is_kept() {
     let _guest = Guest::enter();
     let mut service = Service::start();
     let scene = Scene::new();
-    let client =
-        "sandbox run -- bash -c 'echo $$ >pid; read line <go; exit 7' 2>err; echo $? >status";
+    let said = ana(
+        &scene,
+        "mkfifo go; sandbox run --detach --id a-17 -- bash -c \
+         'cat; echo out; echo err >&2; echo $$ >pid; read line <go; echo late; exit 5'; echo $?",
+    );
+    let run = only(&scene);
+    let run_id = run["run_id"].as_str().expect("an id").to_owned();
+    assert_eq!(said.out(), format!("{run_id}\n0"), "{said}");
+    let _main = pid_in(&scene, "pid");
+    let said = ana(&scene, "sandbox logs a-17").expect(0);
+    assert_eq!(
+        (said.out().as_str(), said.err().trim()),
+        ("out", "err"),
+        "{said}"
+    );
+
+    service.kill();
+    service.restart();
+    let said = ana(
+        &scene,
+        "sandbox logs --follow a-17 >followed & echo >go; wait $!; echo $?; cat followed; sandbox wait a-17; echo $?",
+    );
+    assert_eq!(said.out(), "0\nout\nlate\n5", "{said}");
+    assert!(said.err().contains("Failed: "), "{said}");
+    stored(&scene).assert_verdict("exit_code", "none");
+    let said = scene
+        .bash("runuser -u nobody -- sandbox logs a-17")
+        .expect(1);
+    assert_eq!(said.out(), "", "{said}");
+}
+
+#[test]
+fn of_what_a_detached_run_prints_the_beginning_and_the_end_are_kept() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = ana(
+        &scene,
+        "sandbox run --detach --id a-17 -- seq 5000000 >/dev/null; sandbox wait a-17; sandbox logs a-17 >log; \
+         head -1 log; tail -1 log; stat -c %s log",
+    )
+    .expect(0);
+    let out = said.out();
+    let [first, last, bytes] = out.lines().collect::<Vec<_>>()[..] else {
+        panic!("{said}");
+    };
+    assert_eq!((first, last), ("1", "5000000"), "{said}");
+    let kept: u64 = bytes.parse().expect("a number");
+    assert!((8 << 20..=16 << 20).contains(&kept), "{said}");
+    assert!(said.err().contains("bytes were left out"), "{said}");
+}
+
+#[test]
+fn a_descriptor_that_takes_its_time_to_be_closed_holds_nobody_else_up() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    // close(2) waits until all that was sent has been taken: socket(7), SO_LINGER.
+    let said = scene.python(
+        r#"
+import fcntl, glob, socket, struct, subprocess, time
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+listener = socket.create_server(("127.0.0.1", 0))
+trap = socket.create_connection(listener.getsockname())
+trap.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10_000))
+trap.setblocking(False)
+try:
+    while True: trap.send(bytes(1 << 16))
+except BlockingIOError:
+    pass
+service = socket.socket(socket.AF_UNIX)
+service.connect("/run/sandbox/sandbox.sock")
+socket.send_fds(service, [b'{"version":1,"list":{"most":1}}\n'], [trap.fileno()])
+trap.close()
+def lingers():
+    for stack in glob.glob("/proc/[0-9]*/wchan"):
+        try:
+            command = open(stack.replace("wchan", "cmdline")).read()
+            if command.startswith("sandbox\0attend") and "sk_stream_wait_close" in open(stack.replace("wchan", "stack")).read():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+while not lingers(): time.sleep(0.05)
+subprocess.run(["runuser", "-u", "ana", "--", "sandbox", "run", "--", "true"], check=True)
+if not lingers(): raise SystemExit("nobody was held up")
+listener.close()
+"#,
+    );
+    assert_eq!(said.code(), 0, "{said}");
+}
+
+#[test]
+fn a_service_that_is_killed_costs_no_run_and_no_client() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let client = "sandbox run -- bash -c 'echo $$ >pid; read line <go; exit 7'; echo $? >status";
     scene.write(
         "client.sh",
         &format!("mkfifo go; ({client}) & until [ -s pid ]; do sleep 0.05; done"),
@@ -182,22 +322,17 @@ fn a_service_that_is_killed_costs_no_run() {
         .expect(0);
     let main = pid_in(&scene, "pid");
     service.kill();
-    let status = wait::for_some("the client to see it", || {
-        fs::read_to_string(scene.path("status"))
-            .ok()
-            .filter(|status| status.ends_with('\n'))
-    });
-    assert_eq!(status, "125\n");
-    assert!(
-        scene.read("err").contains("the run goes on"),
-        "{}",
-        scene.read("err")
-    );
-    assert!(kill(main, None).is_ok(), "it goes on");
-
     service.restart();
     assert_eq!(only(&scene)["state"], "running");
+    assert!(kill(main, None).is_ok(), "it goes on");
+    service.kill();
     fs::write(scene.path("go"), "\n").expect("the analysis reads it");
+    let status = wait::for_some("the client to be told", || {
+        let status = fs::read_to_string(scene.path("status")).ok()?;
+        status.ends_with('\n').then_some(status)
+    });
+    assert_eq!(status, "7\n");
+    service.restart();
     let record = stored(&scene);
     record.assert_verdict("exit_code", "none");
     assert_has(record.at("/exit"), &json!({"code": 7}));
@@ -228,7 +363,7 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
     let main = left_running(&scene);
     service.kill();
     let _killed = scene.bash(
-        "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox supervise'; \
+        "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
          kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done",
     );
     assert!(kill(main, None).is_ok(), "nobody is left to end it");
@@ -295,8 +430,8 @@ def ask(data, shut=True):
             text = ""
     return json.loads(text).get("refused", {}).get("reason") if text else None
 for data, reason in [
-    (b"", "ended early"), (b"hello\n", "expected"), (b'{"version":1}\n', "not a request"),
-    (b'{"version":2,"list":{"most":1}}\n', "version 2"), (b'{"version":1,"show":{"run_id":"x"}}\n', "not a request"),
+    (b"x", "ended early"), (b"hello\n", "expected"), (b'{"version":1}\n', "not a request"),
+    (b'{"version":2,"list":{"most":1}}\n', "version 2"), (b'{"version":1,"show":{"run":"x"}}\n', "not a request"),
     (b'{"version":1,"list":{"most":1}', "ended early"), (b"x" * (7 << 20), "longer than"),
     (b'{"version":1,"run":{"arguments":[],"environment":[]}}\n', "do not come along"),
     (b'{"version":1,"run":{"arguments":["a\\u0000b"],"environment":[]}}\n', "NUL"),

@@ -190,6 +190,11 @@ struct OutputArgs {
     #[arg(long, value_name = "SIZE", value_parser = argument::text(argument::ring_size), allow_hyphen_values = true)]
     ring_size: Option<u32>,
 
+    /// Have the host's service do it, print the run's id, and do not wait: `sandbox logs` has what it
+    /// prints, `sandbox wait` how it ends
+    #[arg(long, conflicts_with = "standalone")]
+    detach: bool,
+
     /// Do it without the host's service, as root
     #[arg(long)]
     standalone: bool,
@@ -268,6 +273,11 @@ impl RunArgs {
         self.output.standalone
     }
 
+    /// Whether nobody waits for it.
+    pub const fn is_detached(&self) -> bool {
+        self.output.detach
+    }
+
     /// Reads what stands behind `sandbox run`.
     ///
     /// # Errors
@@ -279,8 +289,11 @@ impl RunArgs {
             Command::Check(_)
             | Command::List(_)
             | Command::Show(_)
+            | Command::Wait(_)
+            | Command::Logs(_)
+            | Command::Kill(_)
             | Command::Serve
-            | Command::Supervise { .. }
+            | Command::Attend { .. }
             | Command::Guardian => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
         }
     }

@@ -26,7 +26,10 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::List(_)
         | Command::Show(_)
         | Command::Serve
-        | Command::Supervise { .. }
+        | Command::Wait(_)
+        | Command::Logs(_)
+        | Command::Kill(_)
+        | Command::Attend { .. }
         | Command::Guardian) => panic!("not `run`: {other:?}"),
     }
 }
@@ -64,7 +67,9 @@ fn refusal(line: &[&str]) -> String {
 fn the_help_is_what_people_read() {
     let mut command = Cli::command().term_width(100);
     insta::assert_snapshot!("help", command.render_long_help().to_string());
-    for verb in ["run", "check"] {
+    for verb in [
+        "run", "check", "list", "show", "wait", "logs", "kill", "serve",
+    ] {
         let error = Cli::command()
             .term_width(100)
             .try_get_matches_from(["sandbox", verb, "--help"]);
@@ -429,12 +434,16 @@ fn usage_errors_name_the_option_and_what_is_wrong() {
         &["run", "--sample", "1ms", "x"],
         &["run", "--sample", "often", "x"],
         &["run", "--ring-size", "3000", "x"],
-        &["run", "--detach", "x"],
+        &["run", "--detach", "--standalone", "x"],
         &["run", "-m", "1G", "x"],
         &["run", "--a\u{1b}[31m", "1G", "x"],
         &["r\u{1b}[31mun", "x"],
         &["check", "--clear"],
         &["check", "now"],
+        &["kill"],
+        &["kill", "--reason", "tired of it"],
+        &["list", "--since", "yesterday"],
+        &["list", "--reason", "bad luck"],
         &["guardian", "x"],
     ];
     let said: Vec<String> = lines

@@ -10,14 +10,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use uuid::{Uuid, Version};
 
 use crate::policy::values::{self as limit, ValueError};
 use crate::procfs::page_size;
+use crate::record::Reason;
 use crate::spec::{
     Destination, NameError, NotesPolicy, RunId, Sampling, check_id, check_label, check_user,
 };
-use crate::units::{UnitError, format_bytes, parse_size};
+use crate::units::{UnitError, format_bytes, parse_size, parse_time};
 
 /// A value that an option does not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,12 @@ pub(super) enum ArgumentError {
     NotARingSize,
     #[error("use always, failure or never")]
     NotANotesPolicy,
+    #[error("it is no reason that a record can have: those are {}", reasons())]
+    NotAReason,
+    #[error(
+        "it is neither a day or a time such as 2026-11-26T18:00Z nor one such as 2h, for so long ago"
+    )]
+    NotAMoment,
 }
 
 /// Text that is not UTF-8, an option in a value's place, or what `E` says of the text.
@@ -207,4 +215,31 @@ pub(super) fn notes(text: &str) -> Result<NotesPolicy, ArgumentError> {
         "never" => Ok(NotesPolicy::Never),
         _ => Err(ArgumentError::NotANotesPolicy),
     }
+}
+
+pub(super) fn reason(text: &str) -> Result<Reason, ArgumentError> {
+    let known = Reason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == text);
+    known.ok_or(ArgumentError::NotAReason)
+}
+
+fn reasons() -> String {
+    Reason::ALL.map(Reason::as_str).join(", ")
+}
+
+pub(super) fn since(text: &str) -> Result<Timestamp, ArgumentError> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    if let Ok(moment) = text.parse::<DateTime>() {
+        let moment = moment.to_zoned(TimeZone::UTC);
+        return moment
+            .map(|moment| moment.timestamp())
+            .map_err(|_| ArgumentError::NotAMoment);
+    }
+    let ago = parse_time(text).map_err(|_| ArgumentError::NotAMoment)?;
+    Timestamp::now()
+        .checked_sub(ago)
+        .map_err(|_| ArgumentError::NotAMoment)
 }

@@ -10,24 +10,32 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use super::{
     SOCKET,
-    protocol::{Answer, Order, Request, Start, Text, VERSION, Verb, to_line},
+    hearing::receive,
+    logs::Reader,
+    protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
 };
 use crate::{
     spec::RunId,
-    store::Run,
-    supervise::{self, Signals, block_signals},
+    store::{Filter, Run},
+    supervise::{self, ClientOrder, Signals, block_signals},
     sys::rlimits::CallersLimits,
 };
 
 /// How long the service may take to answer a question.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a run has printed more.
+const LOOK_EVERY_MS: u8 = 200;
 
 /// Why the service did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +59,29 @@ pub enum ClientError {
     Io(#[from] io::Error),
 }
 
+/// How a run was followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// To its end.
+    Ended {
+        /// The exit status.
+        status: u8,
+    },
+    /// Not at all, since it was detached.
+    Detached {
+        /// Its id.
+        run_id: RunId,
+    },
+}
+
 /// Has the service do a run, with the arguments behind `sandbox run`; `None` where there is no service.
-/// Gives the exit status.
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn run(arguments: Vec<OsString>, rlimits: &CallersLimits) -> Result<Option<u8>, ClientError> {
+pub fn run(
+    arguments: Vec<OsString>,
+    rlimits: &CallersLimits,
+) -> Result<Option<Followed>, ClientError> {
     let socket = match connect() {
         Err(ClientError::NoService) => return Ok(None),
         socket => socket?,
@@ -88,35 +113,139 @@ pub fn run(arguments: Vec<OsString>, rlimits: &CallersLimits) -> Result<Option<u
     send(&socket, &request, &descriptors)?;
     drop(descriptors);
     socket.set_nonblocking(true)?;
-    let status = supervise::runtime()?.block_on(follow(socket))?;
-    Ok(Some(status))
+    supervise::runtime()?.block_on(follow(socket)).map(Some)
 }
 
-/// The latest runs.
+/// The runs that are meant, the latest first.
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn list(most: u32) -> Result<Vec<Run>, ClientError> {
-    match ask(Verb::List { most })? {
-        Answer::Runs(runs) => Ok(runs),
-        other @ (Answer::Accepted { .. }
-        | Answer::Ended { .. }
-        | Answer::Run { .. }
-        | Answer::Refused { .. }) => Err(unexpected(&other)),
+pub fn list(filter: &Filter, most: u32) -> Result<Vec<Run>, ClientError> {
+    let filter = filter.clone();
+    let Answer::Runs(runs) = ask(Verb::List { filter, most }, Some(ANSWERED_WITHIN))? else {
+        return Err(something_else());
+    };
+    Ok(runs)
+}
+
+/// A run, and its record where that is there; `None` where there is no such run.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn show(id: &str) -> Result<Option<Shown>, ClientError> {
+    let id = id.to_owned();
+    shown(ask(Verb::Show { id }, Some(ANSWERED_WITHIN))?)
+}
+
+/// The same once the run has ended.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn wait(id: &str) -> Result<Option<Shown>, ClientError> {
+    let id = id.to_owned();
+    shown(ask(Verb::Wait { id }, None)?)
+}
+
+/// Has runs ended. Gives the ids of those that were told to, and what went wrong with others.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn kill(
+    filter: Filter,
+    reason: Option<String>,
+) -> Result<(Vec<String>, Vec<String>), ClientError> {
+    let Answer::Told { run_ids, problems } = ask(Verb::Kill { filter, reason }, None)? else {
+        return Err(something_else());
+    };
+    Ok((run_ids, problems))
+}
+
+/// A run whose logs are read.
+#[derive(Debug)]
+pub struct Logged {
+    /// What it has printed to stdout and to stderr.
+    pub(super) logs: [Reader; 2],
+    socket: UnixStream,
+}
+
+impl Logged {
+    /// Whether it had not ended.
+    ///
+    /// # Errors
+    /// Where the service has gone.
+    pub(super) fn goes_on(&self) -> io::Result<bool> {
+        let mut line = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut line, PollTimeout::ZERO)? == 0)
+    }
+
+    /// Waits a moment, or until it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::goes_on`].
+    pub(super) fn wait_for_more(&self) -> io::Result<()> {
+        let mut line = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut line, LOOK_EVERY_MS)?;
+        Ok(())
     }
 }
 
-/// A run, and its record where that is there.
+/// The logs of a run; `None` where there is no such run.
 ///
 /// # Errors
-/// [`ClientError`].
-pub fn show(run_id: RunId) -> Result<(Run, Option<Box<RawValue>>), ClientError> {
-    match ask(Verb::Show { run_id })? {
-        Answer::Run { run, record } => Ok((*run, record)),
-        other @ (Answer::Accepted { .. }
+/// [`ClientError`]; where it was not detached.
+pub fn logs(id: &str) -> Result<Option<Logged>, ClientError> {
+    let socket = connect()?;
+    socket.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    let request = Request {
+        version: VERSION,
+        verb: Verb::Logs { id: id.to_owned() },
+    };
+    send(&socket, &request, &[])?;
+    let (mut line, mut descriptors) = (Vec::new(), Vec::new());
+    let mut part = [0; 4096];
+    while !line.contains(&b'\n') {
+        let length = receive(&socket, &mut part, &mut descriptors)?;
+        if length == 0 {
+            break;
+        }
+        line.extend(part.iter().take(length));
+    }
+    let (line, _) = line.split_at(
+        line.iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1),
+    );
+    match understand(&String::from_utf8_lossy(line))? {
+        Answer::Nothing {} => Ok(None),
+        Answer::Logs {} => {
+            let logs = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| something_else())?;
+            let logs = logs.map(|log| Reader::new(log.into()));
+            Ok(Some(Logged { logs, socket }))
+        }
+        Answer::Accepted { .. }
+        | Answer::Detached { .. }
         | Answer::Ended { .. }
         | Answer::Runs(_)
-        | Answer::Refused { .. }) => Err(unexpected(&other)),
+        | Answer::Run { .. }
+        | Answer::Told { .. }
+        | Answer::Refused { .. } => Err(something_else()),
+    }
+}
+
+/// A run and its record.
+type Shown = (Run, Option<Box<RawValue>>);
+
+fn shown(answer: Answer) -> Result<Option<Shown>, ClientError> {
+    match answer {
+        Answer::Run { run, record } => Ok(Some((*run, record))),
+        Answer::Nothing {} => Ok(None),
+        Answer::Accepted { .. }
+        | Answer::Detached { .. }
+        | Answer::Ended { .. }
+        | Answer::Logs {}
+        | Answer::Runs(_)
+        | Answer::Told { .. }
+        | Answer::Refused { .. } => Err(something_else()),
     }
 }
 
@@ -135,9 +264,9 @@ fn connect() -> Result<UnixStream, ClientError> {
     }
 }
 
-fn ask(verb: Verb) -> Result<Answer, ClientError> {
+fn ask(verb: Verb, within: Option<Duration>) -> Result<Answer, ClientError> {
     let socket = connect()?;
-    socket.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    socket.set_read_timeout(within)?;
     let request = Request {
         version: VERSION,
         verb,
@@ -159,28 +288,38 @@ fn understand(line: &str) -> Result<Answer, ClientError> {
     }
 }
 
-fn unexpected(answer: &Answer) -> ClientError {
-    ClientError::Strange(serde_json::to_string(answer).unwrap_or_default())
+fn something_else() -> ClientError {
+    ClientError::Strange("something else than was asked for".to_owned())
 }
 
 fn send(socket: &UnixStream, request: &Request, descriptors: &[OwnedFd]) -> io::Result<()> {
-    let line = to_line(request)?;
+    send_line(socket, &to_line(request)?, descriptors)
+}
+
+/// Sends a line, with descriptors on its first byte.
+///
+/// # Errors
+/// Where the other end has gone.
+pub(super) fn send_line(
+    mut socket: &UnixStream,
+    line: &[u8],
+    descriptors: &[OwnedFd],
+) -> io::Result<()> {
     let numbers: Vec<i32> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &[][..] } else { &rights };
     let sent = sendmsg::<()>(
         socket.as_raw_fd(),
-        &[IoSlice::new(&line)],
+        &[IoSlice::new(line)],
         control,
         MsgFlags::MSG_NOSIGNAL,
         None,
     )?;
-    let mut socket = socket;
     socket.write_all(line.get(sent..).unwrap_or_default())
 }
 
 /// Waits for a run's end, passing on the signals that come.
-async fn follow(socket: UnixStream) -> Result<u8, ClientError> {
+async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
     let signals = Signals::open()?;
     let (answers, mut orders) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut answers = tokio::io::BufReader::new(answers).lines();
@@ -191,12 +330,18 @@ async fn follow(socket: UnixStream) -> Result<u8, ClientError> {
                 (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
                 (answer, _) => match understand(&answer.unwrap_or_default())? {
                     Answer::Accepted { run_id } => run = Some(run_id),
-                    Answer::Ended { status } => return Ok(status),
-                    other @ (Answer::Runs(_) | Answer::Run { .. } | Answer::Refused { .. }) => return Err(unexpected(&other)),
+                    Answer::Ended { status } => return Ok(Followed::Ended { status }),
+                    Answer::Detached { run_id } => return Ok(Followed::Detached { run_id }),
+                    Answer::Runs(_)
+                    | Answer::Run { .. }
+                    | Answer::Logs {}
+                    | Answer::Told { .. }
+                    | Answer::Nothing {}
+                    | Answer::Refused { .. } => return Err(something_else()),
                 },
             },
             received = signals.next() => {
-                let order = to_line(&Order::Signal(received?.signal)).map_err(io::Error::from)?;
+                let order = to_line(&ClientOrder::Signal(received?.signal)).map_err(io::Error::from)?;
                 // Where the service has gone the next line says so.
                 let _ = orders.write_all(&order).await;
             }

@@ -1,25 +1,32 @@
-//! The host service: one privileged process that starts everybody's runs and keeps what became of
+//! The host's service: one privileged process that has everybody's runs done and keeps what became of
 //! them.
 //!
 //! [`serve`] is the service, [`client`] what `sandbox run` and the other verbs are to it, [`protocol`]
-//! what the two say. Each run has a supervisor process of its own, started by the service with what
-//! its client passed ([`launch`]): it is the same program that runs an analysis without a service, so
+//! what the two say. Each client is attended to by a process of its own ([`attend`]), which becomes the
+//! supervisor of the run that it asks for: the same program that runs an analysis without a service, so
 //! that nothing that becomes of the service ends a run, or goes into its verdict. What a run leaves for
 //! the store waits in a spool, whether the service is up or not.
 
+mod attendant;
 pub mod client;
-mod connection;
-pub mod launch;
+mod control;
+mod desk;
+mod hearing;
+mod launch;
+mod logs;
+mod office;
 mod peer;
 mod print;
 pub mod protocol;
+mod reception;
 mod records;
 mod serve;
+mod verbs;
 
-use crate::cli::{ListArgs, ShowArgs};
-
-pub use client::ClientError;
-pub use serve::serve;
+pub use attendant::attend;
+pub use client::{ClientError, Followed};
+pub use serve::{ServeError, serve};
+pub use verbs::{Said, kill, list, logs, show, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
@@ -27,31 +34,3 @@ pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
 const STORE: &str = "/var/lib/sandbox";
 /// Where records wait for the store.
 const SPOOL: &str = "/var/lib/sandbox/spool";
-
-/// `sandbox list`: what is to be printed.
-///
-/// # Errors
-/// Where the service cannot be asked.
-pub fn list(args: &ListArgs) -> Result<String, ClientError> {
-    let runs = client::list(args.most)?;
-    Ok(match args.json {
-        true => serde_json::to_string_pretty(&runs).unwrap_or_default() + "\n",
-        false => print::table(&runs),
-    })
-}
-
-/// `sandbox show`: what is to be printed.
-///
-/// # Errors
-/// As [`list`]; where it has no such run, or with `--json` no record of it yet.
-pub fn show(args: &ShowArgs) -> Result<String, ClientError> {
-    let (run, record) = client::show(args.run)?;
-    match record {
-        _ if !args.json => Ok(print::details(&run)),
-        Some(record) => Ok(format!("{record}\n")),
-        None => Err(ClientError::Refused(format!(
-            "run {} has no record yet",
-            args.run
-        ))),
-    }
-}

@@ -8,13 +8,17 @@ use std::{
     },
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    sys::socket::{getsockopt, sockopt},
+    unistd::User,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     caller::{Caller, ignored_in, umask_in},
     cgroup::{Mount, Proc, leaf_around, limits_of},
     procfs::status_field,
+    store::Whose,
     sys::{pidfd, rlimits::ResourceLimit},
 };
 
@@ -80,9 +84,18 @@ impl Peer {
         })
     }
 
-    /// Whether it may see and end everybody's runs.
-    pub(super) const fn is_root(&self) -> bool {
-        self.caller.uid == 0
+    /// Whose runs it may see and end.
+    pub(super) const fn whose(&self) -> Whose {
+        match self.caller.uid {
+            0 => Whose::All,
+            uid => Whose::Of(uid),
+        }
+    }
+
+    /// Its user, for people.
+    pub(super) fn name(&self) -> String {
+        let account = User::from_uid(self.caller.uid.into()).ok().flatten();
+        account.map_or_else(|| self.caller.uid.to_string(), |account| account.name)
     }
 
     /// What a run of its takes over.

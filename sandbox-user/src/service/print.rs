@@ -10,12 +10,12 @@ use crate::{
 /// One line a run, below a line that names the columns.
 pub(super) fn table(runs: &[Run]) -> String {
     let mut rows =
-        vec![["RUN", "ACCEPTED", "UID", "ANALYSIS", "REASON", "COMMAND"].map(str::to_owned)];
+        vec![["RUN", "ACCEPTED", "USER", "ANALYSIS", "REASON", "COMMAND"].map(str::to_owned)];
     rows.extend(runs.iter().map(|run| {
         [
             run.run_id.clone(),
             to_the_second(&run.accepted_at),
-            run.uid.to_string(),
+            Printable(&user(run)).to_string(),
             Printable(run.analysis_id.as_deref().unwrap_or("-")).to_string(),
             reason(run).to_owned(),
             command(run),
@@ -51,7 +51,10 @@ pub(super) fn details(run: &Run) -> String {
         ),
         ("command", command(run)),
         ("asked for by", format!("uid {}", run.uid)),
-        ("ran as", run.user.clone().unwrap_or_else(|| "-".to_owned())),
+        (
+            "runs as",
+            run.user.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
         ("accepted", to_the_second(&run.accepted_at)),
         ("started", time(&run.started_at)),
         ("ended", time(&run.ended_at)),
@@ -70,14 +73,18 @@ pub(super) fn details(run: &Run) -> String {
 
 fn reason(run: &Run) -> &str {
     match run.state {
+        RunState::Queued => "(queued)",
         RunState::Running => "(running)",
         RunState::Ended => run.reason.as_deref().unwrap_or("-"),
     }
 }
 
+fn user(run: &Run) -> String {
+    run.user.clone().unwrap_or_else(|| run.uid.to_string())
+}
+
 fn command(run: &Run) -> String {
-    let words: Vec<String> = serde_json::from_str(&run.command).unwrap_or_default();
-    Printable(&words.join(" ")).to_string()
+    Printable(&run.command.join(" ")).to_string()
 }
 
 /// RFC 3339 without what is behind the second.
@@ -99,7 +106,8 @@ mod tests {
             uid: 1000,
             user: Some("ana".to_owned()),
             analysis_id: None,
-            command: r#"["python3","a \u001b[2J.py"]"#.to_owned(),
+            labels: Default::default(),
+            command: ["python3", "a \u{1b}[2J.py"].map(str::to_owned).to_vec(),
             accepted_at: "2026-11-26T18:00:01.123456789Z".to_owned(),
             started_at: None,
             ended_at: Some("2026-11-26T18:00:02Z".to_owned()),
@@ -115,8 +123,8 @@ mod tests {
     #[test]
     fn a_run_is_a_line_and_what_a_command_hides_is_shown() {
         let expected = "\
-RUN                                   ACCEPTED              UID   ANALYSIS  REASON  COMMAND
-019aa3c2-5e00-7000-8000-000000000001  2026-11-26T18:00:01Z  1000  -         memory  python3 a \\u{1b}[2J.py
+RUN                                   ACCEPTED              USER  ANALYSIS  REASON  COMMAND
+019aa3c2-5e00-7000-8000-000000000001  2026-11-26T18:00:01Z  ana   -         memory  python3 a \\u{1b}[2J.py
 ";
         assert_eq!(table(&[run()]), expected);
         assert!(details(&run()).contains("notes         Killed.\n"));

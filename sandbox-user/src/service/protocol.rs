@@ -1,16 +1,21 @@
 //! What a client and the service say to each other: JSON documents, one a line, over a stream socket.
 //!
-//! A client sends one [`Request`] with the version that it speaks, and [`Order`]s while its run goes on;
-//! the service sends [`Answer`]s, of which [`Answer::Ended`], [`Answer::Runs`], [`Answer::Run`] and
-//! [`Answer::Refused`] are the last. With [`Verb::Run`] come four descriptors (SCM_RIGHTS, unix(7)), on
-//! the first byte of the line: stdin, stdout, stderr and the working directory.
+//! A client sends one [`Request`] with the version that it speaks, and
+//! [`ClientOrder`](crate::supervise::ClientOrder)s while its run goes on;
+//! the service sends [`Answer`]s, of which all but [`Answer::Accepted`] and
+//! [`Answer::Logs`] are the last. With [`Verb::Run`] come
+//! four descriptors (SCM_RIGHTS, unix(7)), on the first byte of the line: stdin, stdout, stderr and the
+//! working directory.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{spec::RunId, store::Run};
+use crate::{
+    spec::RunId,
+    store::{Filter, Run},
+};
 
 /// The version that is spoken here. One that is not known is refused.
 pub const VERSION: u32 = 1;
@@ -18,8 +23,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_REQUEST_BYTES: usize = 6 << 20;
 /// The most that arguments and environment may be together, as execve(2) has it on a usual host.
 pub const MAX_START_BYTES: usize = 2 << 20;
-/// The longest line that is read once a run goes on.
-pub const MAX_ORDER_BYTES: usize = 4096;
+/// The longest reason for which runs are ended: that of completion notes.
+pub const MAX_REASON_BYTES: usize = 500;
 /// How many descriptors come with [`Verb::Run`].
 pub const DESCRIPTORS: usize = 4;
 
@@ -40,15 +45,35 @@ pub struct Request {
 pub enum Verb {
     /// Start a run, and tell how it ends.
     Run(Start),
-    /// Tell of the latest runs, the latest first.
+    /// Tell of runs, the latest first.
     List {
+        /// Which.
+        #[serde(default)]
+        filter: Filter,
         /// At most so many.
         most: u32,
     },
-    /// Tell of one.
+    /// Tell of one: the latest, where an analysis has several.
     Show {
-        /// Which.
-        run_id: RunId,
+        /// The run's id, or its analysis's.
+        id: String,
+    },
+    /// Tell of one, as with [`Verb::Show`], once it has ended.
+    Wait {
+        /// The run's id, or its analysis's.
+        id: String,
+    },
+    /// Pass what a detached one has printed, and say when it has ended.
+    Logs {
+        /// The run's id, or its analysis's.
+        id: String,
+    },
+    /// End the runs that have not ended.
+    Kill {
+        /// Which of them.
+        filter: Filter,
+        /// Why, for their notes.
+        reason: Option<String>,
     },
 }
 
@@ -74,14 +99,6 @@ impl Start {
     }
 }
 
-/// What a client says while its run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// The client got this signal.
-    Signal(i32),
-}
-
 /// What the service says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,11 +108,19 @@ pub enum Answer {
         /// Its id.
         run_id: RunId,
     },
+    /// It goes on by itself.
+    Detached {
+        /// Its id.
+        run_id: RunId,
+    },
     /// It is over; what it was is stored.
     Ended {
         /// The exit status of `sandbox run`.
         status: u8,
     },
+    /// The descriptors of what it has printed to stdout and to stderr come with this. When the run is over,
+    /// [`Answer::Run`] follows.
+    Logs {},
     /// Runs that were asked for.
     Runs(Vec<Run>),
     /// A run that was asked for.
@@ -105,6 +130,15 @@ pub enum Answer {
         /// Its record; null where there is none yet.
         record: Option<Box<RawValue>>,
     },
+    /// These runs have been told.
+    Told {
+        /// Their ids.
+        run_ids: Vec<String>,
+        /// What went wrong with others, one sentence each.
+        problems: Vec<String>,
+    },
+    /// No run of the caller's is meant.
+    Nothing {},
     /// It is not done, and why.
     Refused {
         /// One sentence.
@@ -161,6 +195,7 @@ impl<'de> Deserialize<'de> for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::ClientOrder;
 
     #[test]
     fn text_that_is_no_utf8_comes_back_and_a_nul_does_not() {
@@ -177,13 +212,18 @@ mod tests {
     fn requests_are_spelled_as_documented() {
         let request = Request {
             version: VERSION,
-            verb: Verb::List { most: 5 },
+            verb: Verb::Show {
+                id: "a-17".to_owned(),
+            },
         };
-        let json = r#"{"version":1,"list":{"most":5}}"#;
+        let json = r#"{"version":1,"show":{"id":"a-17"}}"#;
         assert_eq!(serde_json::to_string(&request).expect("JSON"), json);
-        assert!(serde_json::from_str::<Request>(json).is_ok());
+        let list = r#"{"version":1,"list":{"filter":{"user":"ana","failed":true},"most":5}}"#;
+        for json in [json, list, r#"{"version":1,"list":{"most":5}}"#] {
+            assert!(serde_json::from_str::<Request>(json).is_ok(), "{json}");
+        }
         assert!(serde_json::from_str::<Request>(r#"{"version":1,"fly":{}}"#).is_err());
-        let order = serde_json::to_string(&Order::Signal(15)).expect("JSON");
+        let order = serde_json::to_string(&ClientOrder::Signal(15)).expect("JSON");
         assert_eq!(order, r#"{"signal":15}"#);
     }
 }

@@ -6,14 +6,16 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
+use super::{control, office::Application};
 use crate::{
     cgroup::Proc,
     cli::EXIT_FAILURE,
     record::RunRecord,
     say::say,
     spec::RunId,
-    store::{Accepted, Run, Store, StoreError, Whose},
+    store::{Accepted, Filter, Run, RunState, Store, StoreError, Whose},
     supervise::{is_kept, spool},
 };
 
@@ -22,6 +24,8 @@ use crate::{
 pub(super) struct Records {
     store: Store,
     spool: PathBuf,
+    /// Told whenever one has ended.
+    ended: Notify,
 }
 
 impl Records {
@@ -30,6 +34,7 @@ impl Records {
         Self {
             store,
             spool: spool.to_owned(),
+            ended: Notify::new(),
         }
     }
 
@@ -37,56 +42,112 @@ impl Records {
     ///
     /// # Errors
     /// Where it cannot be stored.
-    pub(super) fn accept(
-        &self,
-        run_id: RunId,
-        uid: u32,
-        command: Vec<String>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn accept(&self, application: &Application) -> Result<(), StoreError> {
+        let Application {
+            run_id,
+            uid,
+            user,
+            analysis_id,
+            labels,
+            command,
+        } = application.clone();
         self.store.accept(&Accepted {
             run_id,
             uid,
+            state: RunState::Running,
+            user,
+            analysis_id,
+            labels,
             command,
             accepted_at: Timestamp::now(),
             boot_id: boot_id(),
         })
     }
 
-    /// The latest runs.
+    /// The runs that are meant, the latest first.
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub(super) fn list(&self, whose: Whose, most: u32) -> Result<Vec<Run>, StoreError> {
-        self.store.list(whose, most)
+    pub(super) fn list(
+        &self,
+        whose: Whose,
+        filter: &Filter,
+        most: u32,
+    ) -> Result<Vec<Run>, StoreError> {
+        self.store.list(whose, filter, most)
     }
 
-    /// A run and its record.
+    /// The latest run of this id, or of the analysis of this id, and its record.
     ///
     /// # Errors
     /// As [`Self::list`].
     pub(super) fn show(
         &self,
-        run_id: RunId,
         whose: Whose,
+        id: &str,
     ) -> Result<Option<(Run, Option<String>)>, StoreError> {
-        match self.store.run(run_id, whose)? {
-            Some(run) => Ok(Some((run, self.store.record(run_id)?))),
+        match self.store.list(whose, &Filter::of(id), 1)?.pop() {
+            Some(run) => {
+                let record = self.store.record(&run.run_id)?;
+                Ok(Some((run, record)))
+            }
             None => Ok(None),
         }
     }
 
-    /// The supervisor of a run has ended, with this status or of a signal: takes its record in. Where there is
-    /// none the run was not used rightly, or will be recorded by its guardian, or is lost.
+    /// The same, once it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub(super) async fn once_ended(
+        &self,
+        whose: Whose,
+        id: &str,
+    ) -> Result<Option<(Run, Option<String>)>, StoreError> {
+        let mut id = id.to_owned();
+        loop {
+            // Before it is looked, so that no end is missed.
+            let ended = self.ended.notified();
+            match self.show(whose, &id)? {
+                Some((run, _)) if run.state != RunState::Ended => id = run.run_id,
+                found => return Ok(found),
+            }
+            ended.await;
+        }
+    }
+
+    /// A run is over, with this exit status: takes its record in. Where there is none, it was not used rightly.
     ///
     /// # Errors
     /// Where the store cannot be written; the record stays in the spool then.
-    pub(super) fn settle(&self, run_id: RunId, status: Option<u8>) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
-            Taken::NotThere if is_kept(run_id) => Ok(()),
-            Taken::NotThere if status == Some(EXIT_FAILURE) => self.store.withdraw(run_id),
-            Taken::NotThere => self.store.lose(run_id, "Lost: it left no record."),
+            Taken::NotThere if status == EXIT_FAILURE => self.store.withdraw(run_id),
+            Taken::NotThere => self.lose(run_id, "Lost: it left no record."),
         }
+    }
+
+    /// The supervisor of a run has gone without a word. Its guardian leaves a record, or whoever finishes the
+    /// run in its stead; where there is nobody who could, it is lost.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub(super) fn abandoned(&self, run_id: RunId) -> Result<(), StoreError> {
+        // In this order: the record is there before what is kept of the run is forgotten.
+        if is_kept(run_id) || control::is_attended(run_id) {
+            return Ok(());
+        }
+        match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
+            Taken::Stored => Ok(()),
+            Taken::NotThere => self.lose(run_id, "Lost: its supervisor was killed."),
+        }
+    }
+
+    fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
+        self.store.lose(run_id, notes)?;
+        self.ended.notify_waiters();
+        Ok(())
     }
 
     /// Takes in what has come of runs that nobody waits for; what cannot be taken in is tried again.
@@ -103,27 +164,27 @@ impl Records {
         }
     }
 
-    /// What happened while no service was there: records that came, and runs of which none can come.
-    pub(super) fn catch_up(&self) {
+    /// Looks after runs for which nobody here waits: those that a service before this one has started. Where
+    /// none can be left that would say how one ended, it is lost.
+    pub(super) fn look_after(&self, is_waited_for: impl Fn(RunId) -> bool) {
         self.take_in_all();
         let boot_id = boot_id();
-        let running = match self.store.running() {
-            Ok(running) => running,
+        let unfinished = match self.store.unfinished() {
+            Ok(unfinished) => unfinished,
             Err(error) => return say(error),
         };
-        for run in running {
+        for run in unfinished {
             let Ok(run_id) = RunId::parse_str(&run.run_id) else {
                 continue;
             };
-            let lost = if run.boot_id != boot_id {
-                "Lost: the host went down under it."
-            } else if !is_kept(run_id) {
-                "Lost: the service died before it was started."
+            let looked_after = if run.boot_id != boot_id {
+                self.lose(run_id, "Lost: the host went down under it.")
+            } else if is_waited_for(run_id) {
+                Ok(())
             } else {
-                // Its supervisor, or the guardian that finishes it, will leave its record.
-                continue;
+                self.abandoned(run_id)
             };
-            if let Err(error) = self.store.lose(run_id, lost) {
+            if let Err(error) = looked_after {
                 say(error);
             }
         }
@@ -158,6 +219,7 @@ impl Records {
             })?;
         debug_assert_eq!(record.run_id, run_id);
         self.store.conclude(&record, record.user.uid)?;
+        self.ended.notify_waiters();
         // Where it stays it is stored once more, which changes nothing.
         if let Err(error) = fs::remove_file(path) {
             say(format_args!("{}: {error}", path.display()));

@@ -1,40 +1,34 @@
 //! The service's process: it prepares what it needs, listens, and sees to what runs have left.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
-use tokio::{net::UnixListener, sync::Semaphore, task::LocalSet};
+use tokio::{net::UnixListener, task::LocalSet};
 
-use super::{SOCKET, SPOOL, STORE, connection::attend, records::Records};
+use super::{SOCKET, SPOOL, STORE, desk::Desks, reception::receive, records::Records};
 use crate::{
     cgroup::Hierarchy,
     say::say,
     store::{Opened, Store, StoreError},
     supervise::{self, recover},
-    sys::own_dir,
+    sys::{child, own_dir},
 };
 
 /// Held by the one service of a host.
 const LOCK: &str = "/run/sandbox/service.lock";
 /// How often it is looked whether records have come of runs that nobody here waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Connections at a time; further ones wait.
-const CONNECTIONS: usize = 8192;
-/// Of these, one user's at most, root apart: further ones are closed.
-const CONNECTIONS_OF_A_USER: usize = 2048;
+/// How often it is looked for runs that nobody looks after any more.
+const RECOVER_EVERY: Duration = Duration::from_secs(30);
 
 /// Why the service cannot work, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,17 +71,19 @@ pub fn serve() -> Result<(), ServeError> {
         "making the directory of its socket, /run/sandbox",
     ))?;
     let _lock = only_one()?;
-    let records = Rc::new(open_records()?);
+    let records = open_records()?;
     let runtime = supervise::runtime().map_err(ServeError::system("starting the event loop"))?;
     let listener = runtime
         .block_on(async { listen(socket) })
         .map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
     say(format_args!("listening on {SOCKET}"));
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async {
-        tokio::task::spawn_local(keep_looking(Rc::clone(&records)));
-        accept(listener, records).await
-    })
+    child::leave_ends_to_the_kernel();
+    let desks = Desks::new(records);
+    LocalSet::new().block_on(&runtime, async {
+        tokio::task::spawn_local(keep_looking(desks.clone()));
+        receive(listener, desks).await;
+    });
+    Ok(())
 }
 
 fn only_one() -> Result<File, ServeError> {
@@ -118,11 +114,9 @@ fn open_records() -> Result<Records, ServeError> {
     }
     let spool = Path::new(SPOOL);
     own_dir::own(spool, 0o700).map_err(ServeError::system("making /var/lib/sandbox/spool"))?;
-    if let Ok(mount) = Hierarchy::survey().and_then(Hierarchy::into_mount) {
-        recover(&mount).say();
-    }
+    recover_lost();
     let records = Records::new(store, spool);
-    records.catch_up();
+    records.look_after(|_| false);
     Ok(records)
 }
 
@@ -139,87 +133,26 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, records: Rc<Records>) -> Result<(), ServeError> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let users = Users::default();
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let uid = socket.peer_cred().map(|peer| peer.uid());
-                let Some(visit) = uid.ok().and_then(|uid| users.admit(uid)) else {
-                    continue;
-                };
-                let records = Rc::clone(&records);
-                tokio::task::spawn_local(async move {
-                    attend(socket, &records).await;
-                    drop((place, visit));
-                });
-            }
-            // EMFILE and the like: it goes on once others have gone.
-            Err(error) => {
-                say(format_args!("a connection could not be accepted: {error}"));
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
-    }
-}
-
-/// How many connections each user has.
-#[derive(Clone, Debug, Default)]
-struct Users(Rc<RefCell<HashMap<u32, usize>>>);
-
-/// One connection. Dropped, it counts no more.
-#[derive(Debug)]
-struct Visit(Users, u32);
-
-impl Users {
-    /// Counts one more; `None` where that user has enough.
-    fn admit(&self, uid: u32) -> Option<Visit> {
-        let mut counts = self.0.borrow_mut();
-        let count = counts.entry(uid).or_insert(0);
-        if uid != 0 && *count >= CONNECTIONS_OF_A_USER {
-            return None;
-        }
-        *count += 1;
-        Some(Visit(self.clone(), uid))
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let Self(Users(counts), uid) = self;
-        let mut counts = counts.borrow_mut();
-        if let Some(count) = counts.get_mut(uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(uid);
-            }
-        }
-    }
-}
-
-async fn keep_looking(records: Rc<Records>) {
+/// Sees to runs for which nobody here waits.
+async fn keep_looking(desks: Desks) {
+    let mut recovered = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        records.take_in_all();
+        desks.records().take_in_all();
+        if recovered.elapsed() > RECOVER_EVERY {
+            // It may wait for processes to die.
+            if let Err(error) = tokio::task::spawn_blocking(recover_lost).await {
+                say(error);
+            }
+            desks.look_after();
+            recovered = Instant::now();
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_user_cannot_take_all_connections() {
-        let users = Users::default();
-        let visits: Vec<Visit> = (0..CONNECTIONS_OF_A_USER)
-            .map(|_| users.admit(1000).expect("there is room"))
-            .collect();
-        assert!(users.admit(1000).is_none());
-        assert!(users.admit(1001).is_some() && users.admit(0).is_some());
-        drop(visits);
-        assert!(users.admit(1000).is_some());
-        assert!(users.0.borrow().is_empty(), "nobody is there any more");
+fn recover_lost() {
+    match Hierarchy::survey().and_then(Hierarchy::into_mount) {
+        Ok(mount) => recover(&mount).say(),
+        Err(error) => say(error),
     }
 }

@@ -5,6 +5,7 @@
 //! whole record beside them.
 
 mod error;
+mod filter;
 mod row;
 mod schema;
 
@@ -14,10 +15,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, named_params, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql, named_params, params};
 
 pub use self::{
     error::StoreError,
+    filter::{Filter, Whose},
     row::{Accepted, Run, RunState},
 };
 use crate::{
@@ -42,15 +44,6 @@ pub struct Opened {
     pub store: Store,
     /// Where a file that could not be read was put; a new one took its place.
     pub aside: Option<PathBuf>,
-}
-
-/// Whose runs are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Everybody's.
-    All,
-    /// Those that this uid asked for.
-    Of(u32),
 }
 
 impl Store {
@@ -101,13 +94,17 @@ impl Store {
     /// Where it cannot be written; the run is not to be started then.
     pub fn accept(&self, run: &Accepted) -> Result<(), StoreError> {
         self.execute(
-            "INSERT INTO runs (run_id, state, uid, command, accepted_at, boot_id)
-             VALUES (:run_id, 'running', :uid, :command, :accepted_at, :boot_id)",
+            "INSERT INTO runs (run_id, state, uid, user, analysis_id, labels, command, accepted_at, boot_id)
+             VALUES (:run_id, :state, :uid, :user, :analysis_id, :labels, :command, :accepted_at, :boot_id)",
             named_params! {
                 ":run_id": run.run_id.to_string(),
+                ":state": row::word(&run.state),
                 ":uid": run.uid,
+                ":user": run.user,
+                ":analysis_id": run.analysis_id,
+                ":labels": row::json(&run.labels),
                 ":command": row::command(&run.command),
-                ":accepted_at": run.accepted_at.to_string(),
+                ":accepted_at": row::time(run.accepted_at),
                 ":boot_id": run.boot_id,
             },
         )
@@ -135,9 +132,9 @@ impl Store {
             serde_json::to_string(record).map_err(|error| StoreError::record(&self.path, error))?;
         let reason = record.termination.reason;
         self.execute(
-            "INSERT INTO runs (run_id, state, uid, user, analysis_id, command, accepted_at, started_at,
+            "INSERT INTO runs (run_id, state, uid, user, analysis_id, labels, command, accepted_at, started_at,
                                ended_at, boot_id, reason, confidence, exit_code, exit_signal, notes, record)
-             VALUES (:run_id, 'ended', :uid, :user, :analysis_id, :command, :accepted_at, :started_at,
+             VALUES (:run_id, 'ended', :uid, :user, :analysis_id, :labels, :command, :accepted_at, :started_at,
                      :ended_at, :boot_id, :reason, :confidence, :exit_code, :exit_signal, :notes, :record)
              ON CONFLICT (run_id) DO UPDATE SET
                  state = 'ended', user = excluded.user, analysis_id = excluded.analysis_id,
@@ -150,10 +147,11 @@ impl Store {
                 ":uid": uid,
                 ":user": record.user.name,
                 ":analysis_id": record.analysis_id,
+                ":labels": row::json(&record.labels),
                 ":command": row::command(&record.command),
-                ":accepted_at": record.accepted_at.to_string(),
-                ":started_at": record.started_at.map(|at| at.to_string()),
-                ":ended_at": record.ended_at.to_string(),
+                ":accepted_at": row::time(record.accepted_at),
+                ":started_at": record.started_at.map(row::time),
+                ":ended_at": row::time(record.ended_at),
                 ":boot_id": record.host.boot_id.clone().unwrap_or_default(),
                 ":reason": row::word(&reason),
                 ":confidence": row::word(&record.termination.confidence),
@@ -172,57 +170,60 @@ impl Store {
     /// Where it cannot be written.
     pub fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE runs SET state = 'ended', reason = ?2, notes = ?3
-             WHERE run_id = ?1 AND state = 'running'",
-            params![run_id.to_string(), row::word(&Reason::RunnerLost), notes],
+            "UPDATE runs SET state = 'ended', reason = ?2, notes = ?3, ended_at = ?4
+             WHERE run_id = ?1 AND state <> 'ended'",
+            params![
+                run_id.to_string(),
+                row::word(&Reason::RunnerLost),
+                notes,
+                row::time(Timestamp::now())
+            ],
         )
         .map(drop)
     }
 
-    /// The runs, the latest first, at most so many.
+    /// Says that a run which waited is being started.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn start(&self, run_id: RunId) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE runs SET state = 'running' WHERE run_id = ?1 AND state = 'queued'",
+            params![run_id.to_string()],
+        )
+        .map(drop)
+    }
+
+    /// The runs that are meant, the latest first, at most so many.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn list(&self, whose: Whose, most: u32) -> Result<Vec<Run>, StoreError> {
-        let uid = match whose {
-            Whose::All => None,
-            Whose::Of(uid) => Some(uid),
-        };
-        self.query(
-            "WHERE (?1 IS NULL OR uid = ?1) ORDER BY accepted_at DESC, run_id DESC LIMIT ?2",
-            params![uid, most],
-        )
+    pub fn list(&self, whose: Whose, filter: &Filter, most: u32) -> Result<Vec<Run>, StoreError> {
+        let parameters = filter.parameters(whose, most);
+        let parameters: Vec<(&str, &dyn ToSql)> = parameters
+            .iter()
+            .map(|(name, value)| (*name, value as &dyn ToSql))
+            .collect();
+        self.query(filter::CONDITION, parameters.as_slice())
     }
 
     /// The runs that have not ended, as far as is known.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn running(&self) -> Result<Vec<Run>, StoreError> {
-        self.query("WHERE state = 'running'", [])
-    }
-
-    /// One run; `None` where there is none of this id, or it is somebody else's.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn run(&self, run_id: RunId, whose: Whose) -> Result<Option<Run>, StoreError> {
-        let found = self.query("WHERE run_id = ?1", params![run_id.to_string()])?;
-        Ok(found.into_iter().next().filter(|run| match whose {
-            Whose::All => true,
-            Whose::Of(uid) => run.uid == uid,
-        }))
+    pub fn unfinished(&self) -> Result<Vec<Run>, StoreError> {
+        self.query("state <> 'ended'", [])
     }
 
     /// The record of a run, JSON; `None` where there is none yet.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn record(&self, run_id: RunId) -> Result<Option<String>, StoreError> {
+    pub fn record(&self, run_id: &str) -> Result<Option<String>, StoreError> {
         self.connection
             .query_row(
                 "SELECT record FROM runs WHERE run_id = ?1",
-                params![run_id.to_string()],
+                params![run_id],
                 |row| row.get(0),
             )
             .optional()
@@ -230,11 +231,18 @@ impl Store {
             .map_err(|source| StoreError::database(&self.path, source))
     }
 
-    fn query(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Run>, StoreError> {
+    fn query(
+        &self,
+        condition: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<Run>, StoreError> {
         let failed = |source| StoreError::database(&self.path, source);
         let mut statement = self
             .connection
-            .prepare(&format!("SELECT {} FROM runs {rest}", row::COLUMNS))
+            .prepare(&format!(
+                "SELECT {} FROM runs WHERE {condition}",
+                row::COLUMNS
+            ))
             .map_err(failed)?;
         let rows = statement.query_map(params, Run::from_row).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)

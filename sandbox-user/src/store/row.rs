@@ -1,13 +1,15 @@
 //! One run in the store.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use rusqlite::Row;
-use serde::{Deserialize, Serialize};
+use rusqlite::{Row, types::Type};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::spec::RunId;
 
 /// The columns of [`Run`], in its order.
-pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, command, accepted_at, started_at, ended_at, boot_id, \
+pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, labels, command, accepted_at, started_at, ended_at, boot_id, \
      reason, confidence, exit_code, exit_signal, notes";
 
 /// A run that is about to be started.
@@ -17,6 +19,14 @@ pub struct Accepted {
     pub run_id: RunId,
     /// Who asked for it.
     pub uid: u32,
+    /// Whether it has to wait.
+    pub state: RunState,
+    /// Whom it is to run as.
+    pub user: Option<String>,
+    /// The analysis's id.
+    pub analysis_id: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// Program and arguments.
     pub command: Vec<String>,
     /// When.
@@ -25,13 +35,15 @@ pub struct Accepted {
     pub boot_id: String,
 }
 
-/// Whether a run goes on.
+/// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// It does, as far as is known.
+    /// It waits to be started.
+    Queued,
+    /// It goes on, as far as is known.
     Running,
-    /// It does not.
+    /// It is over.
     Ended,
 }
 
@@ -40,7 +52,7 @@ pub enum RunState {
 pub struct Run {
     /// Its id.
     pub run_id: String,
-    /// Whether it goes on.
+    /// How far it is.
     pub state: RunState,
     /// Who asked for it.
     pub uid: u32,
@@ -48,8 +60,10 @@ pub struct Run {
     pub user: Option<String>,
     /// The analysis's id.
     pub analysis_id: Option<String>,
-    /// Program and arguments, a JSON array.
-    pub command: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Program and arguments, as many as are some 4 KiB.
+    pub command: Vec<String>,
     /// When it was accepted, RFC 3339.
     pub accepted_at: String,
     /// When it started.
@@ -76,22 +90,24 @@ impl Run {
         Ok(Self {
             run_id: row.get(0)?,
             state: match state.as_str() {
+                "queued" => RunState::Queued,
                 "running" => RunState::Running,
                 _ => RunState::Ended,
             },
             uid: row.get(2)?,
             user: row.get(3)?,
             analysis_id: row.get(4)?,
-            command: row.get(5)?,
-            accepted_at: row.get(6)?,
-            started_at: row.get(7)?,
-            ended_at: row.get(8)?,
-            boot_id: row.get(9)?,
-            reason: row.get(10)?,
-            confidence: row.get(11)?,
-            exit_code: row.get(12)?,
-            exit_signal: row.get(13)?,
-            notes: row.get(14)?,
+            labels: from_json(row, 5)?,
+            command: from_json(row, 6)?,
+            accepted_at: row.get(7)?,
+            started_at: row.get(8)?,
+            ended_at: row.get(9)?,
+            boot_id: row.get(10)?,
+            reason: row.get(11)?,
+            confidence: row.get(12)?,
+            exit_code: row.get(13)?,
+            exit_signal: row.get(14)?,
+            notes: row.get(15)?,
         })
     }
 }
@@ -110,8 +126,25 @@ pub(super) fn command(words: &[String]) -> String {
         left -= word.len();
         shown.push(word);
     }
-    // A list of strings always serialises.
-    serde_json::to_string(&shown).unwrap_or_default()
+    json(&shown)
+}
+
+/// Strings, as a column has them.
+pub(super) fn json(strings: &impl Serialize) -> String {
+    // Lists and maps of strings always serialise.
+    serde_json::to_string(strings).unwrap_or_default()
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+    })
+}
+
+/// RFC 3339, UTC, always as long, so that it sorts as text.
+pub(super) fn time(at: Timestamp) -> String {
+    format!("{at:.6}")
 }
 
 /// The word that the record has for this.

@@ -10,10 +10,11 @@ use super::StoreError;
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE runs (
     run_id      TEXT PRIMARY KEY,  -- UUIDv7: sorts by time
-    state       TEXT NOT NULL CHECK (state IN ('running', 'ended')),
+    state       TEXT NOT NULL CHECK (state IN ('queued', 'running', 'ended')),
     uid         INTEGER NOT NULL,  -- who asked for it
     user        TEXT,              -- whom it ran as
     analysis_id TEXT,
+    labels      TEXT NOT NULL,     -- a JSON object
     command     TEXT NOT NULL,     -- a JSON array
     accepted_at TEXT NOT NULL,     -- times are RFC 3339, UTC
     started_at  TEXT,
@@ -28,7 +29,8 @@ CREATE TABLE runs (
 ) STRICT;
 CREATE INDEX runs_by_uid ON runs (uid, accepted_at);
 CREATE INDEX runs_by_time ON runs (accepted_at);
-CREATE INDEX runs_running ON runs (state) WHERE state = 'running';
+CREATE INDEX runs_by_analysis ON runs (analysis_id, accepted_at) WHERE analysis_id IS NOT NULL;
+CREATE INDEX runs_unfinished ON runs (state) WHERE state <> 'ended';
 "];
 
 /// Brings a store to this version, whatever earlier one made it.

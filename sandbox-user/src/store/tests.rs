@@ -13,10 +13,19 @@ fn accepted(run_id: RunId, uid: u32) -> Accepted {
     Accepted {
         run_id,
         uid,
+        state: RunState::Running,
+        user: Some(format!("user{uid}")),
+        analysis_id: Some(format!("a-{uid}")),
+        labels: [("exp".to_owned(), uid.to_string())].into(),
         command: vec!["true".to_owned(), "x".repeat(5000)],
         accepted_at: Timestamp::now(),
         boot_id: "boot".to_owned(),
     }
+}
+
+fn one(store: &Store, run_id: RunId, whose: Whose) -> Option<Run> {
+    let found = store.list(whose, &Filter::of(run_id.to_string()), 9);
+    found.expect("read").pop()
 }
 
 #[test]
@@ -27,10 +36,13 @@ fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
     store
         .accept(&accepted(record.run_id, 1000))
         .expect("stored");
-    let run = |store: &Store| store.run(record.run_id, Whose::All).expect("read");
+    let run = |store: &Store| one(store, record.run_id, Whose::All);
     assert_eq!(run(&store).expect("there").state, RunState::Running);
-    assert_eq!(store.running().expect("read").len(), 1);
-    assert_eq!(store.record(record.run_id).expect("read"), None);
+    assert_eq!(store.unfinished().expect("read").len(), 1);
+    assert_eq!(
+        store.record(&record.run_id.to_string()).expect("read"),
+        None
+    );
 
     store.conclude(&record, 7).expect("stored");
     // It is there for whoever opens it next.
@@ -44,12 +56,15 @@ fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
         ended.notes.as_deref(),
         Some(record.completion_notes.as_str())
     );
-    let text = store.record(record.run_id).expect("read").expect("there");
+    let text = store
+        .record(&record.run_id.to_string())
+        .expect("read")
+        .expect("there");
     assert_eq!(
         serde_json::from_str::<RunRecord>(&text).expect("JSON"),
         record
     );
-    assert!(store.running().expect("read").is_empty());
+    assert!(store.unfinished().expect("read").is_empty());
 }
 
 #[test]
@@ -61,14 +76,114 @@ fn users_see_their_own_runs_the_latest_first() {
         store.accept(&accepted(*run_id, uid)).expect("stored");
     }
     let listed = |whose, most| -> Vec<String> {
-        let runs = store.list(whose, most).expect("read");
+        let runs = store.list(whose, &Filter::default(), most).expect("read");
         runs.into_iter().map(|run| run.run_id).collect()
     };
     let [first, second, third] = [0, 1, 2].map(|index: usize| ids[index].to_string());
     assert_eq!(listed(Whose::All, 2), [third.clone(), second.clone()]);
     assert_eq!(listed(Whose::Of(1000), 9), [third, first]);
     assert_eq!(listed(Whose::Of(1001), 9), [second]);
-    assert_eq!(store.run(ids[0], Whose::Of(1001)).expect("read"), None);
+    assert_eq!(one(&store, ids[0], Whose::Of(1001)), None);
+}
+
+#[test]
+fn a_filter_finds_what_it_asks_for() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    let [first, second] = [RunId::now_v7(), RunId::now_v7()];
+    store.accept(&accepted(first, 1000)).expect("stored");
+    let mut waiting = accepted(second, 1001);
+    waiting.state = RunState::Queued;
+    store.accept(&waiting).expect("stored");
+    store.lose(first, "Lost: x.").expect("stored");
+    let filter = Filter::default;
+    let later = Timestamp::now() + std::time::Duration::from_secs(60);
+    let label = |value: &str| Some(("exp".to_owned(), value.to_owned()));
+    for (filter, expected) in [
+        (filter(), vec![second, first]),
+        (Filter::of(first.to_string()), vec![first]),
+        (Filter::of("a-1001"), vec![second]),
+        (
+            Filter {
+                user: Some("user1000".to_owned()),
+                ..filter()
+            },
+            vec![first],
+        ),
+        (
+            Filter {
+                user: Some("1001".to_owned()),
+                ..filter()
+            },
+            vec![second],
+        ),
+        (
+            Filter {
+                label: label("1000"),
+                ..filter()
+            },
+            vec![first],
+        ),
+        (
+            Filter {
+                label: label("1"),
+                ..filter()
+            },
+            vec![],
+        ),
+        (
+            Filter {
+                state: Some(RunState::Queued),
+                ..filter()
+            },
+            vec![second],
+        ),
+        (
+            Filter {
+                reason: Some(Reason::RunnerLost),
+                ..filter()
+            },
+            vec![first],
+        ),
+        (
+            Filter {
+                reason: Some(Reason::Memory),
+                ..filter()
+            },
+            vec![],
+        ),
+        (
+            Filter {
+                failed: true,
+                ..filter()
+            },
+            vec![first],
+        ),
+        (
+            Filter {
+                since: Some(later),
+                ..filter()
+            },
+            vec![],
+        ),
+        (
+            Filter {
+                since: Some(Timestamp::UNIX_EPOCH),
+                ..filter()
+            },
+            vec![second, first],
+        ),
+    ] {
+        let runs = store.list(Whose::All, &filter, 9).expect("read");
+        let found: Vec<String> = runs.into_iter().map(|run| run.run_id).collect();
+        let expected: Vec<String> = expected.iter().map(RunId::to_string).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    store.start(second).expect("stored");
+    assert_eq!(
+        one(&store, second, Whose::All).map(|run| run.state),
+        Some(RunState::Running)
+    );
 }
 
 #[test]
@@ -80,9 +195,9 @@ fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
         store.accept(&accepted(run_id, 1000)).expect("stored");
     }
     store.withdraw(withdrawn).expect("stored");
-    assert_eq!(store.run(withdrawn, Whose::All).expect("read"), None);
+    assert_eq!(one(&store, withdrawn, Whose::All), None);
     store.lose(lost, "Lost: x.").expect("stored");
-    let run = store.run(lost, Whose::All).expect("read").expect("there");
+    let run = one(&store, lost, Whose::All).expect("there");
     assert_eq!(run.reason.as_deref(), Some("runner_lost"));
 
     // One that has its record is neither withdrawn nor lost.
@@ -92,7 +207,7 @@ fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
     store
         .lose(record.run_id, "Lost: x.")
         .expect("nothing to do");
-    let run = store.run(record.run_id, Whose::All).expect("read");
+    let run = one(&store, record.run_id, Whose::All);
     assert_eq!(run.expect("there").reason.as_deref(), Some("completed"));
 }
 
@@ -104,7 +219,12 @@ fn a_damaged_store_is_kept_aside() {
     let damaged = vec![b'x'; 8192];
     fs::write(&path, &damaged).expect("written");
     let Opened { store, aside } = Store::open(temp.path()).expect("opened");
-    assert!(store.list(Whose::All, 9).expect("read").is_empty());
+    assert!(
+        store
+            .list(Whose::All, &Filter::default(), 9)
+            .expect("read")
+            .is_empty()
+    );
     assert_eq!(fs::read(aside.expect("kept")).expect("read"), damaged);
 }
 

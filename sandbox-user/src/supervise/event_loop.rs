@@ -4,6 +4,8 @@
 //! declared before the first signal is sent; then SIGTERM to every member and, after the grace,
 //! `cgroup.kill`; a denied fork and an escape have no grace.
 
+mod asked;
+
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
@@ -19,14 +21,14 @@ use super::{
     docket::Docket,
     gather::{Ended, action_now, overdue},
     journal::Journal,
+    orders::Orders,
     reaper,
     samples::Samples,
-    signals::{Meaning, Origin, Received, Signals},
     sources::{Alarms, CounterFile, counter_changed, event_waits, main_end},
 };
 use crate::{
     cgroup::{EventFile, LeafCgroup},
-    evidence::{IntentReason, OwnAction, Signal, SignalInfo},
+    evidence::{IntentReason, OwnAction},
     limits::OnPidsLimit,
     spawn::{Spawned, Terminal},
     sys::{pidfd, readiness},
@@ -39,8 +41,6 @@ const AT_A_TIME: usize = 256;
 const KILL_EVERY: Duration = Duration::from_millis(100);
 /// How long after the first `cgroup.kill` main may take to die.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
-/// One signal to the whole process group reaches all of it at once; an older one to main was another.
-const TOLD_WITHIN_NS: u64 = 1_000_000_000;
 /// What the ring had no room to say is looked for this often.
 const REVIEW_EVERY: Duration = Duration::from_secs(1);
 /// The CPU time is looked at no more often than this.
@@ -56,7 +56,7 @@ pub(super) struct Running<'a> {
     more_events: bool,
     main: AsyncFd<OwnedFd>,
     terminal: Terminal,
-    signals: &'a Signals,
+    orders: &'a mut Orders,
     pids_events: Option<CounterFile>,
     alarms: Alarms,
     stage: Stage,
@@ -91,21 +91,6 @@ pub(super) fn take_events(ring: &mut Ring, journal: &mut Journal, ended: &mut En
     })
 }
 
-/// What a signal that means the end of the run asks for, now or when main was told.
-fn cancellation(received: &Received, main_was_told_at_ns: Option<u64>) -> OwnAction {
-    let (asked_by, detail) = match received.origin {
-        Origin::Kernel => (None, "from the terminal".to_owned()),
-        Origin::Process(pid) => (Some(pid), format!("from pid {pid}")),
-    };
-    OwnAction {
-        reason: IntentReason::Cancelled,
-        at_ns: main_was_told_at_ns.unwrap_or_else(clock::now_ns),
-        signal: Some(received.signal),
-        asked_by,
-        detail: Some(detail),
-    }
-}
-
 impl<'a> Running<'a> {
     /// Takes over what was just spawned and arms its deadlines.
     ///
@@ -117,7 +102,7 @@ impl<'a> Running<'a> {
         watch: Watch<'a>,
         spawned: Spawned,
         terminal: Terminal,
-        signals: &'a Signals,
+        orders: &'a mut Orders,
     ) -> io::Result<Self> {
         let Watch {
             tracer,
@@ -167,7 +152,7 @@ impl<'a> Running<'a> {
             more_events: false,
             main: readiness::watch(&spawned.pidfd, Interest::READABLE)?,
             terminal,
-            signals,
+            orders,
             pids_events,
             alarms,
             stage: Stage::Running,
@@ -186,10 +171,10 @@ impl<'a> Running<'a> {
                 status = main_end(&self.main) => {
                     self.ended.status = Some(status?);
                     self.ended.ended_at_ns = Some(clock::now_ns());
-                    self.take_pending_signals()?;
+                    self.take_pending_orders()?;
                     return Ok(());
                 }
-                received = self.signals.next() => self.on_signal(&received?)?,
+                order = self.orders.next() => self.on_order(order?)?,
                 rung = self.alarms.deadline.rings() => {
                     rung?;
                     self.end_as(overdue(self.leaf), libc::SIGTERM)?;
@@ -243,58 +228,6 @@ impl<'a> Running<'a> {
     /// Hands back what was gathered.
     pub(super) fn finish(self) -> (Ended, Option<Ring>) {
         (self.ended, self.ring)
-    }
-
-    fn on_signal(&mut self, received: &Received) -> io::Result<()> {
-        match received.meaning {
-            Meaning::PassOn => {
-                // Main may have ended just now, which the next turn sees.
-                let _ = pidfd::send_signal(self.main.as_fd(), received.signal);
-                Ok(())
-            }
-            Meaning::Cancel if self.stage == Stage::Running => {
-                let from_terminal =
-                    received.origin == Origin::Kernel && self.terminal == Terminal::Shared;
-                let main_was_told_at_ns = self.main_was_told_at_ns(received);
-                // Whoever tells the whole process group has told its members already.
-                let told = from_terminal || main_was_told_at_ns.is_some();
-                let forward = if told { 0 } else { received.signal };
-                self.end_as(cancellation(received, main_was_told_at_ns), forward)
-            }
-            // Whoever asks twice does not want to wait.
-            Meaning::Cancel => self.kill(),
-        }
-    }
-
-    /// A signal that came with main's end, such as the terminal's Ctrl-C to both, is its cause.
-    fn take_pending_signals(&mut self) -> io::Result<()> {
-        while let Some(received) = self.signals.try_next()? {
-            if received.meaning == Meaning::Cancel && self.stage == Stage::Running {
-                self.stage = Stage::Killing;
-                let main_was_told_at_ns = self.main_was_told_at_ns(&received);
-                self.declare(cancellation(&received, main_was_told_at_ns));
-            }
-        }
-        Ok(())
-    }
-
-    /// When main got the same signal from the same sender, as the whole process group does from a
-    /// terminal, `kill %1` and timeout(1).
-    fn main_was_told_at_ns(&self, received: &Received) -> Option<u64> {
-        let since_ns = clock::now_ns().saturating_sub(TOLD_WITHIN_NS);
-        let is_the_same = |signal: &Signal| {
-            signal.victim_is_main
-                && signal.at_ns >= since_ns
-                && signal.signal == received.signal
-                && match received.origin {
-                    Origin::Kernel => signal.info == SignalInfo::Priv,
-                    Origin::Process(pid) => signal.sender.pid == pid,
-                }
-        };
-        let tracer = self.tracer.as_deref()?;
-        let snapshot = tracer.snapshot(self.leaf.cgroup().id).ok()??;
-        let same = snapshot.signals.into_iter().rev().find(is_the_same)?;
-        Some(same.at_ns)
     }
 
     /// Ends the run for this reason: every member is asked by SIGTERM where the reason has a grace.

@@ -13,12 +13,12 @@ use super::{
     guardian::{Guardian, Start},
     journal::Journal,
     misses,
+    orders::{Orders, Remote},
     prepare::{self, RunError},
     record_file::KeptFile,
     recover::recover,
     runtime::runtime,
-    signals::{self, Signals},
-    spool,
+    signals, spool,
     state::{State, States},
 };
 use crate::{
@@ -49,16 +49,21 @@ pub struct Outcome {
     pub status: u8,
 }
 
-/// Runs an analysis to its end, under the caller's limits.
+/// Runs an analysis to its end, under the caller's limits. A supervisor of the service's is told what to do
+/// by `remote`, too.
 ///
 /// # Errors
 /// Where the request cannot be carried out on this host at all, so that no record was begun. Later
 /// failures are in the record, as `setup_failed`.
-pub fn foreground(spec: RunSpec, rlimits: CallersLimits) -> Result<Outcome, RunError> {
+pub fn foreground(
+    spec: RunSpec,
+    rlimits: CallersLimits,
+    remote: Option<Remote>,
+) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
     signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = runtime().map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, rlimits, accepted_at))
+    runtime.block_on(run(spec, rlimits, remote, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -86,9 +91,10 @@ impl Made {
 async fn run(
     spec: RunSpec,
     rlimits: CallersLimits,
+    remote: Option<Remote>,
     accepted_at: Timestamp,
 ) -> Result<Outcome, RunError> {
-    let signals = Signals::open().map_err(RunError::system("opening a signalfd"))?;
+    let mut orders = Orders::open(remote).map_err(RunError::system("opening a signalfd"))?;
     let caller = Caller::current()?;
     let recorder = prepare::recorder(&caller);
     let mut record_file = prepare::open_record(&spec, &recorder)?;
@@ -162,7 +168,7 @@ async fn run(
             // What failed first is why.
             match set_up.and(begun) {
                 Err(error) => Err(error),
-                Ok(()) => start_and_wait(&mut made, &identity, &outputs, &signals).await,
+                Ok(()) => start_and_wait(&mut made, &identity, &outputs, &mut orders).await,
             }
         }
     };
@@ -209,8 +215,8 @@ async fn run(
     say_notes(made.docket.spec.notes, &record);
     if let Some(on_complete) = made.docket.on_complete() {
         // Those that came while the run was concluded were about the run.
-        while let Ok(Some(_)) = signals.try_next() {}
-        on_complete.run(&record, Some(&signals)).await;
+        while let Ok(Some(_)) = orders.try_next() {}
+        on_complete.run(&record, Some(&mut orders)).await;
     }
     let status = match recorded {
         Ok(()) => record::exit_status(&record),
@@ -338,7 +344,7 @@ async fn start_and_wait(
     made: &mut Made,
     identity: &Identity,
     outputs: &Outputs,
-    signals: &Signals,
+    orders: &mut Orders,
 ) -> Result<Ended, RunError> {
     let Some(leaf) = &made.leaf else {
         return Ok(Ended::default());
@@ -348,11 +354,13 @@ async fn start_and_wait(
     let terminal = Terminal::detect();
     let stdio = prepare::stdio(spec, outputs)
         .map_err(RunError::system("duplicating stdin, stdout and stderr"))?;
-    if let Some(received) = signals
+    while let Some(order) = orders
         .try_next()
         .map_err(RunError::system("reading the signalfd"))?
     {
-        return Ok(Ended::cancelled_before_start(&received));
+        if let Some(ended) = Ended::cancelled_before_start(order) {
+            return Ok(ended);
+        }
     }
     let mut start = SpawnSpec {
         argv: spec.command.clone(),
@@ -439,7 +447,7 @@ async fn start_and_wait(
         },
         spawned,
         terminal,
-        signals,
+        orders,
     );
     let (ended, waited) = match running {
         Ok(mut running) => {

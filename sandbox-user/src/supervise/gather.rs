@@ -2,7 +2,15 @@
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{clock, docket::Docket, journal::Journal, misses::Since, read_back, signals::Received};
+use super::{
+    clock,
+    docket::Docket,
+    journal::Journal,
+    misses::Since,
+    orders::{Control, Order},
+    read_back,
+    signals::{Meaning, Origin, Received},
+};
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
     evidence::{
@@ -38,16 +46,26 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// A run that this signal asked to end when nothing was started yet.
-    pub(super) fn cancelled_before_start(received: &Received) -> Self {
-        Self {
-            own_actions: vec![OwnAction {
-                signal: Some(received.signal),
-                detail: Some("before the analysis was started".to_owned()),
-                ..action_now(IntentReason::Cancelled)
-            }],
+    /// A run that was asked to end when nothing was started yet; `None` where something else was asked for.
+    pub(super) fn cancelled_before_start(order: Order) -> Option<Self> {
+        const WHEN: &str = "before the analysis was started";
+        let action = match order {
+            Order::Signal(received) => {
+                let mut action = cancellation(&received)?;
+                action.detail = Some(WHEN.to_owned());
+                action
+            }
+            Order::ClientGone => client_gone(),
+            Order::Control(control, answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(Ok(()));
+                killed_by(control)
+            }
+        };
+        Some(Self {
+            own_actions: vec![action],
             ..Self::default()
-        }
+        })
     }
 
     /// Adds what another process of the runner did, where it is not known yet.
@@ -88,6 +106,41 @@ pub(super) fn action_now(reason: IntentReason) -> OwnAction {
         signal: None,
         asked_by: None,
         detail: None,
+    }
+}
+
+/// What a signal to `sandbox` asks for, where that is the end.
+pub(super) fn cancellation(received: &Received) -> Option<OwnAction> {
+    let (asked_by, detail) = match (received.meaning, received.origin) {
+        (Meaning::PassOn, _) => return None,
+        (Meaning::Cancel, Origin::Kernel) => (None, "from the terminal".to_owned()),
+        (Meaning::Cancel, Origin::Process(pid)) => (Some(pid), format!("from pid {pid}")),
+    };
+    Some(OwnAction {
+        signal: Some(received.signal),
+        asked_by,
+        detail: Some(detail),
+        ..action_now(IntentReason::Cancelled)
+    })
+}
+
+/// The client of a run that the service does has gone.
+pub(super) fn client_gone() -> OwnAction {
+    OwnAction {
+        detail: Some("its client has gone".to_owned()),
+        ..action_now(IntentReason::Cancelled)
+    }
+}
+
+/// Somebody has it ended by `sandbox kill`.
+pub(super) fn killed_by(Control::Kill { by, pid, reason }: Control) -> OwnAction {
+    let why = reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    OwnAction {
+        asked_by: Some(pid),
+        detail: Some(format!("sandbox kill by {by}{why}")),
+        ..action_now(IntentReason::Cancelled)
     }
 }
 

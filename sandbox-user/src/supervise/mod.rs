@@ -19,6 +19,7 @@ mod holders;
 mod journal;
 mod misses;
 mod on_complete;
+mod orders;
 mod prepare;
 mod processes;
 mod read_back;
@@ -38,6 +39,7 @@ mod state;
 
 pub use events_file::EventsError;
 pub use foreground::{Outcome, foreground};
+pub use orders::{Client, ClientOrder, Control, Controlled, Remote};
 pub use prepare::{RunError, with_callers_rights};
 pub use record_error::RecordError;
 pub use recover::{Left, Recovered, recover};

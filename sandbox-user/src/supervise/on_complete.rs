@@ -14,7 +14,7 @@ use std::{
 use nix::{libc, unistd::User};
 use tokio::io::Interest;
 
-use super::signals::{Meaning, Signals};
+use super::orders::Orders;
 use crate::{
     caller,
     record::RunRecord,
@@ -34,10 +34,10 @@ pub(super) struct OnComplete<'a> {
 }
 
 impl OnComplete<'_> {
-    /// Runs it to its end; what goes wrong is said, and nothing more comes of it. A signal that means
-    /// the end ends it too.
-    pub(super) async fn run(&self, record: &RunRecord, signals: Option<&Signals>) {
-        match self.try_run(record, signals).await {
+    /// Runs it to its end; what goes wrong is said, and nothing more comes of it. What asks for the
+    /// end of the run ends it too.
+    pub(super) async fn run(&self, record: &RunRecord, orders: Option<&mut Orders>) {
+        match self.try_run(record, orders).await {
             Ok(status) if status.success() => {}
             Ok(status) => say(format_args!(
                 "--on-complete: {} ended with {status}",
@@ -53,7 +53,7 @@ impl OnComplete<'_> {
     async fn try_run(
         &self,
         record: &RunRecord,
-        signals: Option<&Signals>,
+        orders: Option<&mut Orders>,
     ) -> io::Result<ExitStatus> {
         let text = serde_json::to_vec(record)?;
         let mut child = self.spawn()?;
@@ -63,7 +63,7 @@ impl OnComplete<'_> {
             stdin.map(|mut stdin| stdin.write_all(&text).and_then(|()| stdin.write_all(b"\n")))
         });
         let waited = match writing {
-            Ok(_) => wait(&mut child, signals).await,
+            Ok(_) => wait(&mut child, orders).await,
             Err(error) => Err(error),
         };
         if waited.is_err() {
@@ -99,14 +99,14 @@ impl OnComplete<'_> {
 }
 
 /// Waits for its end. What asks for one is passed on, and the second time it is killed.
-async fn wait(child: &mut Child, signals: Option<&Signals>) -> io::Result<ExitStatus> {
+async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<ExitStatus> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
     loop {
-        let received = async {
-            match signals {
-                Some(signals) => signals.next().await,
+        let order = async {
+            match &mut orders {
+                Some(orders) => orders.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -115,8 +115,8 @@ async fn wait(child: &mut Child, signals: Option<&Signals>) -> io::Result<ExitSt
                 ready?.retain_ready();
                 return child.wait();
             }
-            received = received => {
-                if received?.meaning == Meaning::Cancel {
+            order = order => {
+                if order?.ends() {
                     // It may have ended just now.
                     let _ = pidfd::send_signal(pidfd.as_fd(), ask);
                     ask = libc::SIGKILL;

@@ -31,6 +31,16 @@ pub(crate) fn meant() -> impl Iterator<Item = Signal> {
     CANCEL.into_iter().chain(PASS_ON)
 }
 
+/// What a signal to a supervisor means; `None` where nothing.
+pub(super) fn meaning_of(signal: i32) -> Option<Meaning> {
+    let is_one = |known: &Signal| *known as i32 == signal;
+    if CANCEL.iter().any(is_one) {
+        Some(Meaning::Cancel)
+    } else {
+        PASS_ON.iter().any(is_one).then_some(Meaning::PassOn)
+    }
+}
+
 /// A signal that `sandbox` got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -139,14 +149,10 @@ impl Signals {
             return Ok(None);
         };
         let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
-        let cancels = CANCEL.iter().any(|known| *known as i32 == signal);
         Ok(Some(Received {
             signal,
-            meaning: if cancels {
-                Meaning::Cancel
-            } else {
-                Meaning::PassOn
-            },
+            // None other is in the mask.
+            meaning: meaning_of(signal).unwrap_or(Meaning::PassOn),
             origin: if info.ssi_code == libc::SI_KERNEL {
                 Origin::Kernel
             } else {

@@ -18,11 +18,17 @@ pub fn keep_until_waited_for() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Has the kernel see to this process's children once they end: nobody waits for them (wait(2)).
+pub fn leave_ends_to_the_kernel() {
+    // SAFETY: no handler is involved.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// Has a command start without the descriptors that this process may itself have been started with, but for
 /// `kept` and the standard ones.
-pub fn pass_nothing_on(command: &mut Command, kept: Option<RawFd>) {
+pub fn pass_nothing_on(command: &mut Command, kept: Vec<RawFd>) {
     let prepare = move || -> Result<(), Errno> {
-        // SAFETY: marks descriptors as close-on-exec in the forked child (close_range(2), 5.11), but for one.
+        // SAFETY: marks descriptors as close-on-exec in the forked child (close_range(2), 5.11), but for some.
         unsafe {
             check(libc::syscall(
                 libc::SYS_close_range,
@@ -30,10 +36,8 @@ pub fn pass_nothing_on(command: &mut Command, kept: Option<RawFd>) {
                 u32::MAX,
                 libc::CLOSE_RANGE_CLOEXEC,
             ))?;
-            match kept {
-                Some(kept) => check(libc::fcntl(kept, libc::F_SETFD, 0).into()).map(drop),
-                None => Ok(()),
-            }
+            kept.iter()
+                .try_for_each(|kept| check(libc::fcntl(*kept, libc::F_SETFD, 0).into()).map(drop))
         }
     };
     // SAFETY: the closure makes system calls only, which are signal-safe.

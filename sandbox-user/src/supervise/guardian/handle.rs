@@ -60,7 +60,7 @@ impl Guardian {
     pub(in crate::supervise) fn start_for_another(within: Duration) -> io::Result<Self> {
         let (socket, theirs) = sockets(within)?;
         let mut command = command(theirs);
-        child::pass_nothing_on(&mut command, None);
+        child::pass_nothing_on(&mut command, Vec::new());
         let child = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -1,0 +1,85 @@
+//! The socket of a run, through which root's processes give it orders, and by which it is known to be
+//! looked after.
+//!
+//! It is the supervisor's own, so that it works whatever becomes of the service meanwhile.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::protocol::to_line;
+use crate::{
+    spec::RunId,
+    supervise::{Control, Controlled},
+    sys::own_dir,
+};
+
+/// Where they are: root's alone.
+const DIRECTORY: &str = "/run/sandbox/control";
+/// How long a supervisor may take to answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+fn path(run_id: RunId) -> PathBuf {
+    Path::new(DIRECTORY).join(run_id.to_string())
+}
+
+/// Makes a run's.
+///
+/// # Errors
+/// Where it cannot be made.
+pub(super) fn bind(run_id: RunId) -> io::Result<UnixListener> {
+    let path = path(run_id);
+    own_dir::own_around(Path::new(DIRECTORY))?;
+    own_dir::own(Path::new(DIRECTORY), 0o700)?;
+    UnixListener::bind(path)
+}
+
+/// Removes a run's, where it is still there.
+pub(super) fn remove(run_id: RunId) {
+    // It is gone with the boot at the latest.
+    let _ = fs::remove_file(path(run_id));
+}
+
+/// Whether a run's supervisor is there. What one has left behind that was killed is removed.
+pub(super) fn is_attended(run_id: RunId) -> bool {
+    match UnixStream::connect(path(run_id)) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            remove(run_id);
+            false
+        }
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Gives a run an order; `None` where it has ended, or is ending.
+///
+/// # Errors
+/// Where it does not answer.
+pub(super) fn order(run_id: RunId, order: &Control) -> io::Result<Option<Controlled>> {
+    let mut socket = match UnixStream::connect(path(run_id)) {
+        Ok(socket) => socket,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    socket.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    socket.write_all(&to_line(order)?)?;
+    let mut line = String::new();
+    match BufReader::new(socket).read_line(&mut line) {
+        Ok(1..) => Ok(Some(serde_json::from_str(&line)?)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(error),
+    }
+}

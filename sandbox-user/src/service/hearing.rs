@@ -1,0 +1,146 @@
+//! Reading a client's request, with the descriptors that come on its way.
+
+use std::{
+    io::{self, IoSliceMut},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+use nix::{
+    cmsg_space,
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+};
+
+use super::protocol::{DESCRIPTORS, MAX_REQUEST_BYTES, Request, VERSION};
+use crate::sys::fd;
+
+/// How long a client may take to say what it wants.
+pub(super) const ASKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a client has said.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// What it wants.
+    pub(super) request: Request,
+    /// What it passes.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// What came right behind that: orders to the run.
+    pub(super) rest: Vec<u8>,
+}
+
+/// Hears it out.
+///
+/// # Errors
+/// Where no whole request comes in time, or what comes is none: what is wrong, for the client.
+pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
+    let until = Instant::now() + ASKED_WITHIN;
+    let mut line = Vec::new();
+    let mut descriptors = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    let mut rest = None;
+    while rest.is_none() {
+        let left = until.saturating_duration_since(Instant::now());
+        // A timeout of 0 would be none.
+        let left = left.max(Duration::from_millis(1));
+        let received = socket
+            .set_read_timeout(Some(left))
+            .and_then(|()| receive(socket, &mut part, &mut descriptors));
+        match received {
+            Ok(0) => return Err("not a request: it ended early".to_owned()),
+            Ok(length) => {
+                let before = line.len();
+                line.extend(part.iter().take(length));
+                let end = part.iter().take(length).position(|byte| *byte == b'\n');
+                rest = end.map(|end| line.split_off(before + end + 1));
+            }
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err("no whole request came within 10 s".to_owned());
+            }
+            Err(error) => return Err(format!("not a request: {error}")),
+        }
+        if line.len() > MAX_REQUEST_BYTES {
+            return Err("not a request: it is longer than 6 MiB".to_owned());
+        }
+    }
+    let request: Request =
+        serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))?;
+    if request.version != VERSION {
+        return Err(format!(
+            "not a request: version {} of the protocol, the service speaks {VERSION}",
+            request.version
+        ));
+    }
+    Ok(Heard {
+        request,
+        descriptors,
+        rest: rest.unwrap_or_default(),
+    })
+}
+
+fn is_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
+
+/// Reads some of what has come, with the descriptors that are on it.
+///
+/// # Errors
+/// Those of recvmsg(2); where there are more descriptors than belong to anything.
+pub(super) fn receive(
+    socket: &UnixStream,
+    part: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    /// SCM_MAX_FD (include/net/scm.h): as many as one message can bring. All are taken, so that none stays open.
+    const MOST: usize = 253;
+    let mut space = cmsg_space!([i32; MOST]);
+    let mut parts = [IoSliceMut::new(part)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            descriptors.extend(fd::received(received));
+        }
+    }
+    if descriptors.len() > DESCRIPTORS {
+        return Err(io::Error::other("more descriptors came than belong to it"));
+    }
+    Ok(message.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn heard(said: &[u8]) -> Result<Heard, String> {
+        let (mut near, far) = UnixStream::pair().expect("a pair");
+        let said = said.to_owned();
+        let client = std::thread::spawn(move || near.write_all(&said));
+        let heard = hear(&far);
+        drop(far);
+        // Where it says too much nobody listens to its end.
+        let _ = client.join().expect("it ends");
+        heard
+    }
+
+    #[test]
+    fn a_request_is_heard_and_what_is_none_is_told_why() {
+        let said = b"{\"version\":1,\"list\":{\"most\":1}}\n{\"signal\":15}\n";
+        assert_eq!(heard(said).expect("a request").rest, b"{\"signal\":15}\n");
+        for (said, why) in [
+            (&b""[..], "ended early"),
+            (b"{\"version\":1,\"list\":{\"most\":1}}", "ended early"),
+            (b"hello\n", "expected"),
+            (b"{\"version\":2,\"list\":{\"most\":1}}\n", "version 2"),
+            (&vec![b'x'; MAX_REQUEST_BYTES + 1], "longer than"),
+        ] {
+            let error = heard(said).expect_err("not a request");
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

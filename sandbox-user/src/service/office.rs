@@ -1,0 +1,138 @@
+//! The line between the service and the process that attends to one of its clients: JSON documents, one a
+//! line, over a socket pair. Both ends are this program as root.
+//!
+//! The service alone has the store, so that only one process writes to it; what clients pass, and what
+//! comes of it, is its attendants' alone.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::protocol::to_line;
+use crate::{
+    spec::RunId,
+    store::{Filter, Run, Whose},
+};
+
+/// What an attendant asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Call {
+    /// To store a run that is to be started, and to say when it may be.
+    Accept(Application),
+    /// To take in what a run has left.
+    Ended {
+        /// Which.
+        run_id: RunId,
+        /// With what `sandbox run` ends.
+        status: u8,
+    },
+    /// For runs, the latest first.
+    List {
+        /// Whose.
+        whose: Whose,
+        /// Which.
+        filter: Filter,
+        /// At most so many.
+        most: u32,
+    },
+    /// For the latest run of this id, or of the analysis of this id.
+    Show {
+        /// Whose it has to be.
+        whose: Whose,
+        /// The run's id, or its analysis's.
+        id: String,
+    },
+    /// The same, once it has ended.
+    Wait {
+        /// Whose it has to be.
+        whose: Whose,
+        /// The run's id, or its analysis's.
+        id: String,
+    },
+}
+
+/// A run that wants to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Application {
+    /// Its id.
+    pub(super) run_id: RunId,
+    /// Who asks for it.
+    pub(super) uid: u32,
+    /// Whom it is to run as, where that has a name.
+    pub(super) user: Option<String>,
+    /// The analysis's id.
+    pub(super) analysis_id: Option<String>,
+    /// Its labels.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Program and arguments.
+    pub(super) command: Vec<String>,
+}
+
+/// What the service says to that.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reply {
+    /// It is done.
+    Done,
+    /// Runs that were asked for.
+    Runs(Vec<Run>),
+    /// A run that was asked for, and its record where there is one.
+    Run(Box<Run>, Option<Box<RawValue>>),
+    /// There is no such run.
+    Nothing,
+    /// It is not done, and why.
+    Refused(String),
+}
+
+/// An attendant's end.
+#[derive(Debug)]
+pub(super) struct Office(BufReader<UnixStream>);
+
+impl Office {
+    pub(super) fn at(line: UnixStream) -> Self {
+        Self(BufReader::new(line))
+    }
+
+    /// Asks, and waits for what is said.
+    ///
+    /// # Errors
+    /// Where the service has gone.
+    pub(super) fn call(&mut self, call: &Call) -> io::Result<Reply> {
+        self.0.get_mut().write_all(&to_line(call)?)?;
+        self.reply()
+    }
+
+    /// Asks for what may take its time, and waits for what is said as long as the client is there.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; where the client has gone.
+    pub(super) fn call_for(&mut self, client: &UnixStream, call: &Call) -> io::Result<Reply> {
+        self.0.get_mut().write_all(&to_line(call)?)?;
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut waited_for = [readable(self.0.get_ref().as_fd()), readable(client.as_fd())];
+        while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        match waited_for[0].any() {
+            Some(true) => self.reply(),
+            // It has said all that it had to say.
+            Some(false) | None => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    fn reply(&mut self) -> io::Result<Reply> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line)? == 0 {
+            return Err(io::Error::other("the service has been ended"));
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}

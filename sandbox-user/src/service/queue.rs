@@ -1,0 +1,344 @@
+//! Which runs may be started, and which have to wait: a pure state, told of what comes and goes.
+//!
+//! Whoever has the fewest runs going on is next, and of one user's the oldest. Nobody overtakes the one who is
+//! next, or a large run would wait for ever.
+
+use std::collections::HashMap;
+
+use crate::{spec::RunId, units::format_bytes};
+
+/// What there is for all runs together; `None` is without limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Capacity {
+    /// Runs at a time.
+    pub(super) runs: Option<u64>,
+    /// Of these, of one user's.
+    pub(super) runs_per_user: Option<u64>,
+    /// How many may wait.
+    pub(super) queue: Option<u64>,
+    /// Of these, of one user's.
+    pub(super) queue_per_user: Option<u64>,
+    /// What their limits may add up to.
+    pub(super) total: Need,
+}
+
+/// What a run is held to, or what there is; `None` is without limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Need {
+    /// Memory, bytes.
+    pub(super) memory_bytes: Option<u64>,
+    /// CPU bandwidth, cores.
+    pub(super) cpus: Option<f64>,
+    /// Processes and threads.
+    pub(super) pids: Option<u64>,
+}
+
+/// A run that goes on or waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) run_id: RunId,
+    /// Who asked for it.
+    pub(super) uid: u32,
+    pub(super) need: Need,
+}
+
+/// What becomes of a run that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It may start.
+    Start,
+    /// It waits.
+    Wait,
+    /// It can never be started, or there are too many that wait.
+    Refuse(String),
+}
+
+/// The runs that go on, and those that wait, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    running: Vec<Entry>,
+    waiting: Vec<Entry>,
+}
+
+impl Queue {
+    /// Takes a run in, as far as there is room.
+    pub(super) fn admit(&mut self, entry: Entry, capacity: &Capacity) -> Admission {
+        if let Some(why) = never_fits(entry.need, capacity.total) {
+            return Admission::Refuse(why);
+        }
+        self.waiting.push(entry);
+        if self.next(capacity) == Some(entry.run_id) {
+            self.start(entry.run_id);
+            return Admission::Start;
+        }
+        let waiting = |uid: Option<u32>| count(&self.waiting, uid);
+        let is_full = |most: Option<u64>, now| most.is_some_and(|most| now > most);
+        let full = if is_full(capacity.queue, waiting(None)) {
+            Some(("", capacity.queue))
+        } else if is_full(capacity.queue_per_user, waiting(Some(entry.uid))) {
+            Some((" of yours", capacity.queue_per_user))
+        } else {
+            None
+        };
+        match full {
+            Some((whose, most)) => {
+                self.waiting.pop();
+                Admission::Refuse(format!(
+                    "{} runs{whose} wait already, and no more may: try again later",
+                    most.unwrap_or_default()
+                ))
+            }
+            None => Admission::Wait,
+        }
+    }
+
+    /// Takes in a run that goes on already.
+    pub(super) fn adopt(&mut self, entry: Entry) {
+        if !self.running.iter().any(|known| known.run_id == entry.run_id) {
+            self.running.push(entry);
+        }
+    }
+
+    /// A run has ended, or does not want to wait any more.
+    pub(super) fn remove(&mut self, run_id: RunId) {
+        self.running.retain(|entry| entry.run_id != run_id);
+        self.waiting.retain(|entry| entry.run_id != run_id);
+    }
+
+    /// Starts whoever may be started now. To be called after something has ended.
+    pub(super) fn start_next(&mut self, capacity: &Capacity) -> Vec<RunId> {
+        let mut started = Vec::new();
+        while let Some(run_id) = self.next(capacity) {
+            self.start(run_id);
+            started.push(run_id);
+        }
+        started
+    }
+
+    /// How many will be started before this one, as things stand; `None` where it does not wait.
+    pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
+        let mut running = self.runs_by_user();
+        let mut waiting: Vec<&Entry> = self.waiting.iter().collect();
+        for ahead in 0.. {
+            let next = first(&waiting, &running)?;
+            let entry = waiting.remove(next);
+            if entry.run_id == run_id {
+                return Some(ahead);
+            }
+            *running.entry(entry.uid).or_default() += 1;
+        }
+        None
+    }
+
+    fn runs_by_user(&self) -> HashMap<u32, u64> {
+        let mut runs = HashMap::new();
+        for entry in &self.running {
+            *runs.entry(entry.uid).or_default() += 1;
+        }
+        runs
+    }
+
+    fn start(&mut self, run_id: RunId) {
+        if let Some(place) = self.waiting.iter().position(|entry| entry.run_id == run_id) {
+            self.running.push(self.waiting.remove(place));
+        }
+    }
+
+    /// Who is next, where there is room.
+    fn next(&self, capacity: &Capacity) -> Option<RunId> {
+        let running = self.runs_by_user();
+        let is_below = |most: Option<u64>, now: u64| most.is_none_or(|most| now < most);
+        if !is_below(capacity.runs, self.running.len() as u64) {
+            return None;
+        }
+        let of_user = |uid: &u32| running.get(uid).copied().unwrap_or_default();
+        let may: Vec<&Entry> = self
+            .waiting
+            .iter()
+            .filter(|entry| is_below(capacity.runs_per_user, of_user(&entry.uid)))
+            .collect();
+        let entry = may.get(first(&may, &running)?)?;
+        let needs = self.running.iter().map(|entry| entry.need);
+        fits(needs.chain([entry.need]), capacity.total).then_some(entry.run_id)
+    }
+}
+
+/// Whoever has the fewest runs; of several, the oldest.
+fn first(waiting: &[&Entry], running: &HashMap<u32, u64>) -> Option<usize> {
+    let runs = |entry: &Entry| running.get(&entry.uid).copied().unwrap_or_default();
+    let places = waiting.iter().enumerate();
+    places
+        .min_by_key(|(place, entry)| (runs(entry), *place))
+        .map(|(place, _)| place)
+}
+
+fn count(entries: &[Entry], uid: Option<u32>) -> u64 {
+    let is_meant = |entry: &&Entry| uid.is_none_or(|uid| entry.uid == uid);
+    entries.iter().filter(is_meant).count() as u64
+}
+
+/// Whether what they are held to is there. Where there is a limit, one that has none counts as all of it.
+fn fits(needs: impl Iterator<Item = Need>, total: Need) -> bool {
+    let needs: Vec<Need> = needs.collect();
+    let sum = |most: Option<u64>, of: fn(&Need) -> Option<u64>| {
+        most.is_none_or(|most| {
+            let needs = needs.iter().map(|need| of(need).unwrap_or(most));
+            needs.fold(0, u64::saturating_add) <= most
+        })
+    };
+    let cpus = total.cpus.is_none_or(|most| {
+        let needs = needs.iter().map(|need| need.cpus.unwrap_or(most));
+        needs.sum::<f64>() <= most + f64::EPSILON
+    });
+    sum(total.memory_bytes, |need| need.memory_bytes) && sum(total.pids, |need| need.pids) && cpus
+}
+
+/// Why there will never be enough for it.
+fn never_fits(need: Need, total: Need) -> Option<String> {
+    let is_more = |need: Option<u64>, most: Option<u64>| {
+        need.zip(most).filter(|(need, most)| need > most)
+    };
+    if let Some((need, most)) = is_more(need.memory_bytes, total.memory_bytes) {
+        let [need, most] = [need, most].map(format_bytes);
+        return Some(format!(
+            "its memory limit of {need} is more than all runs together may have, {most}: lower --memory"
+        ));
+    }
+    if let Some((need, most)) = is_more(need.pids, total.pids) {
+        return Some(format!(
+            "its limit of {need} PIDs is more than all runs together may have, {most}: lower --pids"
+        ));
+    }
+    let cpus = need.cpus.zip(total.cpus).filter(|(need, most)| need > most);
+    cpus.map(|(need, most)| {
+        format!(
+            "its limit of {need} cores is more than all runs together may have, {most}: lower --cpus"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(uid: u32) -> Entry {
+        Entry {
+            run_id: RunId::now_v7(),
+            uid,
+            need: Need {
+                memory_bytes: Some(2 << 30),
+                cpus: Some(1.0),
+                pids: Some(100),
+            },
+        }
+    }
+
+    fn runs(runs: u64) -> Capacity {
+        Capacity {
+            runs: Some(runs),
+            ..Capacity::default()
+        }
+    }
+
+    #[test]
+    fn without_a_limit_all_start() {
+        let mut queue = Queue::default();
+        for uid in 0..50 {
+            let admitted = queue.admit(entry(uid % 3), &Capacity::default());
+            assert_eq!(admitted, Admission::Start);
+        }
+    }
+
+    #[test]
+    fn who_has_the_fewest_is_next_and_of_one_user_the_oldest() {
+        let capacity = runs(2);
+        let mut queue = Queue::default();
+        let entries = [1, 1, 1, 1, 2, 3].map(entry);
+        for (entry, expected) in entries.iter().zip([
+            Admission::Start,
+            Admission::Start,
+            Admission::Wait,
+            Admission::Wait,
+            Admission::Wait,
+            Admission::Wait,
+        ]) {
+            assert_eq!(queue.admit(*entry, &capacity), expected);
+        }
+        let ids = entries.map(|entry| entry.run_id);
+        let ahead = [2, 3, 4, 5].map(|place: usize| queue.ahead(ids[place]));
+        assert_eq!(ahead, [Some(2), Some(3), Some(0), Some(1)]);
+        let mut order = Vec::new();
+        for ended in [ids[0], ids[1], ids[4], ids[5]] {
+            queue.remove(ended);
+            order.extend(queue.start_next(&capacity));
+        }
+        assert_eq!(order, [ids[4], ids[5], ids[2], ids[3]]);
+        assert_eq!(queue.ahead(ids[2]), None);
+    }
+
+    #[test]
+    fn one_user_has_at_most_so_many_and_holds_nobody_else_up() {
+        let capacity = Capacity {
+            runs_per_user: Some(1),
+            ..runs(9)
+        };
+        let mut queue = Queue::default();
+        let [first, second, other] = [1, 1, 2].map(entry);
+        assert_eq!(queue.admit(first, &capacity), Admission::Start);
+        assert_eq!(queue.admit(second, &capacity), Admission::Wait);
+        assert_eq!(queue.admit(other, &capacity), Admission::Start);
+        queue.remove(first.run_id);
+        assert_eq!(queue.start_next(&capacity), [second.run_id]);
+    }
+
+    #[test]
+    fn what_all_may_have_together_is_not_exceeded_and_nobody_overtakes_a_large_one() {
+        let gib = |gib: u64| Need {
+            memory_bytes: Some(gib << 30),
+            ..Need::default()
+        };
+        let capacity = Capacity {
+            total: gib(8),
+            ..Capacity::default()
+        };
+        let mut queue = Queue::default();
+        let of = |uid, need| Entry { need, ..entry(uid) };
+        let [first, large, small] = [of(1, gib(5)), of(2, gib(6)), of(3, gib(1))];
+        assert_eq!(queue.admit(first, &capacity), Admission::Start);
+        assert_eq!(queue.admit(large, &capacity), Admission::Wait);
+        assert_eq!(queue.admit(small, &capacity), Admission::Wait);
+        // Without a limit of its own it takes all that there is.
+        let unlimited = of(4, Need::default());
+        assert_eq!(queue.admit(unlimited, &capacity), Admission::Wait);
+        queue.remove(first.run_id);
+        assert_eq!(queue.start_next(&capacity), [large.run_id, small.run_id]);
+        queue.remove(large.run_id);
+        assert!(queue.start_next(&capacity).is_empty());
+        queue.remove(small.run_id);
+        assert_eq!(queue.start_next(&capacity), [unlimited.run_id]);
+
+        let Admission::Refuse(why) = queue.admit(of(5, gib(9)), &capacity) else {
+            panic!("it can never be started");
+        };
+        assert!(why.contains("9 GiB") && why.contains("8 GiB"), "{why}");
+    }
+
+    #[test]
+    fn a_queue_has_an_end_for_all_and_for_each() {
+        let capacity = Capacity {
+            queue: Some(3),
+            queue_per_user: Some(2),
+            ..runs(0)
+        };
+        let mut queue = Queue::default();
+        let [mine, again, third, others, last] = [1, 1, 1, 2, 3].map(entry);
+        assert_eq!(queue.admit(mine, &capacity), Admission::Wait);
+        assert_eq!(queue.admit(again, &capacity), Admission::Wait);
+        let refused = |admission| matches!(admission, Admission::Refuse(_));
+        assert!(refused(queue.admit(third, &capacity)));
+        assert_eq!(queue.admit(others, &capacity), Admission::Wait);
+        assert!(refused(queue.admit(last, &capacity)));
+        queue.remove(mine.run_id);
+        assert_eq!(queue.admit(third, &capacity), Admission::Wait);
+    }
+}

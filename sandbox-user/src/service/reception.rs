@@ -1,0 +1,176 @@
+//! Who may come in: connections are counted by user, and each that says something gets a process that
+//! attends to it.
+//!
+//! Nothing that a client sends is read here, least of all descriptors.
+
+use std::{cell::RefCell, collections::HashMap, io, os::fd::AsRawFd as _, rc::Rc, sync::Arc};
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::{
+    io::Interest,
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+
+use super::{
+    desk::Desks,
+    hearing::ASKED_WITHIN,
+    launch,
+    protocol::{Answer, to_line},
+};
+use crate::say::say;
+
+/// Connections at a time; further ones wait.
+const CONNECTIONS: usize = 8192;
+/// Of these, one user's at most, root apart: further ones are refused.
+const CONNECTIONS_OF_A_USER: usize = 2048;
+/// How many of a user's clients are heard out at a time; the others wait. It bounds the processes and the memory
+/// that somebody can have before it is known what for.
+const ASKING_OF_A_USER: usize = 16;
+
+/// Receives whoever connects.
+pub(super) async fn receive(listener: UnixListener, desks: Desks) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let users = Users::default();
+    loop {
+        // Never closed.
+        let place = Arc::clone(&places).acquire_owned().await;
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let (users, desks) = (users.clone(), desks.clone());
+                tokio::task::spawn_local(async move {
+                    welcome(socket, &users, &desks).await;
+                    drop(place);
+                });
+            }
+            // EMFILE and the like: it goes on once others have gone.
+            Err(error) => {
+                say(format_args!("a connection could not be accepted: {error}"));
+                sleep(ASKED_WITHIN).await;
+            }
+        }
+    }
+}
+
+async fn welcome(socket: UnixStream, users: &Users, desks: &Desks) {
+    let Ok(peer) = socket.peer_cred() else {
+        return;
+    };
+    let Some(visit) = users.admit(peer.uid()) else {
+        return refuse(&socket, "you have too many connections: close some");
+    };
+    match timeout(ASKED_WITHIN, says_something(&socket)).await {
+        Err(_) => return refuse(&socket, "no whole request came within 10 s"),
+        Ok(Err(_) | Ok(false)) => return,
+        Ok(Ok(true)) => {}
+    }
+    let asking = visit.asks().await;
+    match attended(socket) {
+        Ok(line) => desks.serve(line, asking).await,
+        Err(error) => say(format_args!("a client cannot be attended to: {error}")),
+    }
+}
+
+/// Waits until there is something to be read; `false` where the client has gone.
+async fn says_something(socket: &UnixStream) -> io::Result<bool> {
+    let peek = || {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        Ok(recv(socket.as_raw_fd(), &mut [0], flags)?)
+    };
+    socket
+        .async_io(Interest::READABLE, peek)
+        .await
+        .map(|length| length > 0)
+}
+
+/// Starts the process that attends to it; gives the line to that.
+fn attended(socket: UnixStream) -> io::Result<UnixStream> {
+    let client = socket.into_std()?;
+    client.set_nonblocking(false)?;
+    let (near, far) = std::os::unix::net::UnixStream::pair()?;
+    near.set_nonblocking(true)?;
+    launch::attendant(&client.into(), &far.into())?;
+    UnixStream::from_std(near)
+}
+
+fn refuse(socket: &UnixStream, reason: &str) {
+    let answer = Answer::Refused {
+        reason: reason.to_owned(),
+    };
+    if let Ok(line) = to_line(&answer) {
+        // A new connection has room for it; one that has gone needs none.
+        let _ = socket.try_write(&line);
+    }
+}
+
+/// The users who are there.
+#[derive(Clone, Debug, Default)]
+struct Users(Rc<RefCell<HashMap<u32, User>>>);
+
+#[derive(Debug)]
+struct User {
+    connections: usize,
+    asking: Arc<Semaphore>,
+}
+
+/// One connection. Dropped, it counts no more.
+#[derive(Debug)]
+struct Visit(Users, u32);
+
+impl Users {
+    /// Counts one more; `None` where that user has enough.
+    fn admit(&self, uid: u32) -> Option<Visit> {
+        let mut users = self.0.borrow_mut();
+        let user = users.entry(uid).or_insert_with(|| User {
+            connections: 0,
+            asking: Arc::new(Semaphore::new(ASKING_OF_A_USER)),
+        });
+        if uid != 0 && user.connections >= CONNECTIONS_OF_A_USER {
+            return None;
+        }
+        user.connections += 1;
+        Some(Visit(self.clone(), uid))
+    }
+}
+
+impl Visit {
+    /// Waits until it may be heard out.
+    async fn asks(&self) -> Option<OwnedSemaphorePermit> {
+        let Self(Users(users), uid) = self;
+        let asking = Arc::clone(&users.borrow().get(uid)?.asking);
+        // Never closed.
+        asking.acquire_owned().await.ok()
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Self(Users(users), uid) = self;
+        let mut users = users.borrow_mut();
+        if let Some(user) = users.get_mut(uid) {
+            user.connections -= 1;
+            if user.connections == 0 {
+                users.remove(uid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_cannot_take_all_connections() {
+        let users = Users::default();
+        let visits: Vec<Visit> = (0..CONNECTIONS_OF_A_USER)
+            .map(|_| users.admit(1000).expect("there is room"))
+            .collect();
+        assert!(users.admit(1000).is_none());
+        assert!(users.admit(1001).is_some() && users.admit(0).is_some());
+        drop(visits);
+        assert!(users.admit(1000).is_some());
+        assert!(users.0.borrow().is_empty(), "nobody is there any more");
+    }
+}

@@ -1,0 +1,142 @@
+//! The verbs that ask the service about runs, and what they print.
+
+use super::{
+    client::{self, ClientError},
+    print,
+};
+use crate::{
+    cli::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs},
+    record::{self, RunRecord},
+    say::{say, say_notes},
+    spec::NotesPolicy,
+    store::{Filter, RunState},
+};
+
+/// Exit status where nothing was found, or is one's own.
+const NOTHING: u8 = 1;
+
+/// What a verb comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// For stdout.
+    pub text: String,
+    /// The exit status.
+    pub status: u8,
+}
+
+impl Said {
+    /// It is done.
+    pub const fn done(text: String) -> Self {
+        Self { text, status: 0 }
+    }
+
+    fn nothing(of: &str) -> Self {
+        say(format_args!("there is no run {of} of yours"));
+        Self {
+            text: String::new(),
+            status: NOTHING,
+        }
+    }
+}
+
+/// `sandbox list`.
+///
+/// # Errors
+/// Where the service cannot be asked.
+pub fn list(args: &ListArgs) -> Result<Said, ClientError> {
+    let filter = args.filter();
+    let runs = client::list(&filter, args.most)?;
+    let found = !runs.is_empty() || filter == Filter::default();
+    Ok(Said {
+        text: match args.json {
+            true => serde_json::to_string_pretty(&runs).unwrap_or_default() + "\n",
+            false => print::table(&runs),
+        },
+        status: if found { 0 } else { NOTHING },
+    })
+}
+
+/// `sandbox show`.
+///
+/// # Errors
+/// As [`list`]; with `--json` where there is no record yet.
+pub fn show(args: &ShowArgs) -> Result<Said, ClientError> {
+    match client::show(&args.id)? {
+        None => Ok(Said::nothing(&args.id)),
+        Some((run, _)) if !args.json => Ok(Said::done(print::details(&run))),
+        Some((_, Some(record))) => Ok(Said::done(format!("{record}\n"))),
+        Some((run, None)) => Err(ClientError::Refused(match run.state {
+            RunState::Ended => format!("run {} has left no record", run.run_id),
+            RunState::Queued | RunState::Running => {
+                format!("run {} has not ended, and has no record yet", run.run_id)
+            }
+        })),
+    }
+}
+
+/// `sandbox wait`: the exit status is that of `sandbox run`.
+///
+/// # Errors
+/// As [`list`]; where the run left no record.
+pub fn wait(args: &WaitArgs) -> Result<Said, ClientError> {
+    let Some((run, record)) = client::wait(&args.id)? else {
+        return Ok(Said::nothing(&args.id));
+    };
+    let record = record.and_then(|record| serde_json::from_str::<RunRecord>(record.get()).ok());
+    let Some(record) = record else {
+        let notes = run
+            .notes
+            .unwrap_or_else(|| "it has left no record".to_owned());
+        return Err(ClientError::Refused(format!("run {}: {notes}", run.run_id)));
+    };
+    say_notes(NotesPolicy::Failure, &record);
+    Ok(Said {
+        text: String::new(),
+        status: record::exit_status(&record),
+    })
+}
+
+/// `sandbox logs`: copies what a run has printed to stdout and to stderr.
+///
+/// # Errors
+/// As [`list`]; where the run was not detached.
+pub fn logs(args: &LogsArgs) -> Result<Said, ClientError> {
+    let Some(mut running) = client::logs(&args.id)? else {
+        return Ok(Said::nothing(&args.id));
+    };
+    loop {
+        // In this order: what it has printed before its end is not missed.
+        let goes_on = args.follow && running.goes_on()?;
+        let [stdout, stderr] = &mut running.logs;
+        for left_out in [
+            stdout.copy_to(&mut std::io::stdout())?,
+            stderr.copy_to(&mut std::io::stderr())?,
+        ] {
+            if left_out > 0 {
+                say(format_args!(
+                    "{left_out} bytes were left out here, since it has printed so much"
+                ));
+            }
+        }
+        if !goes_on {
+            return Ok(Said::done(String::new()));
+        }
+        running.wait_for_more()?;
+    }
+}
+
+/// `sandbox kill`: the ids of the runs that were told to end.
+///
+/// # Errors
+/// As [`list`].
+pub fn kill(args: &KillArgs) -> Result<Said, ClientError> {
+    let (run_ids, problems) = client::kill(args.filter(), args.reason.clone())?;
+    problems.iter().for_each(say);
+    if run_ids.is_empty() && problems.is_empty() {
+        say("no run of yours that goes on is meant");
+    }
+    Ok(Said {
+        status: if run_ids.is_empty() { NOTHING } else { 0 },
+        text: run_ids.iter().map(|run_id| format!("{run_id}\n")).collect(),
+    })
+}

@@ -1,0 +1,369 @@
+//! What is asked of a run while it goes on: by signals to `sandbox`, by the client that a supervisor of the
+//! service's works for, and by whoever root lets through to the run's own socket.
+
+use std::{
+    io,
+    os::unix::net::{UnixListener as StdListener, UnixStream as StdStream},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::signals::{Meaning, Origin, Received, Signals, meaning_of};
+
+/// The longest line that is read here.
+const MAX_LINE_BYTES: usize = 4096;
+/// How long whoever connects may take to say what is wanted.
+const SAID_WITHIN: Duration = Duration::from_secs(10);
+
+/// From where a supervisor of the service's is told what to do, besides signals.
+#[derive(Debug)]
+pub struct Remote {
+    /// The client whose going ends the run.
+    pub client: Option<Client>,
+    /// The run's own socket.
+    pub control: StdListener,
+}
+
+/// A client that waits for its run.
+#[derive(Debug)]
+pub struct Client {
+    /// Its connection.
+    pub socket: StdStream,
+    /// Its pid.
+    pub pid: u32,
+    /// What it has said by now.
+    pub said: Vec<u8>,
+}
+
+/// What a client says while its run goes on, one JSON line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientOrder {
+    /// The client got this signal.
+    Signal(i32),
+}
+
+/// What is said on a run's own socket, one JSON line each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// End it.
+    Kill {
+        /// Who wants that, for people.
+        by: String,
+        /// With which process.
+        pid: u32,
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+/// What is answered there; nothing where the run has ended meanwhile.
+pub type Controlled = Result<(), String>;
+
+/// Something that is asked of a run.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// `sandbox` or its client got a signal.
+    Signal(Received),
+    /// The client has gone.
+    ClientGone,
+    /// Somebody has said something on the run's socket, and waits for an answer.
+    Control(Control, oneshot::Sender<Controlled>),
+}
+
+impl Order {
+    /// Whether it asks for the end.
+    pub(super) fn ends(&self) -> bool {
+        match self {
+            Self::Signal(received) => received.meaning == Meaning::Cancel,
+            Self::ClientGone | Self::Control(Control::Kill { .. }, _) => true,
+        }
+    }
+}
+
+/// All from whom orders come.
+pub(super) struct Orders {
+    signals: Signals,
+    client: Option<Listened>,
+    inbox: Option<mpsc::UnboundedReceiver<(Control, oneshot::Sender<Controlled>)>>,
+}
+
+impl Orders {
+    /// Opens the queue of this process's signals, and listens to the others.
+    ///
+    /// # Errors
+    /// EMFILE and the like.
+    pub(super) fn open(remote: Option<Remote>) -> io::Result<Self> {
+        let signals = Signals::open()?;
+        let Some(Remote { client, control }) = remote else {
+            return Ok(Self {
+                signals,
+                client: None,
+                inbox: None,
+            });
+        };
+        control.set_nonblocking(true)?;
+        let (sender, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(listen(UnixListener::from_std(control)?, sender));
+        Ok(Self {
+            signals,
+            client: client.map(Listened::to).transpose()?,
+            inbox: Some(inbox),
+        })
+    }
+
+    /// Waits for the next one. What is dropped before it is done has taken nothing.
+    ///
+    /// # Errors
+    /// Where the signals cannot be read.
+    pub(super) async fn next(&mut self) -> io::Result<Order> {
+        tokio::select! {
+            received = self.signals.next() => Ok(Order::Signal(received?)),
+            order = next_of(self.client.as_mut()) => Ok(order),
+            Some((control, answer)) = received(self.inbox.as_mut()) => Ok(Order::Control(control, answer)),
+        }
+    }
+
+    /// The next one, if there is any.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(super) fn try_next(&mut self) -> io::Result<Option<Order>> {
+        if let Some(received) = self.signals.try_next()? {
+            return Ok(Some(Order::Signal(received)));
+        }
+        if let Some(order) = self.client.as_mut().and_then(Listened::try_next) {
+            return Ok(Some(order));
+        }
+        let said = self.inbox.as_mut().and_then(|inbox| inbox.try_recv().ok());
+        Ok(said.map(|(control, answer)| Order::Control(control, answer)))
+    }
+}
+
+async fn next_of(client: Option<&mut Listened>) -> Order {
+    match client {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn received<T>(inbox: Option<&mut mpsc::UnboundedReceiver<T>>) -> Option<T> {
+    match inbox {
+        Some(inbox) => inbox.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A client that is listened to.
+struct Listened {
+    socket: UnixStream,
+    pid: u32,
+    /// What was read and is no whole line yet.
+    begun: Vec<u8>,
+    is_there: bool,
+}
+
+impl Listened {
+    fn to(client: Client) -> io::Result<Self> {
+        let Client { socket, pid, said } = client;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: UnixStream::from_std(socket)?,
+            pid,
+            begun: said,
+            is_there: true,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        loop {
+            if let Some(order) = self.try_next() {
+                return order;
+            }
+            if !self.is_there {
+                return std::future::pending().await;
+            }
+            // Where that fails, reading does.
+            let _ = self.socket.readable().await;
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Order> {
+        while self.is_there {
+            if let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+                let rest = self.begun.split_off(end + 1);
+                let line = std::mem::replace(&mut self.begun, rest);
+                match self.understand(&line) {
+                    Some(received) => return Some(Order::Signal(received)),
+                    None => break,
+                }
+            }
+            let mut part = [0; 512];
+            match self.socket.try_read(&mut part) {
+                Ok(length @ 1..) if self.begun.len() + length <= MAX_LINE_BYTES => {
+                    self.begun.extend(part.iter().take(length));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        // It has gone, or talks nonsense.
+        std::mem::take(&mut self.is_there).then_some(Order::ClientGone)
+    }
+
+    fn understand(&self, line: &[u8]) -> Option<Received> {
+        let ClientOrder::Signal(signal) = serde_json::from_slice(line).ok()?;
+        Some(Received {
+            signal,
+            meaning: meaning_of(signal)?,
+            origin: Origin::Process(self.pid),
+        })
+    }
+}
+
+/// Takes in what is said on a run's socket, until the run has ended.
+async fn listen(
+    socket: UnixListener,
+    orders: mpsc::UnboundedSender<(Control, oneshot::Sender<Controlled>)>,
+) {
+    loop {
+        match socket.accept().await {
+            Ok((connection, _)) => {
+                tokio::spawn(hear(connection, orders.clone()));
+            }
+            // EMFILE: later there may be some again.
+            Err(_) => tokio::time::sleep(SAID_WITHIN).await,
+        }
+    }
+}
+
+async fn hear(
+    connection: UnixStream,
+    orders: mpsc::UnboundedSender<(Control, oneshot::Sender<Controlled>)>,
+) {
+    let (said, mut answers) = connection.into_split();
+    let mut line = String::new();
+    let mut said = BufReader::new(said).take(MAX_LINE_BYTES as u64);
+    let Ok(Ok(_)) = timeout(SAID_WITHIN, said.read_line(&mut line)).await else {
+        return;
+    };
+    let answer = match serde_json::from_str(&line) {
+        Ok(control) => {
+            let (sender, answer) = oneshot::channel();
+            let sent = orders.send((control, sender));
+            match (sent, answer.await) {
+                (Ok(()), Ok(answer)) => answer,
+                // Closed without a word.
+                (Ok(()) | Err(_), _) => return,
+            }
+        }
+        Err(error) => Err(format!("not an order: {error}")),
+    };
+    let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+    line.push(b'\n');
+    // Who does not wait for it has no need of it.
+    let _ = timeout(SAID_WITHIN, answers.write_all(&line)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn client(said: &[u8]) -> (StdStream, Listened) {
+        let (near, socket) = StdStream::pair().expect("a pair");
+        let client = Client {
+            socket,
+            pid: 7,
+            said: said.to_owned(),
+        };
+        (near, Listened::to(client).expect("a client"))
+    }
+
+    fn with_runtime(test: impl AsyncFnOnce()) {
+        let runtime = super::super::runtime::runtime().expect("a runtime");
+        runtime.block_on(test());
+    }
+
+    #[test]
+    fn a_clients_signals_come_one_by_one_and_then_that_it_has_gone_once() {
+        with_runtime(async || {
+            let (mut near, mut client) = client(b"{\"sig");
+            near.write_all(b"nal\":15}\n{\"signal\":10}\n{\"sig")
+                .expect("written");
+            for (signal, meaning) in [(15, Meaning::Cancel), (10, Meaning::PassOn)] {
+                let Order::Signal(received) = client.next().await else {
+                    panic!("not a signal");
+                };
+                let origin = Origin::Process(7);
+                let expected = Received {
+                    signal,
+                    meaning,
+                    origin,
+                };
+                assert_eq!(received, expected);
+            }
+            assert!(client.try_next().is_none());
+            drop(near);
+            assert!(matches!(client.next().await, Order::ClientGone));
+            assert!(client.try_next().is_none());
+        });
+    }
+
+    #[test]
+    fn a_client_that_talks_nonsense_counts_as_gone() {
+        let long = vec![b'x'; MAX_LINE_BYTES + 1];
+        for said in [&b"hello\n"[..], b"{\"signal\":9}\n", &long] {
+            with_runtime(async || {
+                let (mut near, mut client) = client(b"");
+                near.write_all(said).expect("written");
+                assert!(matches!(client.next().await, Order::ClientGone));
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_said_on_the_socket_is_heard_and_answered() {
+        with_runtime(async || {
+            let temp = tempfile::tempdir().expect("temp dir");
+            let path = temp.path().join("control");
+            let control = StdListener::bind(&path).expect("bound");
+            let remote = Remote {
+                client: None,
+                control,
+            };
+            let mut orders = Orders::open(Some(remote)).expect("open");
+            let ask = |line: &'static str| {
+                let path = path.clone();
+                tokio::spawn(async move {
+                    let socket = UnixStream::connect(path).await.expect("connected");
+                    let (answers, mut said) = socket.into_split();
+                    said.write_all(line.as_bytes()).await.expect("said");
+                    let mut answer = String::new();
+                    let mut answers = BufReader::new(answers);
+                    answers.read_line(&mut answer).await.expect("answered");
+                    answer
+                })
+            };
+            let asked = ask("{\"kill\":{\"by\":\"ada\",\"pid\":9,\"reason\":null}}\n");
+            let order = orders.next().await.expect("an order");
+            assert!(order.ends());
+            let Order::Control(_, answer) = order else {
+                panic!("not from the socket");
+            };
+            answer.send(Ok(())).expect("somebody waits");
+            assert_eq!(asked.await.expect("answered"), "{\"Ok\":null}\n");
+            let said = ask("please\n").await.expect("answered");
+            assert!(said.contains("not an order"), "{said}");
+        });
+    }
+}
