@@ -8,6 +8,7 @@ mod check;
 mod files;
 mod run;
 mod runs;
+mod serve;
 mod values;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::units::{Printable, is_unprintable};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
 pub use runs::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs};
+pub use serve::ServeArgs;
 
 /// Exit status where `sandbox` itself failed, usage errors included.
 pub const EXIT_FAILURE: u8 = 125;
@@ -51,7 +53,7 @@ pub enum Command {
     /// End some that go on
     Kill(KillArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them
-    Serve,
+    Serve(ServeArgs),
     /// Attend to a client of the service; started by that, not by people.
     #[command(hide = true)]
     Attend {

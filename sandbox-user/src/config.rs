@@ -1,9 +1,12 @@
 //! The host's configuration, `/etc/sandbox/config.toml`: whom root's analyses run as, the defaults of
-//! runs that say nothing, what may be asked for at most, for everybody, for groups and for users, and what all runs may have together.
+//! runs that say nothing, what may be asked for at most, for everybody, for groups and for users, what all runs may have together,
+//! and how the service goes about its work.
 //!
 //! It is read strictly, as metadata is. It holds other users' runs down, so that a file that others
 //! than root can write is refused, and so is a run where it cannot be read.
 
+mod service;
+mod summary;
 mod table;
 
 use std::fs::{File, Metadata};
@@ -14,8 +17,11 @@ use std::path::{Path, PathBuf};
 use crate::caller::Caller;
 use crate::document::{self, DocumentError, Format, Kind, toml};
 use crate::identity::{self, Accounts, Choice, Facts, Identity, IdentityError, SystemAccounts};
-use crate::policy::{Budget, Ceilings, HostPolicy, Layer};
+use crate::policy::{Budget, Ceilings, HostPolicy, Layer, Setting};
 use crate::units::{Printable, Quoted};
+
+pub use service::{LimitedCallers, ServiceConfig};
+pub use summary::check;
 
 /// Where it is; a host without the file has the built-in defaults and no ceilings.
 pub const PATH: &str = "/etc/sandbox/config.toml";
@@ -30,6 +36,8 @@ pub struct Config {
     pub user: Option<String>,
     /// What all runs together may have.
     pub budget: Budget,
+    /// How the service goes about its work.
+    pub service: ServiceConfig,
     /// For everybody.
     pub rules: Rules,
     /// For those in a group, by its name or number; of several the last one wins.
@@ -45,6 +53,8 @@ pub struct Rules {
     pub defaults: Layer,
     /// What it may ask for at most.
     pub ceilings: Ceilings,
+    /// How many of them the service does at once, instead of `runs-per-user`.
+    pub runs: Option<Setting<usize>>,
 }
 
 /// Why there is no configuration to go by. Exit status 125, and no record.
@@ -128,6 +138,8 @@ impl Config {
     ) -> Result<HostPolicy, ConfigError> {
         let mut policy = HostPolicy {
             budget: self.budget.clone(),
+            runs: self.service.runs_per_user,
+            metadata_paths: self.service.metadata_paths.clone(),
             ..HostPolicy::default()
         };
         policy.add(&self.rules);
@@ -188,6 +200,9 @@ impl HostPolicy {
     fn add(&mut self, rules: &Rules) {
         self.defaults.push(rules.defaults.clone());
         self.ceilings.overlay(&rules.ceilings);
+        if let Some(runs) = rules.runs {
+            self.runs = runs.into_option();
+        }
     }
 }
 
@@ -220,6 +235,9 @@ pub fn policy_of_host(asked: Option<&str>) -> Result<HostPolicy, ConfigError> {
     };
     let facts = Facts::gather(asked.map(str::to_owned), config.user.clone());
     let (mut policy, choice) = policy_of(&facts)?;
+    if facts.is_plain_root() {
+        policy.metadata_paths = None;
+    }
     match choice {
         Some(Choice::Named { .. }) if asked.is_some() => {
             let unasked = Facts {

@@ -53,6 +53,14 @@ pub(crate) struct Entry {
     pub(crate) value: Value,
 }
 
+/// A value in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// The byte of the text at which it begins.
+    pub(crate) offset: usize,
+    pub(crate) value: Value,
+}
+
 /// A value, as far as metadata can use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
@@ -62,7 +70,8 @@ pub(crate) enum Value {
     Boolean(bool),
     Null,
     Table(Vec<Entry>),
-    List,
+    /// Of what is in it only TOML's is read.
+    List(Vec<Item>),
     Date,
     /// Of a type that only its YAML tag names.
     Tagged,
@@ -77,7 +86,7 @@ impl Value {
             Self::Boolean(_) => "true or false (quote it where it is meant as text)",
             Self::Null => "null (leave the key out, or write `none` to lift a limit)",
             Self::Table(_) => "a table",
-            Self::List => "a list",
+            Self::List(_) => "a list",
             Self::Date => "a date (quote it where it is meant as text)",
             Self::Tagged => "a value with a tag of its own (leave the tag out)",
         }

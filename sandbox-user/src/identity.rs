@@ -42,6 +42,16 @@ impl Facts {
             host_default,
         }
     }
+
+    /// Whether whoever called is root, and nobody else through sudo.
+    pub fn is_plain_root(&self) -> bool {
+        let unasked = Self {
+            asked: None,
+            host_default: None,
+            ..self.clone()
+        };
+        choose(&unasked) == Err(IdentityError::RootMustSay)
+    }
 }
 
 /// Who it is to be, before accounts are looked up.

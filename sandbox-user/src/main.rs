@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use sandbox::{
     cli::{self, Cli, Command, RunArgs},
-    host, identity, request,
+    config, host, identity, request,
     say::say,
     service::{self, ClientError, Followed, Said},
     supervise,
@@ -34,7 +34,11 @@ fn main() -> ExitCode {
         Command::Wait(args) => print(service::wait(&args)),
         Command::Logs(args) => print(service::logs(&args)),
         Command::Kill(args) => print(service::kill(&args)),
-        Command::Serve => service::serve().map(|()| 0).map_err(Into::into),
+        Command::Serve(args) if args.check_config => match config::check() {
+            Ok(text) => print(Ok(Said::done(text))),
+            Err(error) => Err(error.into()),
+        },
+        Command::Serve(_) => service::serve().map(|()| 0).map_err(Into::into),
         Command::Attend { client, office } => service::attend(client, office)
             .map(|()| 0)
             .map_err(Into::into),

@@ -8,6 +8,7 @@
 
 mod json;
 mod keys;
+pub mod place;
 mod table;
 mod yaml;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::document::{self, DocumentError, Format, Kind, Place, toml};
 use crate::policy::Layer;
 use crate::spec::ThreadEnv;
+use crate::units::Printable;
 
 /// The keys that are read at the top level.
 const ID: &str = "id";
@@ -52,18 +54,43 @@ pub enum MetadataError {
         /// The file.
         place: Place,
     },
+    /// It is where the host's configuration does not have it.
+    #[error(
+        "{place}: this file is {}, and by `service.metadata-paths` of its configuration the host takes metadata {} (nothing was started)",
+        Printable(&.resolved.to_string_lossy()), from_where(.allowed)
+    )]
+    NotAllowed {
+        /// The file, as it was named.
+        place: Place,
+        /// Where it is, all links resolved.
+        resolved: PathBuf,
+        /// Where it may be.
+        allowed: Vec<PathBuf>,
+    },
     /// It cannot be read, or something in it is not right.
     #[error("{0} (nothing was started)")]
     Document(#[from] DocumentError),
 }
 
 impl Metadata {
-    /// Reads the document at `path`.
+    /// Reads the document at `path`, which has to be below one of the directories `allowed`; `None` = it may
+    /// be anywhere.
     ///
     /// # Errors
     /// [`MetadataError`] where it cannot be read or is not accepted.
-    pub fn read(path: &Path) -> Result<Self, MetadataError> {
+    pub fn read(path: &Path, allowed: Option<&[PathBuf]>) -> Result<Self, MetadataError> {
         let file = document::open(path, Kind::Metadata)?;
+        if let Some(allowed) = allowed {
+            let resolved = place::of_open(&file)
+                .map_err(|source| DocumentError::read(path, Kind::Metadata, source))?;
+            if !place::is_allowed(&resolved, allowed) {
+                return Err(MetadataError::NotAllowed {
+                    place: Place::whole(path),
+                    resolved,
+                    allowed: allowed.to_owned(),
+                });
+            }
+        }
         let Some(format) = Format::of(path) else {
             return Err(MetadataError::UnknownFormat {
                 place: Place::whole(path),
@@ -90,6 +117,18 @@ impl Metadata {
         let metadata = table::interpret(&entries, text, path);
         Ok(metadata.map_err(|fault| DocumentError::key(fault, text, path))?)
     }
+}
+
+/// Where metadata may be, and what to do about it.
+fn from_where(allowed: &[PathBuf]) -> String {
+    if allowed.is_empty() {
+        return "from nowhere: give limits on the command line".to_owned();
+    }
+    let shown = allowed
+        .iter()
+        .map(|path| Printable(&path.to_string_lossy()).to_string());
+    let shown = shown.collect::<Vec<_>>().join(" or ");
+    format!("from below {shown} only: put it there, or give limits on the command line")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod budget;
 mod ceilings;
 pub mod values;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,10 @@ pub struct HostPolicy {
     pub ceilings: Ceilings,
     /// What all the host's runs may have together.
     pub budget: Budget,
+    /// How many of theirs the service does at once; `None` = no limit.
+    pub runs: Option<usize>,
+    /// Below which directories their metadata has to be; `None` = anywhere.
+    pub metadata_paths: Option<Vec<PathBuf>>,
 }
 
 /// Limits and actions as they apply.

@@ -32,7 +32,8 @@ pub enum RequestError {
 /// [`RequestError`].
 pub fn spec(args: RunArgs) -> Result<RunSpec, RequestError> {
     let host = config::policy_of_host(args.user())?;
-    let metadata = supervise::with_callers_rights(|| args.metadata())??;
+    let allowed = host.metadata_paths.as_deref();
+    let metadata = supervise::with_callers_rights(|| args.metadata(allowed))??;
     let (spec, lowered) = RunSpec::from_args(args, metadata, host)?;
     lowered.iter().for_each(say);
     Ok(spec)

@@ -256,15 +256,16 @@ pub enum UsageError {
 }
 
 impl RunArgs {
-    /// Reads the metadata that `--metadata` names.
+    /// Reads the metadata that `--metadata` names, which has to be below one of the directories `allowed`;
+    /// `None` = it may be anywhere.
     ///
     /// # Errors
     /// [`MetadataError`] where it cannot be read or is not accepted.
-    pub fn metadata(&self) -> Result<Option<Metadata>, MetadataError> {
+    pub fn metadata(&self, allowed: Option<&[PathBuf]>) -> Result<Option<Metadata>, MetadataError> {
         self.analysis
             .metadata
             .as_deref()
-            .map(Metadata::read)
+            .map(|path| Metadata::read(path, allowed))
             .transpose()
     }
 
@@ -292,7 +293,7 @@ impl RunArgs {
             | Command::Wait(_)
             | Command::Logs(_)
             | Command::Kill(_)
-            | Command::Serve
+            | Command::Serve(_)
             | Command::Attend { .. }
             | Command::Guardian => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
         }

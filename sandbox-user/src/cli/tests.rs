@@ -25,7 +25,7 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         other @ (Command::Check(_)
         | Command::List(_)
         | Command::Show(_)
-        | Command::Serve
+        | Command::Serve(_)
         | Command::Wait(_)
         | Command::Logs(_)
         | Command::Kill(_)

@@ -1,13 +1,17 @@
 //! The configuration's tables, once the document is read.
 
+mod service;
+
 use std::collections::BTreeMap;
 
-use super::{Config, Rules};
+use super::{Config, Rules, ServiceConfig};
 use crate::document::{Entry, Fault, Field, Problem, Seen, Value, like, normal, read, wrong_kind};
 use crate::limits::Source;
 use crate::policy::values::ValueError;
 use crate::policy::{Budget, Ceiling, Ceilings, Excess, Layer, Setting};
 use crate::spec::check_user;
+
+use service::count_or_none;
 
 /// Keys with what they stand for.
 type Keys<T> = &'static [(&'static str, T)];
@@ -18,8 +22,11 @@ enum Top {
     Budget,
     Defaults,
     Ceilings,
+    Service,
     Groups,
     Users,
+    /// Of a group or a user; everybody's is in the service's table.
+    Runs,
 }
 
 const TOP: Keys<Top> = &[
@@ -27,11 +34,16 @@ const TOP: Keys<Top> = &[
     ("budget", Top::Budget),
     ("defaults", Top::Defaults),
     ("ceilings", Top::Ceilings),
+    ("service", Top::Service),
     ("groups", Top::Groups),
     ("users", Top::Users),
 ];
 
-const RULES: Keys<Top> = &[("defaults", Top::Defaults), ("ceilings", Top::Ceilings)];
+const RULES: Keys<Top> = &[
+    ("defaults", Top::Defaults),
+    ("ceilings", Top::Ceilings),
+    ("runs", Top::Runs),
+];
 
 const DEFAULTS: Keys<Field> = &[
     ("memory", Field::Memory),
@@ -78,6 +90,7 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
     let mut config = Config {
         user: None,
         budget: Budget::default(),
+        service: ServiceConfig::default(),
         rules: nothing(),
         groups: Vec::new(),
         users: Vec::new(),
@@ -94,6 +107,8 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
             Top::Ceilings => config.rules.ceilings = reader.ceilings(entry, path)?,
             Top::Groups => config.groups = reader.by_name(entry, path)?,
             Top::Users => config.users = reader.by_name(entry, path)?,
+            Top::Service => config.service = reader.service(entry, path)?,
+            Top::Runs => {}
         }
         Ok(())
     })?;
@@ -104,6 +119,7 @@ fn nothing() -> Rules {
     Rules {
         defaults: Layer::silent(Source::Host),
         ceilings: Ceilings::default(),
+        runs: None,
     }
 }
 
@@ -141,7 +157,11 @@ impl Reader<'_> {
                 match key {
                     Top::Defaults => rules.defaults = self.defaults(entry, path)?,
                     Top::Ceilings => rules.ceilings = self.ceilings(entry, path)?,
-                    Top::User | Top::Budget | Top::Groups | Top::Users => {}
+                    Top::Runs => {
+                        let runs = count_or_none(&entry.value);
+                        rules.runs = Some(runs.map_err(|problem| entry.fault(path, problem))?);
+                    }
+                    Top::User | Top::Budget | Top::Service | Top::Groups | Top::Users => {}
                 }
                 Ok(())
             })?;

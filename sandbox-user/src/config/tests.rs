@@ -75,6 +75,7 @@ fn the_example_of_the_readme_is_accepted() {
     assert_ne!(config.budget, Budget::default());
     assert_ne!(config.rules.ceilings, Ceilings::default());
     assert_ne!(config.rules.defaults.limits, LimitOverrides::default());
+    assert_ne!(config.service, ServiceConfig::default());
 }
 
 #[test]
@@ -82,6 +83,7 @@ fn an_empty_file_says_nothing() {
     let empty = config("");
     assert_eq!(limits(&empty, &who("ana", 1000, &[])), Limits::default());
     assert_eq!(empty.user, None);
+    assert_eq!(empty.service, ServiceConfig::default());
 }
 
 #[test]
@@ -204,6 +206,62 @@ fn whom_the_host_does_not_know_is_named() {
 }
 
 #[test]
+fn the_services_table_says_what_it_says_and_leaves_the_rest() {
+    let read = |table: &str| config(&format!("[service]\n{table}")).service;
+    let expected = ServiceConfig {
+        runs: Some(16),
+        runs_per_user: Some(4),
+        queue: 0,
+        queue_per_user: 7,
+        limited_callers: LimitedCallers::Allow,
+        metadata_paths: Some(vec!["/data/meta".into(), "/".into()]),
+        metrics: Some(([127, 0, 0, 1], 9464).into()),
+        keep_runs: Some(Duration::from_secs(90 * 86_400)),
+        keep_bytes: Some(10 * GIB),
+        log_bytes: 1 << 20,
+    };
+    let all = "runs = 16\nruns_per_user = '4'\nqueue = 0\nqueue-per-user = 7\nlimited-callers = 'allow'\n\
+        metadata-paths = ['/data//./meta/', '/']\nmetrics = '127.0.0.1:9464'\nkeep-runs = '90d'\n\
+        keep-bytes = '10GiB'\nlog-bytes = '1MiB'\n";
+    assert_eq!(read(all), expected);
+
+    let none = "runs = 'none'\nruns-per-user = 'none'\nkeep-runs = 'none'\nkeep-bytes = 'none'\n";
+    assert_eq!(read(none), ServiceConfig::default());
+
+    let some = ServiceConfig {
+        metrics: Some(([0, 0, 0, 0, 0, 0, 0, 1], 1).into()),
+        metadata_paths: Some(Vec::new()),
+        ..ServiceConfig::default()
+    };
+    assert_eq!(read("metrics = '[::1]:1'\nmetadata-paths = []\n"), some);
+}
+
+#[test]
+fn how_many_runs_a_user_has_at_once_is_said_by_user_group_or_service() {
+    let config = config(
+        "[service]\nruns-per-user = 4\n[groups.students]\nruns = 2\n[groups.staff]\nruns = 'none'\n\
+         [groups.staff.defaults]\npids = 50\n[users.1002]\nruns = 9\n",
+    );
+    let runs = |uid, groups: &[u32]| {
+        let policy = config.policy_for(Some(&who("eve", uid, groups)), &Groups);
+        policy.expect("looked up").runs
+    };
+    assert_eq!(runs(1001, &[]), Some(4));
+    assert_eq!(runs(1001, &[100]), Some(2));
+    assert_eq!(runs(1001, &[100, 200]), None);
+    assert_eq!(runs(1002, &[100, 200]), Some(9));
+}
+
+#[test]
+fn metadata_paths_bind_everybody_that_the_policy_is_for() {
+    let config = config("[service]\nmetadata-paths = ['/data']\n");
+    for who in [None, Some(&who("ana", 1000, &[]))] {
+        let policy = config.policy_for(who, &Groups).expect("looked up");
+        assert_eq!(policy.metadata_paths, Some(vec!["/data".into()]));
+    }
+}
+
+#[test]
 fn a_mistake_is_told_with_its_line_and_key() {
     let documents = [
         "memory = '4GiB'",
@@ -232,6 +290,40 @@ fn a_mistake_is_told_with_its_line_and_key() {
         "[users.ana]\n[users.ana]\n",
         "[budget]\ntimeout = '1h'",
         "[users.ana.budget]\nmemory = '1GiB'",
+        "[users.ana]\nruns = 0",
+        "[groups.students]\nruns-per-user = 2",
+        "runs = 3",
+        "service = 3",
+        "[service]\nrun = 3",
+        "[service]\ndetach = true",
+        "[service]\nruns = 0",
+        "[service]\nruns = 1.5",
+        "[service]\nruns-per-user = 'unlimited'",
+        "[service]\nruns-per-user = true",
+        "[service]\nqueue = 'none'",
+        "[service]\nqueue-per-user = -1",
+        "[service]\nqueue = 5\n'queue' = 6",
+        "[service]\nlimited-callers = 'cap'",
+        "[service]\nlimited-callers = false",
+        "[service]\nmetadata-paths = '/data'",
+        "[service]\nmetadata-paths = ['/data',\n  'data']",
+        "[service]\nmetadata-paths = ['/data/../etc']",
+        "[service]\nmetadata-paths = [\n  '/data',\n  3,\n]",
+        "[service]\nmetadata_paths = [['/data']]",
+        "[service]\nmetrics = '0.0.0.0:9464'",
+        "[service]\nmetrics = '[::]:9464'",
+        "[service]\nmetrics = '[::ffff:127.0.0.1]:9464'",
+        "[service]\nmetrics = '127.0.0.1'",
+        "[service]\nmetrics = '127.0.0.1:0'",
+        "[service]\nmetrics = 'localhost:9464'",
+        "[service]\nmetrics = 9464",
+        "[service]\nmetrics = ['127.0.0.1:9464']",
+        "[service]\nkeep-runs = '10ms'",
+        "[service]\nkeep-runs = '90 days ago'",
+        "[service]\nkeep-bytes = '1KiB'",
+        "[service]\nkeep-bytes = 2026-01-01",
+        "[service]\nlog-bytes = 0",
+        "[service]\nlog-bytes = 'none'",
     ];
     let said = documents.map(|text| {
         let error = Config::parse(text, Path::new("config.toml")).expect_err(text);
@@ -295,7 +387,8 @@ proptest! {
                 Just("[defaults]\n"), Just("[ceilings]\n"), Just("[users.ana."), Just("[groups.x."), Just("defaults]\n"),
                 Just("ceilings]\n"), Just("memory"), Just("timeout"), Just("otherwise"), Just("at-most"), Just(" = "),
                 Just("'4GiB'"), Just("'cap'"), Just("{"), Just("}"), Just(", "), Just("\n"), Just("[["), Just("1"),
-                Just("user"), Just("."), Just("'none'"), Just("é"),
+                Just("user"), Just("."), Just("[service]\n"), Just("runs"), Just("metadata-paths"), Just("["), Just("]"),
+                Just("metrics"), Just("'/data'"), Just("'127.0.0.1:1'"), Just("'none'"), Just("é"),
             ],
             0..30,
         )

@@ -131,7 +131,7 @@ pub(crate) fn text_of<'a>(value: &'a Value, expected: &'static str) -> Result<&'
         Value::Boolean(_)
         | Value::Null
         | Value::Table(_)
-        | Value::List
+        | Value::List(_)
         | Value::Date
         | Value::Tagged => Err(wrong_kind(expected, value)),
     }

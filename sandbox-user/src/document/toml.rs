@@ -2,9 +2,9 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Entry, Spot, SyntaxError, Value};
+use super::{Entry, Item, Spot, SyntaxError, Value};
 
-/// The document's entries, tables within it up to `depth`.
+/// The document's entries, tables and lists within it up to `depth`.
 pub(crate) fn entries(text: &str, depth: usize) -> Result<Vec<Entry>, SyntaxError> {
     let document = DeTable::parse(text).map_err(|error| {
         let message = error.message().trim().replace('\n', ", ");
@@ -36,8 +36,8 @@ fn table(table: &DeTable<'_>, depth: usize) -> Vec<Entry> {
     entries
 }
 
-fn value(value: &DeValue<'_>, depth: usize) -> Value {
-    match value {
+fn value(parsed: &DeValue<'_>, depth: usize) -> Value {
+    match parsed {
         DeValue::String(content) => Value::Text(content.to_string()),
         DeValue::Integer(number) => Value::Number(match number.radix() {
             10 => number.as_str().to_owned(),
@@ -48,7 +48,16 @@ fn value(value: &DeValue<'_>, depth: usize) -> Value {
         DeValue::Float(number) => Value::Number(number.as_str().to_owned()),
         DeValue::Boolean(state) => Value::Boolean(*state),
         DeValue::Datetime(_) => Value::Date,
-        DeValue::Array(_) => Value::List,
+        DeValue::Array(_) if depth == 0 => Value::List(Vec::new()),
+        DeValue::Array(content) => Value::List(
+            content
+                .iter()
+                .map(|item| Item {
+                    offset: item.span().start,
+                    value: value(item.get_ref(), depth - 1),
+                })
+                .collect(),
+        ),
         DeValue::Table(_) if depth == 0 => Value::Table(Vec::new()),
         DeValue::Table(content) => Value::Table(table(content, depth - 1)),
     }

@@ -302,3 +302,27 @@ fn only_root_is_degraded() {
     assert_eq!(alice().degraded(), None);
     assert!(Identity { uid: 0, ..alice() }.degraded().is_some());
 }
+
+#[test]
+fn plain_root_is_who_is_root_without_sudo_whomever_they_name() {
+    let as_somebody = |facts: Facts| Facts {
+        asked: Some("alice".to_owned()),
+        host_default: Some("analysis".to_owned()),
+        ..facts
+    };
+    let caller = Facts {
+        uid: 1000,
+        ..root()
+    };
+    for (facts, expected) in [
+        (root(), true),
+        (sudo("0"), true),
+        (sudo("1000"), false),
+        // Whoever set that, it was not sudo.
+        (sudo("nobody"), false),
+        (caller, false),
+    ] {
+        assert_eq!(facts.is_plain_root(), expected, "{facts:?}");
+        assert_eq!(as_somebody(facts).is_plain_root(), expected);
+    }
+}

@@ -82,7 +82,8 @@ fn value(text: &str, raw: &RawValue, depth: usize) -> Result<Value, SyntaxError>
                 .map_err(|error| SyntaxError::new(Some(spot(text, raw)), error))?;
             Value::Table(read_entries(text, &pairs, depth - 1, |_| true)?)
         }
-        Some(b'[') => Value::List,
+        // None that is read here is a list.
+        Some(b'[') => Value::List(Vec::new()),
         Some(b't') => Value::Boolean(true),
         Some(b'f') => Value::Boolean(false),
         Some(b'n') | None => Value::Null,

@@ -98,7 +98,7 @@ fn set(metadata: &mut Metadata, target: Target, form: Form, value: &Value) -> Re
                 | Value::Number(_)
                 | Value::Null
                 | Value::Table(_)
-                | Value::List
+                | Value::List(_)
                 | Value::Date
                 | Value::Tagged => return Err(wrong_kind("true or false", value)),
             });

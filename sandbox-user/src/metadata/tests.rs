@@ -458,16 +458,19 @@ fn files_that_cannot_be_metadata_are_told_apart() {
     ]
     .iter()
     .map(|name| {
-        let error = Metadata::read(&at(name)).expect_err(name).to_string();
+        let error = Metadata::read(&at(name), None).expect_err(name).to_string();
         error.replace(&format!("{}/", directory.path().display()), "")
     })
     .collect();
     insta::assert_snapshot!(lines.join("\n"));
     assert_eq!(
-        Metadata::read(&at("good.YML")).expect("read").id.as_deref(),
+        Metadata::read(&at("good.YML"), None)
+            .expect("read")
+            .id
+            .as_deref(),
         Some("a")
     );
-    let device = Metadata::read(Path::new("/dev/null")).expect_err("a device");
+    let device = Metadata::read(Path::new("/dev/null"), None).expect_err("a device");
     assert!(matches!(
         device,
         MetadataError::Document(DocumentError::NotAFile {

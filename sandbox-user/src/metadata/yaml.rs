@@ -235,7 +235,10 @@ impl Expansion<'_> {
             Kind::Scalar { text, style, tag } => Ok(scalar(text, *style, tag.as_deref())),
             Kind::Mapping(_) if depth == 0 => Ok(Value::Table(Vec::new())),
             Kind::Mapping(_) => Ok(Value::Table(self.entries(id, depth - 1, 0)?)),
-            Kind::Sequence(_) | Kind::Alias(_) => Ok(Value::List),
+            Kind::Sequence(_) | Kind::Alias(_) => {
+                // None that is read here is a list.
+                Ok(Value::List(Vec::new()))
+            }
         }
     }
 

@@ -66,6 +66,20 @@ pub enum ValueError {
     /// A warning at the deadline itself.
     #[error("the warning must come some time before the deadline, such as USR1@2m")]
     WarningAtDeadline,
+    /// `none` for what has to have a bound.
+    #[error("this cannot be lifted: say how much it is at most")]
+    NotLifted,
+    /// It is no address with a port.
+    #[error("an address is written 127.0.0.1:9464 or [::1]:9464, the port a number from 1 on")]
+    NotAnAddress,
+    /// Other hosts can reach it.
+    #[error(
+        "it is no loopback address, and other hosts could read what users' runs come to: use one such as 127.0.0.1:9464"
+    )]
+    NotLoopback,
+    /// It is no plain absolute path.
+    #[error("a directory is an absolute path, without `..`")]
+    NotAbsolute,
 }
 
 /// `memory.max`, bytes or `none`.
@@ -250,7 +264,11 @@ const MIN_BUDGET: Duration = Duration::from_millis(1);
 /// 100 years: monotonic nanoseconds plus this stay within what timers and records hold.
 const MAX_BUDGET: Duration = Duration::from_secs(36_525 * 86_400);
 
-fn or_none<T>(
+/// What `parse` makes of a text that is not `none`.
+///
+/// # Errors
+/// Those of `parse`.
+pub(crate) fn or_none<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, ValueError>,
 ) -> Result<Setting<T>, ValueError> {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use sandbox::config::{Config, Rules};
+use sandbox::config::{Config, Rules, ServiceConfig};
 use sandbox::limits::Source;
 use sandbox::policy::{Budget, Ceilings, Layer, LimitOverrides};
 
@@ -21,6 +21,7 @@ pub fn config(bytes: &[u8]) {
     match Config::parse(text, Path::new(name)) {
         Ok(config) => {
             kept(&budget_as_limits(&config.budget));
+            reached_from_the_host(&config.service);
             all_rules(&config).for_each(|rules| {
                 kept(&rules.defaults);
                 kept(&as_limits(&rules.ceilings));
@@ -28,6 +29,16 @@ pub fn config(bytes: &[u8]) {
         }
         Err(error) => said(&error.to_string(), error.place(), name, text),
     }
+}
+
+fn reached_from_the_host(service: &ServiceConfig) {
+    assert!(
+        service
+            .metrics
+            .is_none_or(|address| address.ip().is_loopback())
+    );
+    let mut paths = service.metadata_paths.iter().flatten();
+    assert!(paths.all(|path| path.is_absolute()));
 }
 
 fn all_rules(config: &Config) -> impl Iterator<Item = &Rules> {

@@ -44,7 +44,7 @@ fn refused(error: &MetadataError, name: &str, text: &str) {
     let shown = error.to_string();
     assert!(shown.ends_with("(nothing was started)"), "{shown}");
     let place = match error {
-        MetadataError::UnknownFormat { place } => place,
+        MetadataError::UnknownFormat { place } | MetadataError::NotAllowed { place, .. } => place,
         MetadataError::Document(error) => error.place(),
     };
     said(&shown, place, name, text);
