@@ -14,6 +14,7 @@ mod desk;
 mod hearing;
 mod launch;
 mod logs;
+pub mod metrics;
 mod office;
 mod peer;
 mod print;
