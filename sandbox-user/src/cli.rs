@@ -4,6 +4,7 @@
 //! `policy::values`); [`RunArgs`] become a [`crate::spec::RunSpec`]. A usage error is 125 like any
 //! other failure of `sandbox` itself, so that it cannot be taken for the analysis's own status.
 
+mod audit;
 mod check;
 mod files;
 mod run;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::units::{Printable, is_unprintable};
 
+pub use audit::{AuditArgs, AuditCommand, AuditVerifyArgs};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
 pub use runs::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs};
@@ -54,6 +56,8 @@ pub enum Command {
     Kill(KillArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them
     Serve(ServeArgs),
+    /// Look after the service's audit log: who asked for what, and how it ended
+    Audit(AuditArgs),
     /// Attend to a client of the service; started by that, not by people.
     #[command(hide = true)]
     Attend {

@@ -26,6 +26,7 @@ pub mod sys;
 
 pub mod supervise;
 
+pub mod audit;
 pub mod service;
 pub mod store;
 

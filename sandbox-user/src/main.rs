@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use sandbox::{
+    audit,
     cli::{self, Cli, Command, RunArgs},
     config, host, identity, request,
     say::say,
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error.into()),
         },
         Command::Serve(_) => service::serve().map(|()| 0).map_err(Into::into),
+        Command::Audit(args) => audit::audit(&args),
         Command::Attend { client, office } => service::attend(client, office)
             .map(|()| 0)
             .map_err(Into::into),

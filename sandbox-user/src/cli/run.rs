@@ -294,6 +294,7 @@ impl RunArgs {
             | Command::Logs(_)
             | Command::Kill(_)
             | Command::Serve(_)
+            | Command::Audit(_)
             | Command::Attend { .. }
             | Command::Guardian => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
         }

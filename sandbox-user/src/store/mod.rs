@@ -17,6 +17,7 @@ use std::{
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql, named_params, params};
 
+pub(crate) use self::row::excerpt;
 pub use self::{
     error::StoreError,
     filter::{Filter, Whose},

@@ -112,21 +112,27 @@ impl Run {
     }
 }
 
-/// Program and arguments as the column has them: so many as are some 4 KiB, since lists have to be short. The
-/// record has them all.
+/// Program and arguments as the column has them.
 pub(super) fn command(words: &[String]) -> String {
+    json(&excerpt(words))
+}
+
+/// Program and arguments: so many as are some 4 KiB, since lists have to be short. The record has them all.
+pub(crate) fn excerpt(words: &[String]) -> Vec<&str> {
     const SHOWN_BYTES: usize = 4096;
     let mut shown = Vec::new();
     let mut left = SHOWN_BYTES;
     for word in words {
-        if word.len() > left {
+        // As execve(2) counts them: an empty one is not nothing.
+        let bytes = word.len() + 1;
+        if bytes > left {
             shown.push("…");
             break;
         }
-        left -= word.len();
-        shown.push(word);
+        left -= bytes;
+        shown.push(word.as_str());
     }
-    json(&shown)
+    shown
 }
 
 /// Strings, as a column has them.

@@ -1,0 +1,171 @@
+//! The log's file and its one writer.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek as _, SeekFrom},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use nix::libc;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    AuditError, Event, Excerpt, FILE, Hash, Head,
+    chain::{AppendError, Chain, next_seq},
+    tail::Tail,
+};
+use crate::sys::own_dir;
+
+/// The log, open to be added to. No other process adds to it meanwhile (flock(2)).
+#[derive(Debug)]
+pub struct AuditLog {
+    chain: Chain<File>,
+    path: PathBuf,
+}
+
+/// What opening it came to.
+#[derive(Debug)]
+pub struct Opened {
+    /// It.
+    pub log: AuditLog,
+    /// Where a line is kept that a crash had torn. The log's last entry tells of it.
+    pub torn: Option<PathBuf>,
+}
+
+impl AuditLog {
+    /// Opens the log in a directory, both made where they are not there, and goes on behind its last entry.
+    ///
+    /// A last line without a newline is what a writer left that was killed, or lost its power, in the middle of
+    /// a write. Nobody was told that it is in the log. It is put into `audit.torn-SEQ` beside the log, made to
+    /// last there, and only then cut off; the entry that takes its number, SEQ, says so. Each step can be
+    /// done again, so that a crash in between loses nothing.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, is not this user's alone, is held by another writer, or ends in what is no entry.
+    pub fn open(directory: &Path) -> Result<Opened, AuditError> {
+        let path = directory.join(FILE);
+        let failed = |source| AuditError::file(&path, source);
+        own_dir::own(directory, 0o700).map_err(failed)?;
+        let file = open_own(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(AuditError::Held { path }),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        // It may have been made just now.
+        sync_directory(directory).map_err(failed)?;
+        let tail = Tail::of(&file)
+            .map_err(failed)?
+            .ok_or_else(|| AuditError::NoEntry { path: path.clone() })?;
+        let name = format!("audit.torn-{}", next_seq(tail.head));
+        let kept = directory.join(&name);
+        let failed_aside = |source| AuditError::file(&kept, source);
+        if tail.whole_bytes < tail.bytes {
+            keep(&file, tail.whole_bytes, &kept).map_err(failed_aside)?;
+            file.set_len(tail.whole_bytes)
+                .and_then(|()| file.sync_data())
+                .map_err(failed)?;
+        }
+        let torn = torn_in(&kept, &name).map_err(failed_aside)?;
+        let mut log = Self {
+            chain: Chain::behind(file, tail.head),
+            path,
+        };
+        if let Some(torn) = &torn {
+            log.append(torn)?;
+        }
+        Ok(Opened {
+            log,
+            torn: torn.map(|_| kept),
+        })
+    }
+
+    /// Adds an entry, durably. This waits for the disk.
+    ///
+    /// # Errors
+    /// [`AuditError::Write`] where it is not in the log, [`AuditError::Sync`] where it is but might not last. The
+    /// log can be added to after either.
+    pub fn append(&mut self, event: &Event) -> Result<Head, AuditError> {
+        let path = || self.path.clone();
+        match self.chain.append(event, Timestamp::now()) {
+            Ok(head) => Ok(head),
+            Err(AppendError::Write(source)) => Err(AuditError::Write {
+                path: path(),
+                source,
+            }),
+            Err(AppendError::Sync(source)) => Err(AuditError::Sync {
+                path: path(),
+                source,
+            }),
+        }
+    }
+
+    /// Its last entry; `None` where it is empty.
+    pub fn head(&self) -> Option<Head> {
+        self.chain.head()
+    }
+}
+
+fn open_own(path: &Path) -> Result<File, AuditError> {
+    let failed = |source| AuditError::file(path, source);
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    let is_own = found.is_file()
+        && found.uid() == nix::unistd::geteuid().as_raw()
+        && found.mode() & 0o077 == 0;
+    if is_own {
+        Ok(file)
+    } else {
+        Err(AuditError::NotOwn {
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Copies what is behind `from` bytes to the end of the file where it is kept, durably.
+fn keep(file: &File, from: u64, kept: &Path) -> io::Result<()> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(from))?;
+    let mut copy = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(kept)?;
+    io::copy(&mut file, &mut copy)?;
+    copy.sync_all()?;
+    sync_directory(kept.parent().unwrap_or(Path::new("/")))
+}
+
+/// What is to be told of a torn line that is kept; `None` where none is.
+fn torn_in(kept: &Path, name: &str) -> io::Result<Option<Event>> {
+    let mut file = match File::open(kept) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut hasher = Sha256::new();
+    let bytes = io::copy(&mut file, &mut hasher)?;
+    Ok(Some(Event::Torn {
+        bytes,
+        sha256: Hash::from(hasher),
+        kept_in: Excerpt::from(name),
+    }))
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
