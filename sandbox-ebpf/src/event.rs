@@ -176,7 +176,7 @@ const _: () = {
     assert!(size_of::<BirthEvent>() == 32 + 96);
     assert!(size_of::<ExecEvent>() == 32 + 48 + 24 + 128 + 512);
     assert!(size_of::<ExitEvent>() == 32 + 48 + 16 + 32);
-    assert!(size_of::<SignalEvent>() == 32 + 192);
+    assert!(size_of::<SignalEvent>() == 32 + 200);
     assert!(size_of::<ForkDeniedEvent>() == 32 + 48 + 8);
     assert!(size_of::<EscapeEvent>() == 32 + 48);
     assert!(size_of::<OomEvent>() == 32 + 96 + 48);

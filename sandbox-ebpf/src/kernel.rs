@@ -4,7 +4,8 @@
 //! against BTF, and a fault reads as 0 (bpf_jit_comp.c, `ex_handler_bpf`).
 
 use aya_ebpf::helpers::{
-    bpf_get_current_uid_gid, bpf_probe_read_kernel, generated::bpf_get_current_task_btf,
+    bpf_get_current_uid_gid, bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
 use sandbox_ebpf::{ABSENT, COMM_LEN, Task};
 
@@ -28,6 +29,18 @@ pub(crate) fn load<T: Copy>(base: Ptr, offset: u32) -> T {
 #[inline(always)]
 pub(crate) fn current() -> Ptr {
     unsafe { bpf_get_current_task_btf() as Ptr }
+}
+
+/// Whether who runs is in a system call that lets it choose the `si_code` of the signal that it sends.
+#[inline(always)]
+pub(crate) fn is_in_sigqueue() -> bool {
+    /// Of `orig_ax` in the x86-64 `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+    const ORIG_AX: u32 = 15 * 8;
+    /// rt_sigqueueinfo, rt_tgsigqueueinfo and pidfd_send_signal, and the first two as 32-bit programs call them.
+    const CALLS: [u64; 5] = [129, 297, 424, 178, 335];
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as Ptr;
+    let call = peek::<u64>(registers, ORIG_AX).unwrap_or(0);
+    CALLS.contains(&call)
 }
 
 /// Id of `struct cgroup *`, that of its kernfs node.

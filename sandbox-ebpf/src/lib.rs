@@ -19,7 +19,7 @@ pub use event::*;
 /// Bytes of `task->comm`, the final NUL included (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
 /// How many victims (with their signals) one leaf may put into [`VictimKey`]'s map besides its
-/// main process; what comes after is counted in [`Facts::victims_left_out`].
+/// main process; what comes after is counted in [`Facts::victims_left_out`], and the last of it kept.
 pub const VICTIMS_PER_LEAF: u64 = 1024;
 
 /// Identity of a task: `(tgid, start_time_ns)` names a process for the time of one boot, where a
@@ -152,6 +152,10 @@ pub const KILL_OF_MAIN: u32 = 1 << 5;
 /// kernel/signal.c): this one is not what a process of one thread dies of.
 pub const KILL_BEHIND_ANOTHER: u32 = 1 << 6;
 
+/// The sender was in rt_sigqueueinfo(2) or one of its kin, which may claim any negative `si_code`. Looked for
+/// only where `si_code` would say that it was sent by no process.
+pub const KILL_BY_SIGQUEUE: u32 = 1 << 7;
+
 /// The OOM killer's context at a kill, from `struct oom_control` (include/linux/oom.h).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -168,8 +172,8 @@ pub struct Oom {
     pub points: i64,
     /// The process that the killer chose first (others die with it under `memory.oom.group`).
     pub chosen_tgid: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// 1 where nothing had run out and somebody asked for it (sysrq f, `oc->order` -1), else 0.
+    pub demanded: u32,
 }
 
 /// One signal that was generated for a task of a watched leaf.
@@ -180,6 +184,9 @@ pub struct Kill {
     pub at_ns: u64,
     /// The cgroup whose `cgroup.kill` was being written, 0 when none.
     pub kill_cgroup_id: u64,
+    /// The victim's RLIMIT_CPU where it may be what the signal is for (SIGXCPU: the soft one, SIGKILL: the hard
+    /// one), seconds; else 0.
+    pub cpu_limit_s: u64,
     /// The signal's number.
     pub signal: i32,
     /// `si_code` where `info` is [`INFO_POINTER`], else 0.
@@ -293,6 +300,8 @@ pub struct Offsets {
     pub signal_struct_flags: u32,
     pub signal_struct_live: u32,
     pub signal_struct_maxrss: u32,
+    /// Of `rlim[RLIMIT_CPU]`.
+    pub signal_struct_rlimit_cpu: u32,
     pub css_set_dfl_cgrp: u32,
     /// Of `subsys[pids_cgrp_id]`.
     pub css_set_pids_css: u32,
@@ -310,6 +319,7 @@ pub struct Offsets {
     pub oom_control_totalpages: u32,
     pub oom_control_chosen: u32,
     pub oom_control_chosen_points: u32,
+    pub oom_control_order: u32,
     pub kernel_siginfo_si_code: u32,
     pub pids_cgroup_counter: u32,
     pub pids_cgroup_limit: u32,
@@ -325,11 +335,11 @@ const _: () = {
     assert!(size_of::<Facts>() == 20 * 8);
     assert!(size_of::<Main>() == 48 + 16 + 24);
     assert!(size_of::<Oom>() == 48);
-    assert!(size_of::<Kill>() == 16 + 32 + 96 + 48);
+    assert!(size_of::<Kill>() == 24 + 32 + 96 + 48);
     assert!(size_of::<VictimKey>() == 24);
     assert!(size_of::<ProcessKey>() == 16);
     assert!(size_of::<Fugitive>() == 24 + 16);
-    assert!(size_of::<Offsets>() == 43 * 4);
+    assert!(size_of::<Offsets>() == 45 * 4);
 };
 
 impl Offsets {
@@ -359,6 +369,7 @@ impl Offsets {
         signal_struct_flags: 0,
         signal_struct_live: 0,
         signal_struct_maxrss: 0,
+        signal_struct_rlimit_cpu: 0,
         css_set_dfl_cgrp: 0,
         css_set_pids_css: 0,
         cgroup_kn: 0,
@@ -374,6 +385,7 @@ impl Offsets {
         oom_control_totalpages: 0,
         oom_control_chosen: 0,
         oom_control_chosen_points: 0,
+        oom_control_order: 0,
         kernel_siginfo_si_code: 0,
         pids_cgroup_counter: 0,
         pids_cgroup_limit: 0,

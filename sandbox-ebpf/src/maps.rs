@@ -14,13 +14,16 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use sandbox_ebpf::{
-    ExecEvent, Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, SignalEvent, VictimKey,
+    ExecEvent, Facts, Fugitive, Intent, Kill, Main, Oom, ProcessKey, SignalEvent, VICTIMS_PER_LEAF,
+    VictimKey,
 };
 
 /// How many leaves can be watched at once.
 const LEAVES: u32 = 8192;
 /// How many victims are kept, all leaves together.
 const VICTIMS_MAX: u32 = 32768;
+/// How many leaves can have more victims than there is a place for: each has filled its own share before.
+const LAST_KILLS_MAX: u32 = VICTIMS_MAX / VICTIMS_PER_LEAF as u32;
 /// How many processes are kept with their leaf, all leaves together (`strong` mode only).
 const MEMBERS_MAX: u32 = 32768;
 /// How many processes may be within one bracket at once: one a CPU, and those preempted there.
@@ -38,6 +41,9 @@ pub(crate) static INTENTS: HashMap<u64, Intent> = HashMap::with_max_entries(LEAV
 /// (Victim, signal, from within or not) → the last delivered one.
 #[map]
 pub(crate) static VICTIMS: HashMap<VictimKey, Kill> = HashMap::with_max_entries(VICTIMS_MAX, 0);
+/// Cgroup id → the last signal of those that found no place in [`VICTIMS`].
+#[map]
+pub(crate) static LAST_KILLS: HashMap<u64, Kill> = HashMap::with_max_entries(LAST_KILLS_MAX, 0);
 /// Processes outside that came from a leaf.
 #[map]
 pub(crate) static FUGITIVES: HashMap<ProcessKey, Fugitive> = HashMap::with_max_entries(LEAVES, 0);

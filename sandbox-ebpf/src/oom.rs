@@ -31,7 +31,8 @@ fn oom_begin(ctx: FEntryContext) -> i32 {
         total_pages: load(control, offset!(oom_control_totalpages)),
         points: load(control, offset!(oom_control_chosen_points)),
         chosen_tgid: 0,
-        _pad: 0,
+        // `is_sysrq_oom` (include/linux/oom.h).
+        demanded: u32::from(load::<i32>(control, offset!(oom_control_order)) == -1),
     };
     let memcg: Ptr = load(control, offset!(oom_control_memcg));
     if !memcg.is_null() {

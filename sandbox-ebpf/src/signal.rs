@@ -13,19 +13,25 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{
-    EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_BEHIND_ANOTHER,
+    EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_BEHIND_ANOTHER, KILL_BY_SIGQUEUE,
     KILL_IN_CGROUP_KILL, KILL_IN_OOM, KILL_OF_MAIN, KILL_SENDER_EXITING, KILL_SENDER_IN_LEAF,
     KILL_TARGET_NEW, Kill, Oom, SignalEvent, VICTIMS_PER_LEAF, VictimKey,
 };
 
 use crate::{
     kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
-    maps::{self, CGROUP_KILLS, INTENTS, MAINS, OOMS, SIGNALS, VICTIMS, count, count_from},
+    maps::{
+        self, CGROUP_KILLS, INTENTS, LAST_KILLS, MAINS, OOMS, SIGNALS, VICTIMS, count, count_from,
+    },
     offsets::offset,
     stream,
 };
 
 const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+/// The `si_code`s of timers, message queues and I/O (include/uapi/asm-generic/siginfo.h), from one to the other.
+const SI_SIGIO: i32 = -5;
+const SI_TIMER: i32 = -2;
 
 /// `signal_generate(sig, info, task, group, result)`.
 #[btf_tracepoint(function = "signal_generate")]
@@ -72,6 +78,7 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
     *kill = Kill {
         at_ns: 0,
         kill_cgroup_id: 0,
+        cpu_limit_s: 0,
         signal,
         si_code: 0,
         info: INFO_POINTER,
@@ -89,16 +96,22 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
             total_pages: 0,
             points: 0,
             chosen_tgid: 0,
-            _pad: 0,
+            demanded: 0,
         },
     };
     match info_of(ctx) {
         0 => kill.info = INFO_NOINFO,
-        1 => kill.info = INFO_PRIV,
+        1 => {
+            kill.info = INFO_PRIV;
+            kill.cpu_limit_s = cpu_limit_s(signal, target);
+        }
         info => {
             let si_code =
                 (info as *const u8).wrapping_add(offset!(kernel_siginfo_si_code) as usize);
             kill.si_code = unsafe { bpf_probe_read_kernel(si_code.cast()) }.unwrap_or(0);
+            if (SI_SIGIO..=SI_TIMER).contains(&kill.si_code) && kernel::is_in_sigqueue() {
+                kill.flags |= KILL_BY_SIGQUEUE;
+            }
         }
     }
     if load::<u32>(kernel::current(), offset!(task_struct_flags)) & PF_EXITING != 0 {
@@ -151,6 +164,19 @@ fn is_pending(task: Ptr, signal: i32) -> bool {
     (1..=64).contains(&signal) && pending & (1 << (signal - 1)) != 0
 }
 
+/// The limit that a signal of `check_process_timers` (kernel/time/posix-cpu-timers.c) is for.
+#[inline(always)]
+fn cpu_limit_s(signal: i32, target: Ptr) -> u64 {
+    // `struct rlimit` has the soft limit first.
+    let of_pair = match signal {
+        SIGXCPU => 0,
+        SIGKILL => 8,
+        _ => return 0,
+    };
+    let group: Ptr = load(target, offset!(task_struct_signal));
+    load(group, offset!(signal_struct_rlimit_cpu) + of_pair)
+}
+
 /// The second argument: a number below 2, or a pointer. Read as a number from where the arguments lie,
 /// since the verifier takes it for a pointer that is never NULL, as all of a tracepoint's, and from
 /// 6.18 on drops what is done where it is (`reg_not_null`, kernel/bpf/verifier.c).
@@ -192,5 +218,6 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
         maps::check(facts, VICTIMS.insert(key, kill, BPF_ANY.into()));
     } else {
         count(unsafe { &raw mut (*facts).victims_left_out });
+        maps::check(facts, LAST_KILLS.insert(cgroup_id, kill, BPF_ANY.into()));
     }
 }

@@ -235,6 +235,11 @@ pub struct Signal {
     pub target_new: bool,
     /// The same signal was waiting for the target thread alone already, which is taken first.
     pub behind_another: bool,
+    /// The sender was in rt_sigqueueinfo(2) or one of its kin: whatever `si_code` says, it is who sent it. Known
+    /// only where `si_code` says that no process did.
+    pub by_sigqueue: bool,
+    /// The victim's RLIMIT_CPU, soft for SIGXCPU and hard for SIGKILL, where the kernel sent it.
+    pub cpu_limit_s: Option<u64>,
     /// The cgroup whose `cgroup.kill` was being written by the sender, if any.
     pub cgroup_kill: Option<u64>,
     /// The OOM killer's context, if it was at work.
@@ -282,6 +287,8 @@ pub struct OomContext {
     pub points: i64,
     /// The process chosen first.
     pub chosen_pid: u32,
+    /// Nothing had run out: somebody asked for it (sysrq f).
+    pub demanded: bool,
     /// Resident memory of the victim at that moment; `None` where it was not to be had.
     pub victim_rss_bytes: Option<u64>,
     /// The largest members of the run at that moment, largest first; only with the first kill of an

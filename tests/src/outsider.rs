@@ -40,6 +40,30 @@ impl Outsider {
         Self::runs(0, &format!("exec python3 -c '{script}'"))
     }
 
+    /// Has root queue a signal of an `si_code` of its choice: rt_sigqueueinfo(2).
+    #[track_caller]
+    pub fn queues(pid: i32, signal: Signal, si_code: i32) -> Self {
+        let rt_sigqueueinfo = nix::libc::SYS_rt_sigqueueinfo;
+        let number = signal as i32;
+        let script = format!(
+            "import ctypes, struct; \
+             info = struct.pack(\"iii116x\", {number}, 0, {si_code}); \
+             raise SystemExit(ctypes.CDLL(None).syscall({rt_sigqueueinfo}, {pid}, {number}, info))"
+        );
+        Self::runs(0, &format!("exec python3 -c '{script}'"))
+    }
+
+    /// Has root move into a cgroup and kill a process of it from there.
+    #[track_caller]
+    pub fn joins_and_kills(procs: &Path, pid: i32) {
+        // It may be killed with the rest.
+        Self::tries(
+            "bash",
+            0,
+            &format!("echo $$ >{}; kill -9 {pid}", procs.display()),
+        );
+    }
+
     /// Has the user `uid` try to signal somebody who may be gone by then; says whether it could.
     #[must_use]
     #[track_caller]

@@ -48,10 +48,11 @@ fn the_soft_rlimit_ends_it_by_sigxcpu() {
     );
     assert_has(
         record.finding("rlimit_cpu"),
-        &json!({"soft_seconds": null, "hard_seconds": null}),
+        &json!({"soft_seconds": null, "hard_seconds": null, "reached_seconds": 1}),
     );
     record.assert_notes(&[
-        "Killed: an RLIMIT_CPU of its own making used up; the main process got SIGXCPU from the kernel",
+        "Killed: RLIMIT_CPU of 1 s used up; the main process got SIGXCPU from the kernel",
+        "It did not start with one",
     ]);
 }
 
@@ -67,7 +68,21 @@ fn the_hard_rlimit_ends_it_by_sigkill() {
             "victim": {"is_main": true}, "sender": {"kind": "kernel", "pid": null},
         }),
     );
-    record.assert_notes(&["RLIMIT_CPU of its own making", "SIGKILL from the kernel"]);
+    record.assert_notes(&["RLIMIT_CPU of 1 s", "SIGKILL from the kernel"]);
+}
+
+#[test]
+fn an_rlimit_that_the_analysis_lowered_is_not_told_as_the_callers() {
+    let _guest = Guest::enter();
+    let outcome = Sandbox::new()
+        .rlimit_cpu(1000, 1000)
+        .victim(["rlimit-cpu", "1", "20"]);
+    let record = outcome.ended(152, "cputime", "more_time");
+    assert_has(
+        record.finding("rlimit_cpu"),
+        &json!({"soft_seconds": 1000, "hard_seconds": 1000, "reached_seconds": 1}),
+    );
+    record.assert_notes(&["RLIMIT_CPU of 1 s", "less than it started with"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Endings from outside of the run: kill(2) and `cgroup.kill` by somebody who is not `sandbox`.
 
+use std::fs;
+
 use nix::sys::signal::Signal;
 use sandbox_tests::{Guest, Outsider, Sandbox, assert_has, enclosing, wait};
 use serde_json::json;
@@ -37,6 +39,63 @@ fn a_signal_from_outside_is_told_with_its_sender() {
             "Neither sandbox nor a limit of the analysis ended it.",
         ]);
     }
+}
+
+#[test]
+fn a_signal_that_claims_to_be_a_timers_is_told_with_its_sender() {
+    let _guest = Guest::enter();
+    for (signal, si_code) in [(Signal::SIGTERM, -2), (Signal::SIGKILL, -3)] {
+        let running = Sandbox::new().start_victim(["sleep"]);
+        let pid = running.ready();
+        let outsider = Outsider::queues(pid, signal, si_code);
+        let number = signal as i32;
+        let record = running
+            .finish()
+            .ended(128 + number, "external_kill", "same");
+        let mut sender = outsider.as_sender();
+        sender["comm"] = json!("python3");
+        assert_has(
+            record.fatal(),
+            &json!({"signal": number, "si_code": si_code, "cause": "process", "sender": sender}),
+        );
+    }
+}
+
+#[test]
+fn who_moves_into_a_run_to_kill_it_is_not_taken_for_one_of_its_own_for_certain() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new().start_victim(["sleep"]);
+    let pid = running.ready();
+    let procs = running.cgroup_of(pid).join("cgroup.procs");
+    Outsider::joins_and_kills(&procs, pid);
+    let record = running.finish().ended(137, "signal", "none");
+    assert_eq!(record.confidence(), "strong", "{record}");
+    assert!(
+        record.list("/tracing/degraded").iter().any(|sentence| {
+            let sentence = sentence.as_str().expect("text");
+            sentence.contains("1 tasks were moved into the run from outside")
+        }),
+        "{record}"
+    );
+}
+
+#[test]
+fn an_oom_kill_that_somebody_asked_for_is_no_want_of_memory() {
+    let _guest = Guest::enter();
+    let running = Sandbox::new()
+        .options(["--memory", "300MiB"])
+        .start_victim(["eat", "150MiB"]);
+    let pid = running.ready();
+    fs::write("/proc/sysrq-trigger", "f").expect("root may");
+    let record = running.finish().ended(137, "external_kill", "same");
+    assert_has(
+        record.fatal(),
+        &json!({
+            "signal": 9, "cause": "oom", "victim": {"pid": pid},
+            "oom": {"scope": "host", "demanded": true},
+        }),
+    );
+    record.assert_notes(&["somebody had asked to kill the largest process (sysrq f)"]);
 }
 
 #[test]

@@ -205,6 +205,7 @@ impl Judged<'_> {
             cgroup: cgroup.clone(),
             usage_bytes: context.and_then(|context| context.usage_bytes),
             max_bytes: context.and_then(|context| context.max_bytes),
+            demanded: context.is_some_and(|context| context.demanded),
             trigger_pid: Some(self.signal.sender.pid),
             group: is_group(evidence),
             holders: context
@@ -280,7 +281,9 @@ fn alone(signal: &Signal, origin: Origin, brackets: bool) -> Cause {
         SignalInfo::Priv => Cause::Kernel(privileged(signal, origin)),
         SignalInfo::Siginfo => match signal.si_code {
             // SI_TIMER, SI_MESGQ, SI_ASYNCIO and SI_SIGIO come from timers and I/O of the process
-            // itself, with whoever was interrupted as the current task; what is positive is a fault.
+            // itself, with whoever was interrupted as the current task, unless somebody claims that; what is
+            // positive is a fault.
+            Some(-5..=-2) if signal.by_sigqueue => Cause::Process(origin),
             Some(-5..=-2 | 1..) => Cause::Kernel(KernelCause::OfItsOwn),
             Some(i32::MIN..=-6 | -1..=0) | None => Cause::Process(origin),
         },

@@ -62,10 +62,10 @@ fn signal() -> impl Strategy<Value = Signal> {
             Delivery::Overflowed,
         ]),
     );
-    let who = (a_process(), a_process(), any::<[bool; 6]>());
-    let oom = of((of(cgroup_id()), of(time())));
+    let who = (a_process(), a_process(), any::<[bool; 7]>(), of(0..9_u64));
+    let oom = of((of(cgroup_id()), of(time()), any::<bool>()));
     (what, who, of(cgroup_id()), oom, of(intent())).prop_map(
-        |(what, (sender, victim, flags), cgroup_kill, oom, intent)| {
+        |(what, (sender, victim, flags, cpu_limit_s), cgroup_kill, oom, intent)| {
             let (at_ns, signal, si_code, info, result) = what;
             let [
                 group,
@@ -74,6 +74,7 @@ fn signal() -> impl Strategy<Value = Signal> {
                 sender_exiting,
                 target_new,
                 behind_another,
+                by_sigqueue,
             ] = flags;
             Signal {
                 at_ns,
@@ -93,13 +94,16 @@ fn signal() -> impl Strategy<Value = Signal> {
                 sender_exiting,
                 target_new,
                 behind_another,
+                by_sigqueue,
+                cpu_limit_s,
                 cgroup_kill,
-                oom: oom.map(|(cgroup_id, bytes)| OomContext {
+                oom: oom.map(|(cgroup_id, bytes, demanded)| OomContext {
                     cgroup_id,
                     usage_bytes: bytes,
                     max_bytes: bytes,
                     points: 0,
                     chosen_pid: 1,
+                    demanded,
                     victim_rss_bytes: None,
                     holders: Vec::new(),
                 }),

@@ -181,6 +181,13 @@ fn killed_itself(cause: &Cause) -> bool {
 /// Main died of this signal.
 fn killed(evidence: &Evidence, fatal: &Judged<'_>, dossier: &mut Dossier) -> Reason {
     match &fatal.cause {
+        Cause::Oom { .. } if fatal.signal.oom.as_ref().is_some_and(|oom| oom.demanded) => {
+            dossier.note(Finding::Conclusion {
+                text: "nothing had run out: somebody had the kernel kill the largest process (sysrq f)"
+                    .to_owned(),
+            });
+            Reason::ExternalKill
+        }
         Cause::Oom { level, .. } => {
             // Where nobody marks the OOM killer's kills the counters did.
             if fatal.signal.oom.is_none()
@@ -199,29 +206,58 @@ fn killed(evidence: &Evidence, fatal: &Judged<'_>, dossier: &mut Dossier) -> Rea
             Reason::ExternalKill
         }
         Cause::CgroupKill(Origin::Outside) | Cause::CgroupKillRacingFork => Reason::ExternalKill,
-        Cause::CgroupKill(Origin::Run) => Reason::Signal,
+        Cause::CgroupKill(Origin::Run) => {
+            doubt_the_joined(evidence, fatal, dossier);
+            Reason::Signal
+        }
         Cause::Process(Origin::Outside) if is_cancellation(evidence, fatal) => Reason::Cancelled,
         Cause::Process(Origin::Outside) => Reason::ExternalKill,
+        Cause::Process(Origin::Run) => {
+            doubt_the_joined(evidence, fatal, dossier);
+            Reason::Signal
+        }
         // A warning or a forwarded signal that main did not survive: sandbox did not mean to end it.
-        Cause::Process(Origin::Run | Origin::Runner) => Reason::Signal,
+        Cause::Process(Origin::Runner) => Reason::Signal,
         Cause::Kernel(KernelCause::CpuLimit) => {
-            note_rlimit(evidence, dossier);
+            note_rlimit(evidence, fatal.signal.cpu_limit_s, dossier);
             Reason::Cputime
         }
         // It had asked to die with its parent, which was the runner.
         Cause::Kernel(KernelCause::DeathSignal(Origin::Runner)) => Reason::RunnerLost,
         Cause::Kernel(KernelCause::DeathSignal(Origin::Run)) => Reason::Signal,
         Cause::Kernel(KernelCause::DeathSignal(Origin::Outside)) => Reason::ExternalKill,
-        Cause::Kernel(KernelCause::FromOutside) => from_terminal(evidence, fatal.signal.signal),
+        Cause::Kernel(KernelCause::FromOutside) => {
+            from_terminal(evidence, fatal.signal.signal, dossier)
+        }
         Cause::Kernel(KernelCause::OfItsOwn) => Reason::Signal,
+    }
+}
+
+/// Whoever moves into the leaf sends from within, and is none of the analysis's processes.
+fn doubt_the_joined(evidence: &Evidence, fatal: &Judged<'_>, dossier: &mut Dossier) {
+    let joined = evidence.facts.map_or(0, |facts| facts.joined);
+    if joined > 0 && !fatal.is_sent_to_itself() {
+        dossier.doubt(
+            Confidence::Strong,
+            format!(
+                "{joined} tasks were moved into the run from outside, and one of them may have sent the signal"
+            ),
+        );
     }
 }
 
 /// A terminal's Ctrl-C reaches main and `sandbox` at once, and main may be gone before `sandbox` has
 /// written its intent: it is one cancellation.
-fn from_terminal(evidence: &Evidence, signal: i32) -> Reason {
+fn from_terminal(evidence: &Evidence, signal: i32, dossier: &mut Dossier) -> Reason {
     match signal {
         SIGINT | SIGQUIT | SIGHUP if is_cancelled_by(evidence, signal) => Reason::Cancelled,
+        SIGINT | SIGQUIT | SIGHUP => {
+            dossier.doubt(
+                Confidence::Strong,
+                "a terminal sent the signal, and whether it is one that the analysis had made for itself is not known",
+            );
+            Reason::ExternalKill
+        }
         _ => Reason::ExternalKill,
     }
 }
@@ -300,7 +336,7 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
             }
         },
         SIGXCPU => {
-            note_rlimit(evidence, dossier);
+            note_rlimit(evidence, None, dossier);
             dossier.conclude("SIGXCPU is taken to be RLIMIT_CPU's");
             Reason::Cputime
         }
@@ -330,10 +366,11 @@ fn nothing_was_missed(evidence: &Evidence) -> bool {
         && matches!(counted_oom(evidence), CountedOom::NoKill)
 }
 
-fn note_rlimit(evidence: &Evidence, dossier: &mut Dossier) {
+fn note_rlimit(evidence: &Evidence, reached_seconds: Option<u64>, dossier: &mut Dossier) {
     let (soft_seconds, hard_seconds) = evidence.rlimit_cpu_seconds;
     dossier.note(Finding::RlimitCpu {
         soft_seconds,
         hard_seconds,
+        reached_seconds,
     });
 }

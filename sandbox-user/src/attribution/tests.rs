@@ -652,6 +652,44 @@ fn forks_are_denied() {
 }
 
 #[test]
+fn what_looks_like_the_analysiss_own_and_is_not() {
+    for si_code in [-2, -3] {
+        Case::named("a timer's or a queue's si_code, claimed by who sent it")
+            .dies_of(SIGTERM)
+            .with(
+                Kill::of_main(SIGTERM)
+                    .by_outsider()
+                    .si_code(si_code)
+                    .by_sigqueue(),
+            )
+            .expect(Reason::ExternalKill)
+            .surely();
+        Case::named("a timer of its own, and somebody was interrupted")
+            .dies_of(SIGTERM)
+            .with(Kill::of_main(SIGTERM).by_outsider().si_code(si_code))
+            .expect(Reason::Signal)
+            .surely();
+    }
+    let by_child = || {
+        Case::named("killed from within, where somebody has moved in")
+            .dies_of(SIGKILL)
+            .with(Kill::of_main(SIGKILL).by_child())
+    };
+    by_child().expect(Reason::Signal).surely();
+    let mut joined = by_child();
+    let facts = joined.evidence.facts.as_mut().expect("facts");
+    (facts.joined, facts.exits) = (1, facts.exits + 1);
+    joined
+        .expect(Reason::Signal)
+        .confidence(Confidence::Strong)
+        .degraded("moved into the run");
+    Case::named("sysrq f")
+        .dies_of(SIGKILL)
+        .with(Kill::oom(true, None).triggered_from_outside().demanded())
+        .expect(Reason::ExternalKill);
+}
+
+#[test]
 fn it_is_cancelled() {
     Case::named("Ctrl-C")
         .acts_on(IntentReason::Cancelled, 900, SIGINT)
@@ -674,7 +712,8 @@ fn it_is_cancelled() {
     Case::named("the terminal, and sandbox did not mind")
         .dies_of(SIGINT)
         .with(Kill::of_main(SIGINT).by_kernel())
-        .expect(Reason::ExternalKill);
+        .expect(Reason::ExternalKill)
+        .confidence(Confidence::Strong);
     Case::named("kill %1, or timeout(1): the process group is told, and main is quicker")
         .asked_to_end(900, SIGTERM, 900)
         .dies_at(905, SIGTERM)

@@ -228,39 +228,44 @@ fn cputime(record: &RunRecord) -> Vec<String> {
             limit::raise(&record.limits.cputime_ns, "cpu-time"),
         ];
     }
-    let limit = record.termination.evidence.iter().find_map(|finding| {
+    let limits = record.termination.evidence.iter().find_map(|finding| {
         if let Finding::RlimitCpu {
             soft_seconds,
             hard_seconds,
+            reached_seconds,
         } = finding
         {
-            if record.exit.signal == Some(SIGKILL) {
+            let callers = if record.exit.signal == Some(SIGKILL) {
                 *hard_seconds
             } else {
                 *soft_seconds
-            }
+            };
+            Some((callers, *reached_seconds))
         } else {
             None
         }
     });
+    let (callers, reached) = limits.unwrap_or_default();
     let signal = fatal_name(record);
     let told = if fatal(record).is_none() {
         ", as far as its wait status tells"
     } else {
         ""
     };
-    let (limit, raise) = match limit {
-        Some(seconds) => (
-            format!(
-                "RLIMIT_CPU of {}",
-                format_duration(Duration::from_secs(seconds))
-            ),
-            "Raise it with ulimit -t where sandbox is called.",
-        ),
-        None => (
-            "an RLIMIT_CPU of its own making".to_owned(),
-            "It did not start with one.",
-        ),
+    let limit = reached.or(callers).map_or_else(
+        || "an RLIMIT_CPU".to_owned(),
+        |seconds| {
+            let limit = format_duration(Duration::from_secs(seconds));
+            format!("RLIMIT_CPU of {limit}")
+        },
+    );
+    // The soft one goes up by a second each time that its signal was handled.
+    let is_callers =
+        callers.is_some_and(|callers| reached.is_none_or(|reached| reached >= callers));
+    let raise = match callers {
+        Some(_) if is_callers => "Raise it with ulimit -t where sandbox is called.",
+        Some(_) => "That is less than it started with: the analysis lowered it, or somebody did.",
+        None => "It did not start with one: the analysis set it, or somebody did.",
     };
     vec![
         format!(
@@ -275,6 +280,10 @@ fn external_kill(record: &RunRecord) -> Vec<String> {
     let fatal = fatal(record);
     let by = match fatal {
         None => " from a sender that was not seen".to_owned(),
+        Some(kill) if kill.oom.as_ref().is_some_and(|oom| oom.demanded) => {
+            " of the OOM killer, which somebody had asked to kill the largest process (sysrq f)"
+                .to_owned()
+        }
         Some(kill) => match killed_cgroup(record) {
             Some(cgroup) => {
                 let by = kill.sender.as_ref().map(name::sender);

@@ -290,8 +290,37 @@ fn time_ran_out() {
     reads(
         Case::named("RLIMIT_CPU of its own")
             .dies_at(1_200, SIGKILL)
-            .with(Kill::of_main(SIGKILL).by_itself().by_kernel().at(1_100)),
-        "Killed: an RLIMIT_CPU of its own making used up; the main process got SIGKILL from the kernel after 1.2 s. It did not start with one.",
+            .with(
+                Kill::of_main(SIGKILL)
+                    .by_itself()
+                    .by_kernel()
+                    .of_cpu_limit(1)
+                    .at(1_100),
+            ),
+        "Killed: RLIMIT_CPU of 1 s used up; the main process got SIGKILL from the kernel after 1.2 s. It did not start with one: the analysis set it, or somebody did.",
+    );
+    reads(
+        Case::named("RLIMIT_CPU, lowered")
+            .dies_at(1_200, SIGXCPU)
+            .rlimit_cpu(1000, 1000)
+            .with(
+                Kill::of_main(SIGXCPU)
+                    .by_itself()
+                    .by_kernel()
+                    .of_cpu_limit(1)
+                    .at(1_100),
+            ),
+        "Killed: RLIMIT_CPU of 1 s used up; the main process got SIGXCPU from the kernel after 1.2 s. That is less than it started with: the analysis lowered it, or somebody did.",
+    );
+}
+
+#[test]
+fn somebody_had_the_kernel_kill_it() {
+    reads(
+        Case::named("sysrq f")
+            .dies_of(SIGKILL)
+            .with(Kill::oom(true, None).triggered_from_outside().demanded()),
+        "Killed from outside after 3 min 12 s: the main process got SIGKILL of the OOM killer, which somebody had asked to kill the largest process (sysrq f). Neither sandbox nor a limit of the analysis ended it.",
     );
 }
 

@@ -116,6 +116,8 @@ pub enum Finding {
         soft_seconds: Option<u64>,
         /// The hard limit: SIGKILL.
         hard_seconds: Option<u64>,
+        /// The one that was reached, which may have been set since; null where that was not seen.
+        reached_seconds: Option<u64>,
     },
     /// What was concluded where no fact was to be had.
     Conclusion {
@@ -236,13 +238,18 @@ impl fmt::Display for Finding {
             Self::RlimitCpu {
                 soft_seconds,
                 hard_seconds,
+                reached_seconds,
             } => {
                 let shown = |limit: &Option<u64>| match limit {
                     Some(seconds) => format!("{seconds} s"),
                     None => "none".to_owned(),
                 };
                 let (soft, hard) = (shown(soft_seconds), shown(hard_seconds));
-                write!(f, "RLIMIT_CPU at the start: soft {soft}, hard {hard}")
+                write!(f, "RLIMIT_CPU at the start: soft {soft}, hard {hard}")?;
+                match reached_seconds {
+                    Some(seconds) => write!(f, "; {seconds} s when it was reached"),
+                    None => Ok(()),
+                }
             }
             Self::Conclusion { text } => write!(f, "{}", escape_untrusted(text)),
         }

@@ -107,6 +107,8 @@ pub struct OomEntry {
     pub usage_bytes: Option<u64>,
     /// What it was allowed.
     pub max_bytes: Option<u64>,
+    /// Nothing had run out: somebody had the kernel kill the largest process (sysrq f).
+    pub demanded: bool,
     /// Who asked for the memory that was not to be had; may be outside the run.
     pub trigger_pid: Option<u32>,
     /// Whether the leaf dies as one (`memory.oom.group`).

@@ -156,6 +156,8 @@ mod tests {
             sender_exiting: false,
             target_new: false,
             behind_another: false,
+            by_sigqueue: false,
+            cpu_limit_s: None,
             cgroup_kill: None,
             oom: Some(OomContext {
                 cgroup_id: Some(1),
@@ -163,6 +165,7 @@ mod tests {
                 max_bytes: None,
                 points: 0,
                 chosen_pid: 3,
+                demanded: false,
                 victim_rss_bytes,
                 holders: Vec::new(),
             }),

@@ -253,6 +253,8 @@ pub(super) fn signal(kill: &wire::Kill) -> Signal {
         sender_exiting: has(wire::KILL_SENDER_EXITING),
         target_new: has(wire::KILL_TARGET_NEW),
         behind_another: has(wire::KILL_BEHIND_ANOTHER),
+        by_sigqueue: has(wire::KILL_BY_SIGQUEUE),
+        cpu_limit_s: Some(kill.cpu_limit_s).filter(|limit| !matches!(*limit, 0 | u64::MAX)),
         cgroup_kill: has(wire::KILL_IN_CGROUP_KILL).then_some(kill.kill_cgroup_id),
         oom: has(wire::KILL_IN_OOM).then(|| oom(&kill.oom, kill.victim_rss_pages)),
         intent: IntentReason::from_wire(kill.intent),
@@ -281,6 +283,7 @@ fn oom(oom: &wire::Oom, victim_rss_pages: u32) -> OomContext {
         max_bytes: bytes(oom.max_pages),
         points: oom.points,
         chosen_pid: oom.chosen_tgid,
+        demanded: oom.demanded != 0,
         victim_rss_bytes: (victim_rss_pages != 0).then(|| bytes_of(victim_rss_pages.into())),
         holders: Vec::new(),
     }

@@ -154,6 +154,12 @@ proptest! {
         prop_assert_eq!(signal.sender_exiting, has(wire::KILL_SENDER_EXITING));
         prop_assert_eq!(signal.target_new, has(wire::KILL_TARGET_NEW));
         prop_assert_eq!(signal.behind_another, has(wire::KILL_BEHIND_ANOTHER));
+        prop_assert_eq!(signal.by_sigqueue, has(wire::KILL_BY_SIGQUEUE));
+        let limit = signal.cpu_limit_s.unwrap_or(0);
+        prop_assert!(limit == kill.cpu_limit_s || kill.cpu_limit_s == u64::MAX);
+        if let Some(oom) = &signal.oom {
+            prop_assert_eq!(oom.demanded, kill.oom.demanded != 0);
+        }
     }
 
     #[test]

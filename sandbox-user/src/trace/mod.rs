@@ -99,6 +99,7 @@ pub struct Tracer {
     mains: HashMap<MapData, u64, wire::Main>,
     intents: HashMap<MapData, u64, wire::Intent>,
     victims: HashMap<MapData, wire::VictimKey, wire::Kill>,
+    last_kills: HashMap<MapData, u64, wire::Kill>,
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
     members: HashMap<MapData, wire::ProcessKey, u64>,
     unmarked: Array<MapData, u64>,
@@ -209,6 +210,7 @@ impl Tracer {
             mains: open_map(&dir, "MAINS")?,
             intents: open_map(&dir, "INTENTS")?,
             victims: open_map(&dir, "VICTIMS")?,
+            last_kills: open_map(&dir, "LAST_KILLS")?,
             fugitives: open_map(&dir, "FUGITIVES")?,
             members: open_map(&dir, "MEMBERS")?,
             unmarked: open_map(&dir, "UNMARKED")?,
@@ -281,7 +283,7 @@ impl Tracer {
     /// # Errors
     /// Where a map cannot be read.
     pub fn snapshot(&self, leaf_id: u64) -> Result<Option<Snapshot>, TraceError> {
-        let Some(facts) = get(&self.facts, "FACTS", &leaf_id)? else {
+        let Some(mut facts) = get(&self.facts, "FACTS", &leaf_id)? else {
             return Ok(None);
         };
         let main = get(&self.mains, "MAINS", &leaf_id)?;
@@ -294,6 +296,10 @@ impl Tracer {
             }
         }
         let mut kills: Vec<wire::Kill> = kills.into_values().collect();
+        if let Some(last) = get(&self.last_kills, "LAST_KILLS", &leaf_id)? {
+            kills.push(last);
+            facts.victims_left_out = facts.victims_left_out.saturating_sub(1);
+        }
         kills.sort_by_key(|kill| kill.at_ns);
         Ok(Some(Snapshot {
             facts,
@@ -356,6 +362,7 @@ impl Tracer {
             .filter_map(Result::ok)
             .filter(|key| key.cgroup_id == leaf_id)
             .collect();
+        remove(&mut self.last_kills, "LAST_KILLS", &leaf_id)?;
         for key in victims {
             remove(&mut self.victims, "VICTIMS", &key)?;
         }

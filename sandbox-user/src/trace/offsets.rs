@@ -49,6 +49,8 @@ pub(super) fn offsets(btf: &BtfBlob) -> Result<Offsets, BtfError> {
         signal_struct_flags: at("signal_struct", "flags")?,
         signal_struct_live: at("signal_struct", "live")?,
         signal_struct_maxrss: at("signal_struct", "maxrss")?,
+        // RLIMIT_CPU is the first of them.
+        signal_struct_rlimit_cpu: at("signal_struct", "rlim")?,
         css_set_dfl_cgrp: at("css_set", "dfl_cgrp")?,
         css_set_pids_css: optional(pids_css),
         cgroup_kn: at("cgroup", "kn")?,
@@ -66,6 +68,7 @@ pub(super) fn offsets(btf: &BtfBlob) -> Result<Offsets, BtfError> {
         oom_control_totalpages: at("oom_control", "totalpages")?,
         oom_control_chosen: at("oom_control", "chosen")?,
         oom_control_chosen_points: at("oom_control", "chosen_points")?,
+        oom_control_order: at("oom_control", "order")?,
         kernel_siginfo_si_code: at("kernel_siginfo", "si_code")?,
         pids_cgroup_counter: optional(at("pids_cgroup", "counter")),
         pids_cgroup_limit: optional(at("pids_cgroup", "limit")),

@@ -25,6 +25,8 @@ impl Kill {
             sender_exiting: false,
             target_new: false,
             behind_another: false,
+            by_sigqueue: false,
+            cpu_limit_s: None,
             cgroup_kill: None,
             oom: None,
             intent: None,
@@ -163,10 +165,29 @@ impl Kill {
             max_bytes: cgroup_id.map(|_| 2 << 30),
             points: 1000,
             chosen_pid,
+            demanded: false,
             victim_rss_bytes: None,
             holders: Vec::new(),
         });
         kill
+    }
+
+    /// Asked for by sysrq.
+    pub(crate) fn demanded(mut self) -> Self {
+        if let Some(oom) = &mut self.0.oom {
+            oom.demanded = true;
+        }
+        self
+    }
+
+    pub(crate) fn by_sigqueue(mut self) -> Self {
+        self.0.by_sigqueue = true;
+        self
+    }
+
+    pub(crate) fn of_cpu_limit(mut self, seconds: u64) -> Self {
+        self.0.cpu_limit_s = Some(seconds);
+        self
     }
 
     pub(crate) fn triggered_from_outside(mut self) -> Self {
