@@ -65,6 +65,8 @@ pub enum Command {
         client: i32,
         /// Where the service is
         office: i32,
+        /// Where the configuration in force is
+        config: i32,
     },
     /// Watch over a foreground run from outside its leaf; started by `run`, not by people.
     #[command(hide = true)]

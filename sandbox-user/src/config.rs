@@ -13,6 +13,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::caller::Caller;
 use crate::document::{self, DocumentError, Format, Kind, toml};
@@ -101,6 +102,17 @@ impl Config {
     /// # Errors
     /// As [`Config::of_host`].
     pub fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
+        match Self::text(path)? {
+            Some(text) => Ok(Some(Self::parse(&text, path)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The text of the file at `path`, where nobody but root could have written it; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Config::of_host`], but for what is not right in it.
+    pub fn text(path: &Path) -> Result<Option<String>, ConfigError> {
         let file = match document::open(path, Kind::Configuration) {
             Ok(file) => file,
             // Not even a link that leads nowhere.
@@ -112,8 +124,7 @@ impl Config {
             Err(error) => return Err(error.into()),
         };
         check_writers(&file, path)?;
-        let text = document::text(file, path, Kind::Configuration)?;
-        Ok(Some(Self::parse(&text, path)?))
+        Ok(Some(document::text(file, path, Kind::Configuration)?))
     }
 
     /// Reads a configuration that is at hand; `path` is what errors call it.
@@ -206,6 +217,14 @@ impl HostPolicy {
     }
 }
 
+static IN_FORCE: OnceLock<Config> = OnceLock::new();
+
+/// Goes by this configuration from now on, as the service does. To be called once, before anybody asks.
+pub fn go_by(config: Config) {
+    // Another one would not be gone by.
+    let _ = IN_FORCE.set(config);
+}
+
 /// What the host's configuration says of a run that this process is to start, for `asked` (`--user`).
 ///
 /// Who that is, is found out again when the run starts: where there is nobody, that is said there.
@@ -216,8 +235,12 @@ pub fn policy_of_host(asked: Option<&str>) -> Result<HostPolicy, ConfigError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(HostPolicy::default());
     }
-    let Some(config) = Config::of_host()? else {
-        return Ok(HostPolicy::default());
+    let config = match IN_FORCE.get() {
+        Some(config) => config.clone(),
+        None => match Config::of_host()? {
+            Some(config) => config,
+            None => return Ok(HostPolicy::default()),
+        },
     };
     let policy_of = |facts: &Facts| {
         let who = identity::choose(facts).and_then(|choice| {

@@ -41,7 +41,11 @@ fn main() -> ExitCode {
         },
         Command::Serve(_) => service::serve().map(|()| 0).map_err(Into::into),
         Command::Audit(args) => audit::audit(&args),
-        Command::Attend { client, office } => service::attend(client, office)
+        Command::Attend {
+            client,
+            office,
+            config,
+        } => service::attend(client, office, config)
             .map(|()| 0)
             .map_err(Into::into),
         Command::Guardian => supervise::guardian::main().map(|()| 0).map_err(Into::into),
@@ -72,5 +76,6 @@ fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::
             None => {}
         }
     }
-    Ok(supervise::foreground(request::spec(args)?, rlimits, None)?.status)
+    let spec = request::put_together(args)?.spec;
+    Ok(supervise::foreground(spec, rlimits, None)?.status)
 }

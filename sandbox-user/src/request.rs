@@ -26,15 +26,25 @@ pub enum RequestError {
     Usage(#[from] UsageError),
 }
 
+/// What is asked for.
+#[derive(Debug)]
+pub struct Requested {
+    /// The run.
+    pub spec: RunSpec,
+    /// How many runs of its user's the service is to do at once; `None` = no limit.
+    pub most_of_user: Option<usize>,
+}
+
 /// Puts it together, and says what was lowered to the host's ceilings.
 ///
 /// # Errors
 /// [`RequestError`].
-pub fn spec(args: RunArgs) -> Result<RunSpec, RequestError> {
+pub fn put_together(args: RunArgs) -> Result<Requested, RequestError> {
     let host = config::policy_of_host(args.user())?;
     let allowed = host.metadata_paths.as_deref();
     let metadata = supervise::with_callers_rights(|| args.metadata(allowed))??;
+    let most_of_user = host.runs;
     let (spec, lowered) = RunSpec::from_args(args, metadata, host)?;
     lowered.iter().for_each(say);
-    Ok(spec)
+    Ok(Requested { spec, most_of_user })
 }

@@ -102,6 +102,16 @@ impl Scene {
         self.run("python3", &["scene.py"])
     }
 
+    /// Has the guest be able to connect to itself.
+    pub fn loopback_up(&self) {
+        let said = self.python(
+            "import fcntl, socket, struct\n\
+             SIOCSIFFLAGS, IFF_UP = 0x8914, 1\n\
+             fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack('16sH14x', b'lo', IFF_UP))",
+        );
+        assert_eq!(said.code(), 0, "{said}");
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> Spoken {
         let output = Command::new(program)
             .args(arguments)

@@ -4,6 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::wait;
 
 /// A running `sandbox serve` with a store of its own. Dropped, both are gone.
@@ -27,6 +30,13 @@ impl Service {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
     }
 
     /// Kills it by SIGKILL.

@@ -68,8 +68,12 @@ fn who_moves_into_a_run_to_kill_it_is_not_taken_for_one_of_its_own_for_certain()
     let pid = running.ready();
     let procs = running.cgroup_of(pid).join("cgroup.procs");
     Outsider::joins_and_kills(&procs, pid);
-    let record = running.finish().ended(137, "signal", "none");
-    assert_eq!(record.confidence(), "strong", "{record}");
+    let record = running.finish().record();
+    assert_eq!(
+        (record.reason(), record.confidence()),
+        ("signal", "strong"),
+        "{record}"
+    );
     assert!(
         record.list("/tracing/degraded").iter().any(|sentence| {
             let sentence = sentence.as_str().expect("text");

@@ -272,12 +272,11 @@ fn a_descriptor_that_takes_its_time_to_be_closed_holds_nobody_else_up() {
     let _guest = Guest::enter();
     let _service = Service::start();
     let scene = Scene::new();
+    scene.loopback_up();
     // close(2) waits until all that was sent has been taken: socket(7), SO_LINGER.
     let said = scene.python(
         r#"
-import fcntl, glob, socket, struct, subprocess, time
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+import glob, socket, struct, subprocess, time
 listener = socket.create_server(("127.0.0.1", 0))
 trap = socket.create_connection(listener.getsockname())
 trap.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10_000))

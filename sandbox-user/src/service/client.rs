@@ -25,6 +25,7 @@ use super::{
     protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
 };
 use crate::{
+    say::say,
     spec::RunId,
     store::{Filter, Run},
     supervise::{self, ClientOrder, Signals, block_signals},
@@ -227,6 +228,8 @@ pub fn logs(id: &str) -> Result<Option<Logged>, ClientError> {
         | Answer::Ended { .. }
         | Answer::Runs(_)
         | Answer::Run { .. }
+        | Answer::Queued { .. }
+        | Answer::Metrics(_)
         | Answer::Told { .. }
         | Answer::Refused { .. } => Err(something_else()),
     }
@@ -244,6 +247,8 @@ fn shown(answer: Answer) -> Result<Option<Shown>, ClientError> {
         | Answer::Ended { .. }
         | Answer::Logs {}
         | Answer::Runs(_)
+        | Answer::Queued { .. }
+        | Answer::Metrics(_)
         | Answer::Told { .. }
         | Answer::Refused { .. } => Err(something_else()),
     }
@@ -318,6 +323,15 @@ pub(super) fn send_line(
     socket.write_all(line.get(sent..).unwrap_or_default())
 }
 
+fn tell_place(ahead: usize) {
+    match ahead {
+        0 => say("the host is busy: this run is next"),
+        ahead => say(format_args!(
+            "the host is busy: {ahead} runs are before this one"
+        )),
+    }
+}
+
 /// Waits for a run's end, passing on the signals that come.
 async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
     let signals = Signals::open()?;
@@ -329,13 +343,15 @@ async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
             answer = answers.next_line() => match (answer?, run) {
                 (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
                 (answer, _) => match understand(&answer.unwrap_or_default())? {
+                    Answer::Queued { ahead } => tell_place(ahead),
                     Answer::Accepted { run_id } => run = Some(run_id),
                     Answer::Ended { status } => return Ok(Followed::Ended { status }),
                     Answer::Detached { run_id } => return Ok(Followed::Detached { run_id }),
                     Answer::Runs(_)
                     | Answer::Run { .. }
                     | Answer::Logs {}
-                    | Answer::Told { .. }
+        | Answer::Metrics(_)
+        | Answer::Told { .. }
                     | Answer::Nothing {}
                     | Answer::Refused { .. } => return Err(something_else()),
                 },

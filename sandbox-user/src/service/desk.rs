@@ -1,6 +1,6 @@
 //! The service's end of the line to an attendant.
 
-use std::{cell::RefCell, collections::HashSet, io, rc::Rc};
+use std::{io, rc::Rc};
 
 use serde_json::value::RawValue;
 use tokio::{
@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use super::{
-    office::{Call, Reply},
+    office::{Application, Call, Reply},
     protocol::to_line,
-    records::Records,
+    queue::Admission,
+    state::Service,
 };
 use crate::{
     say::say,
@@ -22,59 +23,28 @@ use crate::{
     store::{Run, StoreError},
 };
 
-/// All the attendants that are there.
-#[derive(Clone, Debug)]
-pub(super) struct Desks(Rc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    records: Records,
-    /// The runs that attendants look after.
-    runs: RefCell<HashSet<RunId>>,
-}
-
-impl Desks {
-    pub(super) fn new(records: Records) -> Self {
-        Self(Rc::new(Shared {
-            records,
-            runs: RefCell::default(),
-        }))
-    }
-
-    pub(super) fn records(&self) -> &Records {
-        &self.0.records
-    }
-
-    /// Looks after the runs that no attendant here has.
-    pub(super) fn look_after(&self) {
-        let is_attended = |run_id| self.0.runs.borrow().contains(&run_id);
-        self.records().look_after(is_attended);
-    }
-
-    /// Serves an attendant to its end. `asking` is let go once its client has said what it wants.
-    pub(super) async fn serve(&self, line: UnixStream, asking: impl Sized) {
-        let (calls, replies) = line.into_split();
-        let mut desk = Desk {
-            calls: BufReader::new(calls),
-            replies,
-            desks: self.clone(),
-            run: None,
-        };
-        // What has gone wrong is that the attendant is no more.
-        let _ = desk.serve(asking).await;
-        if let Some(run_id) = desk.run {
-            self.0.runs.borrow_mut().remove(&run_id);
-            if let Err(error) = self.records().abandoned(run_id) {
-                say(error);
-            }
-        }
+/// Serves an attendant to its end. `asking` is let go once its client has said what it wants.
+pub(super) async fn serve(service: Rc<Service>, line: UnixStream, asking: impl Sized) {
+    let (calls, replies) = line.into_split();
+    let mut desk = Desk {
+        calls: BufReader::new(calls),
+        replies,
+        service,
+        run: None,
+    };
+    // What has gone wrong is that the attendant is no more.
+    let _ = desk.serve(asking).await;
+    if let Some(run_id) = desk.run
+        && let Err(error) = desk.service.abandoned(run_id)
+    {
+        say(error);
     }
 }
 
 struct Desk {
     calls: BufReader<OwnedReadHalf>,
     replies: OwnedWriteHalf,
-    desks: Desks,
+    service: Rc<Service>,
     /// The run that was accepted here, and has not ended.
     run: Option<RunId>,
 }
@@ -84,8 +54,9 @@ impl Desk {
         let mut call = self.next().await?;
         drop(asking);
         while let Some(asked) = call {
-            let reply = self.reply_to(asked).await?;
-            self.replies.write_all(&to_line(&reply)?).await?;
+            if let Some(reply) = self.reply_to(asked).await? {
+                self.say(&reply).await?;
+            }
             call = self.next().await?;
         }
         Ok(())
@@ -99,45 +70,86 @@ impl Desk {
         }
     }
 
-    async fn reply_to(&mut self, call: Call) -> io::Result<Reply> {
-        let records = &self.desks.0.records;
-        Ok(match call {
-            Call::Accept(application) => match records.accept(&application) {
-                Ok(()) => {
-                    self.run = Some(application.run_id);
-                    self.desks.0.runs.borrow_mut().insert(application.run_id);
-                    Reply::Done
-                }
-                Err(error) => Reply::Refused(error.to_string()),
-            },
+    async fn say(&mut self, reply: &Reply) -> io::Result<()> {
+        self.replies.write_all(&to_line(reply)?).await
+    }
+
+    async fn reply_to(&mut self, call: Call) -> io::Result<Option<Reply>> {
+        let service = Rc::clone(&self.service);
+        Ok(Some(match call {
+            Call::Accept(application) => self.accept(&application).await?,
+            // It was given its turn just now, and has been told so.
+            Call::GiveUp => return Ok(None),
             Call::Ended { run_id, status } => {
                 self.run = None;
-                self.desks.0.runs.borrow_mut().remove(&run_id);
-                match records.settle(run_id, status) {
-                    Ok(()) => Reply::Done,
-                    Err(error) => Reply::Refused(error.to_string()),
-                }
+                done(service.ended(run_id, status))
             }
             Call::List {
                 whose,
                 filter,
                 most,
-            } => match records.list(whose, &filter, most) {
+            } => match service.records.list(whose, &filter, most) {
                 Ok(runs) => Reply::Runs(runs),
                 Err(error) => Reply::Refused(error.to_string()),
             },
-            Call::Show { whose, id } => shown(records.show(whose, &id)),
-            Call::Wait { whose, id } => {
-                tokio::select! {
-                    ended = records.once_ended(whose, &id) => shown(ended),
+            Call::Show { whose, id } => shown(service.records.show(whose, &id)),
+            Call::Wait { whose, id } => tokio::select! {
+                ended = service.records.once_ended(whose, &id) => shown(ended),
+                gone = self.calls.fill_buf() => {
                     // It says nothing before it has its reply: it has gone.
-                    gone = self.calls.fill_buf() => {
-                        gone?;
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
+                    gone?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+            },
+            Call::Ordered(order) => done(service.ordered(order)),
+            Call::Refused(refusal) => {
+                service.refused(refusal);
+                Reply::Done
             }
-        })
+            Call::Metrics => Reply::Metrics(service.metrics()),
+        }))
+    }
+
+    /// Takes a run in, and lets it wait for its turn.
+    async fn accept(&mut self, application: &Application) -> io::Result<Reply> {
+        let run_id = application.run_id;
+        let mut turn = match self.service.admit(application) {
+            Ok((Admission::Start, _)) => {
+                self.run = Some(run_id);
+                return Ok(Reply::Done);
+            }
+            Ok((Admission::Wait, turn)) => turn,
+            Ok((Admission::Refuse(reason), _)) => return Ok(Reply::Refused(reason)),
+            Err(error) => return Ok(Reply::Refused(error)),
+        };
+        self.run = Some(run_id);
+        let mut told = None;
+        loop {
+            // Before it is looked, so that nothing is missed.
+            let service = Rc::clone(&self.service);
+            let moved = service.queue_moved.notified();
+            let ahead = service.ahead(run_id);
+            if ahead.is_some() && ahead != told {
+                told = ahead;
+                self.say(&Reply::Waiting(ahead.unwrap_or_default())).await?;
+            }
+            tokio::select! {
+                _ = &mut turn => return Ok(done(service.starts(run_id))),
+                () = moved => {}
+                call = self.next() => match call? {
+                    // What it has been told is for the run itself to hear.
+                    Some(Call::GiveUp) => return Ok(done(service.starts(run_id))),
+                    Some(_) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                },
+            }
+        }
+    }
+}
+
+fn done<E: ToString>(done: Result<(), E>) -> Reply {
+    match done {
+        Ok(()) => Reply::Done,
+        Err(error) => Reply::Refused(error.to_string()),
     }
 }
 

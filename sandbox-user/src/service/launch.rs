@@ -16,13 +16,13 @@ use crate::{supervise::meant_signals, sys::child};
 /// The verb under which this program attends to a client.
 const VERB: &str = "attend";
 
-/// Starts one, with the client's connection and the line to the service. It has nothing else of the
-/// service's: an empty environment, a session of its own.
+/// Starts one, with the client's connection, the line to the service and the text of the configuration in
+/// force. It has nothing else of the service's: an empty environment, a session of its own.
 ///
 /// # Errors
 /// Where no process is to be had.
-pub(super) fn attendant(client: &OwnedFd, office: &OwnedFd) -> io::Result<()> {
-    let kept = [client.as_raw_fd(), office.as_raw_fd()];
+pub(super) fn attendant(client: &OwnedFd, office: &OwnedFd, config: &OwnedFd) -> io::Result<()> {
+    let kept = [client, office, config].map(OwnedFd::as_raw_fd);
     // What it was started from, whatever has been installed meanwhile.
     let mut command = Command::new("/proc/self/exe");
     child::pass_nothing_on(&mut command, kept.to_vec());

@@ -8,10 +8,12 @@
 //! the store waits in a spool, whether the service is up or not.
 
 mod attendant;
+mod charge;
 pub mod client;
 mod control;
 mod desk;
 mod hearing;
+mod in_force;
 mod launch;
 mod logs;
 pub mod metrics;
@@ -19,9 +21,12 @@ mod office;
 mod peer;
 mod print;
 pub mod protocol;
+mod queue;
 mod reception;
 mod records;
 mod serve;
+mod state;
+mod trail;
 mod verbs;
 
 pub use attendant::attend;

@@ -17,8 +17,9 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::protocol::to_line;
+use super::{metrics::Refusal, protocol::to_line, queue::Need};
 use crate::{
+    audit::Order,
     spec::RunId,
     store::{Filter, Run, Whose},
 };
@@ -29,6 +30,8 @@ use crate::{
 pub(super) enum Call {
     /// To store a run that is to be started, and to say when it may be.
     Accept(Application),
+    /// To let it be started out of turn: it is not to wait any more, and ends before it begins.
+    GiveUp,
     /// To take in what a run has left.
     Ended {
         /// Which.
@@ -59,15 +62,52 @@ pub(super) enum Call {
         /// The run's id, or its analysis's.
         id: String,
     },
+    /// To enter that somebody is about to have something done to a run.
+    Ordered(Ordered),
+    /// To enter that somebody was refused.
+    Refused(Refused),
+    /// For what is counted.
+    Metrics,
+}
+
+/// Something that is about to be done to a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ordered {
+    /// Who wants it.
+    pub(super) uid: u32,
+    /// With which process.
+    pub(super) pid: i32,
+    pub(super) run_id: RunId,
+    pub(super) order: Order,
+    /// What else is to be said of it.
+    pub(super) detail: Option<String>,
+}
+
+/// A run that was not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refused {
+    /// Who wanted it.
+    pub(super) uid: u32,
+    /// With which process.
+    pub(super) pid: i32,
+    pub(super) kind: Refusal,
+    /// Why, for people.
+    pub(super) reason: String,
 }
 
 /// A run that wants to be started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Application {
     /// Its id.
     pub(super) run_id: RunId,
     /// Who asks for it.
     pub(super) uid: u32,
+    /// With which process.
+    pub(super) pid: i32,
+    /// What it is held to.
+    pub(super) need: Need,
+    /// How many of that user's there may be at once.
+    pub(super) most_of_user: Option<usize>,
     /// Whom it is to run as, where that has a name.
     pub(super) user: Option<String>,
     /// The analysis's id.
@@ -84,6 +124,10 @@ pub(super) struct Application {
 pub(super) enum Reply {
     /// It is done.
     Done,
+    /// It is not this run's turn; so many are before it.
+    Waiting(usize),
+    /// What is counted.
+    Metrics(String),
     /// Runs that were asked for.
     Runs(Vec<Run>),
     /// A run that was asked for, and its record where there is one.
@@ -112,6 +156,16 @@ impl Office {
         self.reply()
     }
 
+    /// Whether more has been said already.
+    pub(super) fn has_more(&self) -> bool {
+        !self.0.buffer().is_empty()
+    }
+
+    /// Where what is said next comes.
+    pub(super) fn line(&self) -> &UnixStream {
+        self.0.get_ref()
+    }
+
     /// Asks for what may take its time, and waits for what is said as long as the client is there.
     ///
     /// # Errors
@@ -128,7 +182,11 @@ impl Office {
         }
     }
 
-    fn reply(&mut self) -> io::Result<Reply> {
+    /// Hears what is said next.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(super) fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         if self.0.read_line(&mut line)? == 0 {
             return Err(io::Error::other("the service has been ended"));

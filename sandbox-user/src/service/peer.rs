@@ -14,9 +14,11 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::metrics::Refusal;
 use crate::{
     caller::{Caller, ignored_in, umask_in},
     cgroup::{Mount, Proc, leaf_around, limits_of},
+    config::LimitedCallers,
     procfs::status_field,
     store::Whose,
     sys::{pidfd, rlimits::ResourceLimit},
@@ -44,6 +46,23 @@ pub(super) struct Manners {
     pub(super) ignored_signals: Vec<i32>,
     /// Its resource limits.
     pub(super) rlimits: Vec<ResourceLimit>,
+}
+
+/// Why a client can have no run of the service's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Objection {
+    pub(super) kind: Refusal,
+    /// For people.
+    pub(super) reason: String,
+}
+
+impl Objection {
+    const fn bound(reason: String) -> Self {
+        Self {
+            kind: Refusal::Bound,
+            reason,
+        }
+    }
 }
 
 impl Peer {
@@ -115,7 +134,7 @@ impl Peer {
     ///
     /// # Errors
     /// Where it has gone, or the cgroup tree cannot be read.
-    pub(super) fn objection(&self) -> io::Result<Option<String>> {
+    pub(super) fn objection(&self, limited: LimitedCallers) -> io::Result<Option<Objection>> {
         for (what, link) in [("mount namespace", "ns/mnt"), ("root directory", "root")] {
             let identity =
                 |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino()));
@@ -124,15 +143,15 @@ impl Peer {
                 identity(format!("/proc/{}/{link}", self.pid)),
             )?;
             if theirs != identity(format!("/proc/self/{link}"))? {
-                return Ok(Some(format!(
+                return Ok(Some(Objection::bound(format!(
                     "you have another {what} than the service, which would not find your files: use --standalone"
-                )));
+                ))));
             }
         }
         if let Some(bond) = bond_in(&self.status) {
-            return Ok(Some(format!(
+            return Ok(Some(Objection::bound(format!(
                 "you have {bond}, and a run that the service does would be free of it: use --standalone"
-            )));
+            ))));
         }
         let cgroup = alive(
             &self.process,
@@ -142,17 +161,21 @@ impl Peer {
         )?;
         let mount = Mount::find().map_err(io::Error::other)?;
         if let Some(leaf) = leaf_around(&mount, &cgroup).map_err(io::Error::other)? {
-            return Ok(Some(format!(
+            return Ok(Some(Objection::bound(format!(
                 "an analysis cannot start another: you are in {leaf}"
-            )));
+            ))));
+        }
+        if limited == LimitedCallers::Allow {
+            return Ok(None);
         }
         let limits = limits_of(&mount, &cgroup).map_err(io::Error::other)?;
         let memory = limits.memory_bytes.map(|limit| ("memory", limit.cgroup));
         let limited = memory.or(limits.cpus.map(|limit| ("CPU", limit.cgroup)));
-        Ok(limited.map(|(what, cgroup)| {
-            format!(
+        Ok(limited.map(|(what, cgroup)| Objection {
+            kind: Refusal::LimitedCaller,
+            reason: format!(
                 "your {what} is limited by the cgroup {cgroup}, and a run that the service does would leave that: use --standalone"
-            )
+            ),
         }))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A client sends one [`Request`] with the version that it speaks, and
 //! [`ClientOrder`](crate::supervise::ClientOrder)s while its run goes on;
-//! the service sends [`Answer`]s, of which all but [`Answer::Accepted`] and
-//! [`Answer::Logs`] are the last. With [`Verb::Run`] come
+//! the service sends [`Answer`]s, of which all but [`Answer::Queued`],
+//! [`Answer::Accepted`] and [`Answer::Logs`] are the last. With [`Verb::Run`] come
 //! four descriptors (SCM_RIGHTS, unix(7)), on the first byte of the line: stdin, stdout, stderr and the
 //! working directory.
 
@@ -68,6 +68,8 @@ pub enum Verb {
         /// The run's id, or its analysis's.
         id: String,
     },
+    /// Tell what the service has counted, as OpenMetrics has it.
+    Metrics {},
     /// End the runs that have not ended.
     Kill {
         /// Which of them.
@@ -108,6 +110,11 @@ pub enum Answer {
         /// Its id.
         run_id: RunId,
     },
+    /// The run waits for its turn.
+    Queued {
+        /// How many will be started before it, as things stand.
+        ahead: usize,
+    },
     /// It goes on by itself.
     Detached {
         /// Its id.
@@ -130,6 +137,8 @@ pub enum Answer {
         /// Its record; null where there is none yet.
         record: Option<Box<RawValue>>,
     },
+    /// What the service has counted.
+    Metrics(String),
     /// These runs have been told.
     Told {
         /// Their ids.

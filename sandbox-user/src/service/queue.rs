@@ -5,25 +5,25 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{spec::RunId, units::format_bytes};
 
 /// What there is for all runs together; `None` is without limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Capacity {
     /// Runs at a time.
-    pub(super) runs: Option<u64>,
-    /// Of these, of one user's.
-    pub(super) runs_per_user: Option<u64>,
+    pub(super) runs: Option<usize>,
     /// How many may wait.
-    pub(super) queue: Option<u64>,
+    pub(super) queue: usize,
     /// Of these, of one user's.
-    pub(super) queue_per_user: Option<u64>,
+    pub(super) queue_per_user: usize,
     /// What their limits may add up to.
     pub(super) total: Need,
 }
 
 /// What a run is held to, or what there is; `None` is without limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Need {
     /// Memory, bytes.
     pub(super) memory_bytes: Option<u64>,
@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) run_id: RunId,
     /// Who asked for it.
     pub(super) uid: u32,
+    /// How many runs of theirs there may be at once with it; `None` = no limit.
+    pub(super) most_of_user: Option<usize>,
     pub(super) need: Need,
 }
 
@@ -71,11 +73,10 @@ impl Queue {
             self.start(entry.run_id);
             return Admission::Start;
         }
-        let waiting = |uid: Option<u32>| count(&self.waiting, uid);
-        let is_full = |most: Option<u64>, now| most.is_some_and(|most| now > most);
-        let full = if is_full(capacity.queue, waiting(None)) {
+        let of_user = |waiting: &&Entry| waiting.uid == entry.uid;
+        let full = if self.waiting.len() > capacity.queue {
             Some(("", capacity.queue))
-        } else if is_full(capacity.queue_per_user, waiting(Some(entry.uid))) {
+        } else if self.waiting.iter().filter(of_user).count() > capacity.queue_per_user {
             Some((" of yours", capacity.queue_per_user))
         } else {
             None
@@ -84,8 +85,7 @@ impl Queue {
             Some((whose, most)) => {
                 self.waiting.pop();
                 Admission::Refuse(format!(
-                    "{} runs{whose} wait already, and no more may: try again later",
-                    most.unwrap_or_default()
+                    "{most} runs{whose} wait already, and no more may: try again later"
                 ))
             }
             None => Admission::Wait,
@@ -94,7 +94,11 @@ impl Queue {
 
     /// Takes in a run that goes on already.
     pub(super) fn adopt(&mut self, entry: Entry) {
-        if !self.running.iter().any(|known| known.run_id == entry.run_id) {
+        if !self
+            .running
+            .iter()
+            .any(|known| known.run_id == entry.run_id)
+        {
             self.running.push(entry);
         }
     }
@@ -130,7 +134,22 @@ impl Queue {
         None
     }
 
-    fn runs_by_user(&self) -> HashMap<u32, u64> {
+    /// How many go on.
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The runs that go on.
+    pub(super) fn run_ids(&self) -> impl Iterator<Item = RunId> {
+        self.running.iter().map(|entry| entry.run_id)
+    }
+
+    fn runs_by_user(&self) -> HashMap<u32, usize> {
         let mut runs = HashMap::new();
         for entry in &self.running {
             *runs.entry(entry.uid).or_default() += 1;
@@ -147,15 +166,15 @@ impl Queue {
     /// Who is next, where there is room.
     fn next(&self, capacity: &Capacity) -> Option<RunId> {
         let running = self.runs_by_user();
-        let is_below = |most: Option<u64>, now: u64| most.is_none_or(|most| now < most);
-        if !is_below(capacity.runs, self.running.len() as u64) {
+        let is_below = |most: Option<usize>, now: usize| most.is_none_or(|most| now < most);
+        if !is_below(capacity.runs, self.running.len()) {
             return None;
         }
         let of_user = |uid: &u32| running.get(uid).copied().unwrap_or_default();
         let may: Vec<&Entry> = self
             .waiting
             .iter()
-            .filter(|entry| is_below(capacity.runs_per_user, of_user(&entry.uid)))
+            .filter(|entry| is_below(entry.most_of_user, of_user(&entry.uid)))
             .collect();
         let entry = may.get(first(&may, &running)?)?;
         let needs = self.running.iter().map(|entry| entry.need);
@@ -164,17 +183,12 @@ impl Queue {
 }
 
 /// Whoever has the fewest runs; of several, the oldest.
-fn first(waiting: &[&Entry], running: &HashMap<u32, u64>) -> Option<usize> {
+fn first(waiting: &[&Entry], running: &HashMap<u32, usize>) -> Option<usize> {
     let runs = |entry: &Entry| running.get(&entry.uid).copied().unwrap_or_default();
     let places = waiting.iter().enumerate();
     places
         .min_by_key(|(place, entry)| (runs(entry), *place))
         .map(|(place, _)| place)
-}
-
-fn count(entries: &[Entry], uid: Option<u32>) -> u64 {
-    let is_meant = |entry: &&Entry| uid.is_none_or(|uid| entry.uid == uid);
-    entries.iter().filter(is_meant).count() as u64
 }
 
 /// Whether what they are held to is there. Where there is a limit, one that has none counts as all of it.
@@ -195,9 +209,8 @@ fn fits(needs: impl Iterator<Item = Need>, total: Need) -> bool {
 
 /// Why there will never be enough for it.
 fn never_fits(need: Need, total: Need) -> Option<String> {
-    let is_more = |need: Option<u64>, most: Option<u64>| {
-        need.zip(most).filter(|(need, most)| need > most)
-    };
+    let is_more =
+        |need: Option<u64>, most: Option<u64>| need.zip(most).filter(|(need, most)| need > most);
     if let Some((need, most)) = is_more(need.memory_bytes, total.memory_bytes) {
         let [need, most] = [need, most].map(format_bytes);
         return Some(format!(
@@ -225,6 +238,7 @@ mod tests {
         Entry {
             run_id: RunId::now_v7(),
             uid,
+            most_of_user: None,
             need: Need {
                 memory_bytes: Some(2 << 30),
                 cpus: Some(1.0),
@@ -233,18 +247,24 @@ mod tests {
         }
     }
 
-    fn runs(runs: u64) -> Capacity {
+    fn capacity(runs: Option<usize>) -> Capacity {
         Capacity {
-            runs: Some(runs),
-            ..Capacity::default()
+            runs,
+            queue: 1000,
+            queue_per_user: 100,
+            total: Need::default(),
         }
+    }
+
+    fn runs(runs: usize) -> Capacity {
+        capacity(Some(runs))
     }
 
     #[test]
     fn without_a_limit_all_start() {
         let mut queue = Queue::default();
         for uid in 0..50 {
-            let admitted = queue.admit(entry(uid % 3), &Capacity::default());
+            let admitted = queue.admit(entry(uid % 3), &capacity(None));
             assert_eq!(admitted, Admission::Start);
         }
     }
@@ -272,18 +292,19 @@ mod tests {
             queue.remove(ended);
             order.extend(queue.start_next(&capacity));
         }
-        assert_eq!(order, [ids[4], ids[5], ids[2], ids[3]]);
+        // When the second of them has ended user 1 has none, and waits longest.
+        assert_eq!(order, [ids[4], ids[2], ids[5], ids[3]]);
         assert_eq!(queue.ahead(ids[2]), None);
     }
 
     #[test]
     fn one_user_has_at_most_so_many_and_holds_nobody_else_up() {
-        let capacity = Capacity {
-            runs_per_user: Some(1),
-            ..runs(9)
-        };
+        let capacity = runs(9);
         let mut queue = Queue::default();
-        let [first, second, other] = [1, 1, 2].map(entry);
+        let [first, second, other] = [1, 1, 2].map(|uid| Entry {
+            most_of_user: Some(1),
+            ..entry(uid)
+        });
         assert_eq!(queue.admit(first, &capacity), Admission::Start);
         assert_eq!(queue.admit(second, &capacity), Admission::Wait);
         assert_eq!(queue.admit(other, &capacity), Admission::Start);
@@ -299,7 +320,7 @@ mod tests {
         };
         let capacity = Capacity {
             total: gib(8),
-            ..Capacity::default()
+            ..capacity(None)
         };
         let mut queue = Queue::default();
         let of = |uid, need| Entry { need, ..entry(uid) };
@@ -326,8 +347,8 @@ mod tests {
     #[test]
     fn a_queue_has_an_end_for_all_and_for_each() {
         let capacity = Capacity {
-            queue: Some(3),
-            queue_per_user: Some(2),
+            queue: 3,
+            queue_per_user: 2,
             ..runs(0)
         };
         let mut queue = Queue::default();

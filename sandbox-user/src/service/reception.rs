@@ -14,10 +14,12 @@ use tokio::{
 };
 
 use super::{
-    desk::Desks,
+    desk,
     hearing::ASKED_WITHIN,
     launch,
+    metrics::Refusal,
     protocol::{Answer, to_line},
+    state::Service,
 };
 use crate::say::say;
 
@@ -30,7 +32,7 @@ const CONNECTIONS_OF_A_USER: usize = 2048;
 const ASKING_OF_A_USER: usize = 16;
 
 /// Receives whoever connects.
-pub(super) async fn receive(listener: UnixListener, desks: Desks) {
+pub(super) async fn receive(listener: UnixListener, service: Rc<Service>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let users = Users::default();
     loop {
@@ -38,9 +40,9 @@ pub(super) async fn receive(listener: UnixListener, desks: Desks) {
         let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((socket, _)) => {
-                let (users, desks) = (users.clone(), desks.clone());
+                let (users, service) = (users.clone(), Rc::clone(&service));
                 tokio::task::spawn_local(async move {
-                    welcome(socket, &users, &desks).await;
+                    welcome(socket, &users, &service).await;
                     drop(place);
                 });
             }
@@ -53,21 +55,26 @@ pub(super) async fn receive(listener: UnixListener, desks: Desks) {
     }
 }
 
-async fn welcome(socket: UnixStream, users: &Users, desks: &Desks) {
+async fn welcome(socket: UnixStream, users: &Users, service: &Rc<Service>) {
     let Ok(peer) = socket.peer_cred() else {
         return;
     };
     let Some(visit) = users.admit(peer.uid()) else {
+        service.turned_away(Refusal::Connections);
         return refuse(&socket, "you have too many connections: close some");
     };
     match timeout(ASKED_WITHIN, says_something(&socket)).await {
-        Err(_) => return refuse(&socket, "no whole request came within 10 s"),
+        Err(_) => {
+            service.turned_away(Refusal::Malformed);
+            return refuse(&socket, "no whole request came within 10 s");
+        }
         Ok(Err(_) | Ok(false)) => return,
         Ok(Ok(true)) => {}
     }
     let asking = visit.asks().await;
-    match attended(socket) {
-        Ok(line) => desks.serve(line, asking).await,
+    service.count_clients(users.connections());
+    match attended(socket, service) {
+        Ok(line) => desk::serve(Rc::clone(service), line, asking).await,
         Err(error) => say(format_args!("a client cannot be attended to: {error}")),
     }
 }
@@ -85,12 +92,13 @@ async fn says_something(socket: &UnixStream) -> io::Result<bool> {
 }
 
 /// Starts the process that attends to it; gives the line to that.
-fn attended(socket: UnixStream) -> io::Result<UnixStream> {
+fn attended(socket: UnixStream, service: &Service) -> io::Result<UnixStream> {
     let client = socket.into_std()?;
     client.set_nonblocking(false)?;
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
     near.set_nonblocking(true)?;
-    launch::attendant(&client.into(), &far.into())?;
+    let config = service.in_force().to_file()?;
+    launch::attendant(&client.into(), &far.into(), &config)?;
     UnixStream::from_std(near)
 }
 
@@ -131,6 +139,12 @@ impl Users {
         }
         user.connections += 1;
         Some(Visit(self.clone(), uid))
+    }
+
+    /// How many connections there are.
+    fn connections(&self) -> usize {
+        let users = self.0.borrow();
+        users.values().map(|user| user.connections).sum()
     }
 }
 

@@ -3,20 +3,24 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{control, office::Application};
+use super::{control, metrics::Metrics, office::Application, trail::Trail};
 use crate::{
+    audit::{Event, Excerpt},
     cgroup::Proc,
     cli::EXIT_FAILURE,
-    record::RunRecord,
     say::say,
     spec::RunId,
     store::{Accepted, Filter, Run, RunState, Store, StoreError, Whose},
-    supervise::{is_kept, spool},
+    supervise::{
+        is_kept,
+        spool::{self, Spooled},
+    },
 };
 
 /// The runs that the service knows.
@@ -26,15 +30,19 @@ pub(super) struct Records {
     spool: PathBuf,
     /// Told whenever one has ended.
     ended: Notify,
+    trail: Rc<Trail>,
+    metrics: Rc<Metrics>,
 }
 
 impl Records {
     /// Those in this store, with this spool.
-    pub(super) fn new(store: Store, spool: &Path) -> Self {
+    pub(super) fn new(store: Store, spool: &Path, trail: Rc<Trail>, metrics: Rc<Metrics>) -> Self {
         Self {
             store,
             spool: spool.to_owned(),
             ended: Notify::new(),
+            trail,
+            metrics,
         }
     }
 
@@ -42,10 +50,17 @@ impl Records {
     ///
     /// # Errors
     /// Where it cannot be stored.
-    pub(super) fn accept(&self, application: &Application) -> Result<(), StoreError> {
+    pub(super) fn accept(
+        &self,
+        application: &Application,
+        state: RunState,
+    ) -> Result<(), StoreError> {
         let Application {
             run_id,
             uid,
+            pid: _,
+            need,
+            most_of_user: _,
             user,
             analysis_id,
             labels,
@@ -54,7 +69,10 @@ impl Records {
         self.store.accept(&Accepted {
             run_id,
             uid,
-            state: RunState::Running,
+            state,
+            memory_bytes: need.memory_bytes,
+            cpus: need.cpus,
+            pids: need.pids,
             user,
             analysis_id,
             labels,
@@ -62,6 +80,22 @@ impl Records {
             accepted_at: Timestamp::now(),
             boot_id: boot_id(),
         })
+    }
+
+    /// A run that waited is being started.
+    ///
+    /// # Errors
+    /// Where that cannot be stored.
+    pub(super) fn start(&self, run_id: RunId) -> Result<(), StoreError> {
+        self.store.start(run_id)
+    }
+
+    /// The runs that have not ended, as far as is known.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub(super) fn unfinished(&self) -> Result<Vec<Run>, StoreError> {
+        self.store.unfinished()
     }
 
     /// The runs that are meant, the latest first.
@@ -123,7 +157,13 @@ impl Records {
     pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
-            Taken::NotThere if status == EXIT_FAILURE => self.store.withdraw(run_id),
+            Taken::NotThere if status == EXIT_FAILURE => {
+                self.trail.tell(&Event::Withdrawn {
+                    run_id,
+                    reason: Excerpt::from("it came to nothing before there was anything to record"),
+                });
+                self.store.withdraw(run_id)
+            }
             Taken::NotThere => self.lose(run_id, "Lost: it left no record."),
         }
     }
@@ -133,19 +173,29 @@ impl Records {
     ///
     /// # Errors
     /// Where the store cannot be written.
-    pub(super) fn abandoned(&self, run_id: RunId) -> Result<(), StoreError> {
+    pub(super) fn abandoned(&self, run_id: RunId, state: RunState) -> Result<(), StoreError> {
         // In this order: the record is there before what is kept of the run is forgotten.
         if is_kept(run_id) || control::is_attended(run_id) {
             return Ok(());
         }
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
-            Taken::NotThere => self.lose(run_id, "Lost: its supervisor was killed."),
+            Taken::NotThere => self.lose(
+                run_id,
+                match state {
+                    RunState::Queued => "Lost: the service was ended while it waited for its turn.",
+                    RunState::Running | RunState::Ended => "Lost: its supervisor was killed.",
+                },
+            ),
         }
     }
 
     fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
         self.store.lose(run_id, notes)?;
+        self.trail.tell(&Event::Lost {
+            run_id,
+            notes: Excerpt::from(notes),
+        });
         self.ended.notify_waiters();
         Ok(())
     }
@@ -182,7 +232,7 @@ impl Records {
             } else if is_waited_for(run_id) {
                 Ok(())
             } else {
-                self.abandoned(run_id)
+                self.abandoned(run_id, run.state)
             };
             if let Err(error) = looked_after {
                 say(error);
@@ -212,13 +262,25 @@ impl Records {
                 });
             }
         };
-        let record: RunRecord =
-            serde_json::from_slice(&text).map_err(|source| StoreError::Record {
-                path: path.to_owned(),
-                source,
-            })?;
+        let Spooled { uid, record } = match serde_json::from_slice(&text) {
+            Ok(spooled) => spooled,
+            Err(source) => {
+                // It would be no better the next time.
+                let aside = path.with_extension("json.damaged");
+                let _ = fs::rename(path, &aside);
+                return Err(StoreError::Record {
+                    path: aside,
+                    source,
+                });
+            }
+        };
         debug_assert_eq!(record.run_id, run_id);
-        self.store.conclude(&record, record.user.uid)?;
+        let is_known = self.store.record(&run_id.to_string())?.is_some();
+        let stored = self.store.conclude(&record, uid)?;
+        if !is_known {
+            self.metrics.record(&record);
+            self.trail.tell(&Event::ended(&record, stored.as_bytes()));
+        }
         self.ended.notify_waiters();
         // Where it stays it is stored once more, which changes nothing.
         if let Err(error) = fs::remove_file(path) {

@@ -3,23 +3,39 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    net::SocketAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
-use tokio::{net::UnixListener, task::LocalSet};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::{LocalSet, spawn_local},
+};
 
-use super::{SOCKET, SPOOL, STORE, desk::Desks, reception::receive, records::Records};
+use super::{
+    SOCKET, SPOOL, STORE,
+    in_force::InForce,
+    metrics::{self, Metrics},
+    reception::receive,
+    records::Records,
+    state::Service,
+    trail::Trail,
+};
 use crate::{
+    audit::AuditError,
     cgroup::Hierarchy,
+    config::{self, ConfigError},
     say::say,
     store::{Opened, Store, StoreError},
-    supervise::{self, recover},
+    supervise::{self, Meaning, Signals, block_signals, recover},
     sys::{child, own_dir},
 };
 
@@ -42,6 +58,23 @@ pub enum ServeError {
     /// Its store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Where metrics are to be served.
+    #[error(
+        "serving metrics at {address}: {source}; `metrics` in {} says where",
+        config::PATH
+    )]
+    Metrics {
+        /// There.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file or the socket.
     #[error("{what}: {source}")]
     System {
@@ -71,19 +104,42 @@ pub fn serve() -> Result<(), ServeError> {
         "making the directory of its socket, /run/sandbox",
     ))?;
     let _lock = only_one()?;
-    let records = open_records()?;
-    let runtime = supervise::runtime().map_err(ServeError::system("starting the event loop"))?;
-    let listener = runtime
-        .block_on(async { listen(socket) })
-        .map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
-    say(format_args!("listening on {SOCKET}"));
+    let in_force = InForce::read()?;
+    block_signals().map_err(ServeError::system("blocking signals"))?;
     child::leave_ends_to_the_kernel();
-    let desks = Desks::new(records);
+    let runtime = supervise::runtime().map_err(ServeError::system("starting the event loop"))?;
     LocalSet::new().block_on(&runtime, async {
-        tokio::task::spawn_local(keep_looking(desks.clone()));
-        receive(listener, desks).await;
-    });
-    Ok(())
+        let metrics_at = in_force.config.service.metrics;
+        let metrics = Rc::new(Metrics::new());
+        let service = Rc::new(begin(in_force, &metrics)?);
+        let listener =
+            listen(socket).map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
+        if let Some(address) = metrics_at {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| ServeError::Metrics { address, source })?;
+            spawn_local(metrics::http::serve(listener, metrics));
+        }
+        let signals = Signals::open().map_err(ServeError::system("opening a signalfd"))?;
+        say(format_args!("listening on {SOCKET}"));
+        spawn_local(keep_looking(Rc::clone(&service)));
+        spawn_local(receive(listener, Rc::clone(&service)));
+        until_ended(&signals, &service)
+            .await
+            .map_err(ServeError::system("reading a signalfd"))
+    })
+}
+
+/// Goes on until a signal asks for the end; SIGHUP asks for the configuration to be read anew.
+async fn until_ended(signals: &Signals, service: &Service) -> io::Result<()> {
+    loop {
+        let received = signals.next().await?;
+        match received.meaning {
+            Meaning::Cancel if received.signal == Signal::SIGHUP as i32 => service.reload(),
+            Meaning::Cancel => return Ok(()),
+            Meaning::PassOn => {}
+        }
+    }
 }
 
 fn only_one() -> Result<File, ServeError> {
@@ -103,8 +159,8 @@ fn only_one() -> Result<File, ServeError> {
     }
 }
 
-/// Opens the store and brings it up to date with what happened while no service was there.
-fn open_records() -> Result<Records, ServeError> {
+/// Opens the store and the audit log, and brings them up to date with what happened while no service was there.
+fn begin(in_force: InForce, metrics: &Rc<Metrics>) -> Result<Service, ServeError> {
     let Opened { store, aside } = Store::open(Path::new(STORE))?;
     if let Some(aside) = aside {
         say(format_args!(
@@ -115,9 +171,9 @@ fn open_records() -> Result<Records, ServeError> {
     let spool = Path::new(SPOOL);
     own_dir::own(spool, 0o700).map_err(ServeError::system("making /var/lib/sandbox/spool"))?;
     recover_lost();
-    let records = Records::new(store, spool);
-    records.look_after(|_| false);
-    Ok(records)
+    let trail = Rc::new(Trail::open(Path::new(STORE))?);
+    let records = Records::new(store, spool, Rc::clone(&trail), Rc::clone(metrics));
+    Service::new(records, in_force, trail, Rc::clone(metrics))
 }
 
 /// Puts the socket in its place, open to everybody: who may do what is told by who connects.
@@ -134,17 +190,17 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 /// Sees to runs for which nobody here waits.
-async fn keep_looking(desks: Desks) {
+async fn keep_looking(service: Rc<Service>) {
     let mut recovered = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        desks.records().take_in_all();
+        service.records.take_in_all();
         if recovered.elapsed() > RECOVER_EVERY {
             // It may wait for processes to die.
             if let Err(error) = tokio::task::spawn_blocking(recover_lost).await {
                 say(error);
             }
-            desks.look_after();
+            service.look_after();
             recovered = Instant::now();
         }
     }

@@ -95,8 +95,10 @@ impl Store {
     /// Where it cannot be written; the run is not to be started then.
     pub fn accept(&self, run: &Accepted) -> Result<(), StoreError> {
         self.execute(
-            "INSERT INTO runs (run_id, state, uid, user, analysis_id, labels, command, accepted_at, boot_id)
-             VALUES (:run_id, :state, :uid, :user, :analysis_id, :labels, :command, :accepted_at, :boot_id)",
+            "INSERT INTO runs (run_id, state, uid, user, analysis_id, labels, command, memory_bytes, cpus, pids,
+                               accepted_at, boot_id)
+             VALUES (:run_id, :state, :uid, :user, :analysis_id, :labels, :command, :memory_bytes, :cpus, :pids,
+                     :accepted_at, :boot_id)",
             named_params! {
                 ":run_id": run.run_id.to_string(),
                 ":state": row::word(&run.state),
@@ -105,6 +107,9 @@ impl Store {
                 ":analysis_id": run.analysis_id,
                 ":labels": row::json(&run.labels),
                 ":command": row::command(&run.command),
+                ":memory_bytes": run.memory_bytes.map(row::number),
+                ":cpus": run.cpus,
+                ":pids": run.pids.map(row::number),
                 ":accepted_at": row::time(run.accepted_at),
                 ":boot_id": run.boot_id,
             },
@@ -124,11 +129,11 @@ impl Store {
         .map(drop)
     }
 
-    /// Stores how a run ended, durably; one that was not known is added for `uid`.
+    /// Stores how a run ended, durably; one that was not known is added for `uid`. Gives the record as it is stored.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn conclude(&self, record: &RunRecord, uid: u32) -> Result<(), StoreError> {
+    pub fn conclude(&self, record: &RunRecord, uid: u32) -> Result<String, StoreError> {
         let text =
             serde_json::to_string(record).map_err(|error| StoreError::record(&self.path, error))?;
         let reason = record.termination.reason;
@@ -159,10 +164,10 @@ impl Store {
                 ":exit_code": record.exit.code,
                 ":exit_signal": record.exit.signal,
                 ":notes": record.completion_notes,
-                ":record": text,
+                ":record": &text,
             },
-        )
-        .map(drop)
+        )?;
+        Ok(text)
     }
 
     /// Marks a run as lost of which nobody is left who could say how it ended.

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::spec::RunId;
 
 /// The columns of [`Run`], in its order.
-pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, labels, command, accepted_at, started_at, ended_at, boot_id, \
+pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, labels, command, memory_bytes, cpus, pids, accepted_at, started_at, ended_at, boot_id, \
      reason, confidence, exit_code, exit_signal, notes";
 
 /// A run that is about to be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
     /// Its id.
     pub run_id: RunId,
@@ -29,6 +29,12 @@ pub struct Accepted {
     pub labels: BTreeMap<String, String>,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Its memory limit, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Its CPU limit, cores.
+    pub cpus: Option<f64>,
+    /// Its limit of processes and threads.
+    pub pids: Option<u64>,
     /// When.
     pub accepted_at: Timestamp,
     /// In which boot.
@@ -48,7 +54,7 @@ pub enum RunState {
 }
 
 /// What the store has of a run, its record apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Its id.
     pub run_id: String,
@@ -64,6 +70,12 @@ pub struct Run {
     pub labels: BTreeMap<String, String>,
     /// Program and arguments, as many as are some 4 KiB.
     pub command: Vec<String>,
+    /// Its memory limit, bytes, as it was asked for.
+    pub memory_bytes: Option<u64>,
+    /// Its CPU limit, cores.
+    pub cpus: Option<f64>,
+    /// Its limit of processes and threads.
+    pub pids: Option<u64>,
     /// When it was accepted, RFC 3339.
     pub accepted_at: String,
     /// When it started.
@@ -99,15 +111,18 @@ impl Run {
             analysis_id: row.get(4)?,
             labels: from_json(row, 5)?,
             command: from_json(row, 6)?,
-            accepted_at: row.get(7)?,
-            started_at: row.get(8)?,
-            ended_at: row.get(9)?,
-            boot_id: row.get(10)?,
-            reason: row.get(11)?,
-            confidence: row.get(12)?,
-            exit_code: row.get(13)?,
-            exit_signal: row.get(14)?,
-            notes: row.get(15)?,
+            memory_bytes: unsigned(row, 7)?,
+            cpus: row.get(8)?,
+            pids: unsigned(row, 9)?,
+            accepted_at: row.get(10)?,
+            started_at: row.get(11)?,
+            ended_at: row.get(12)?,
+            boot_id: row.get(13)?,
+            reason: row.get(14)?,
+            confidence: row.get(15)?,
+            exit_code: row.get(16)?,
+            exit_signal: row.get(17)?,
+            notes: row.get(18)?,
         })
     }
 }
@@ -146,6 +161,16 @@ fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Res
     serde_json::from_str(&text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
     })
+}
+
+/// What a column of whole numbers, which are signed, has of a limit.
+pub(super) fn number(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    let number: Option<i64> = row.get(column)?;
+    Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
 
 /// RFC 3339, UTC, always as long, so that it sorts as text.

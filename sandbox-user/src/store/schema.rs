@@ -16,6 +16,9 @@ CREATE TABLE runs (
     analysis_id TEXT,
     labels      TEXT NOT NULL,     -- a JSON object
     command     TEXT NOT NULL,     -- a JSON array
+    memory_bytes INTEGER,          -- its limits as they were asked for; NULL = none
+    cpus        REAL,
+    pids        INTEGER,
     accepted_at TEXT NOT NULL,     -- times are RFC 3339, UTC
     started_at  TEXT,
     ended_at    TEXT,

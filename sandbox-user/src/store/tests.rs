@@ -18,6 +18,9 @@ fn accepted(run_id: RunId, uid: u32) -> Accepted {
         analysis_id: Some(format!("a-{uid}")),
         labels: [("exp".to_owned(), uid.to_string())].into(),
         command: vec!["true".to_owned(), "x".repeat(5000)],
+        memory_bytes: Some(2 << 30),
+        cpus: Some(1.5),
+        pids: None,
         accepted_at: Timestamp::now(),
         boot_id: "boot".to_owned(),
     }

@@ -355,7 +355,8 @@ async fn start_and_wait(
     let stdio = prepare::stdio(spec, outputs)
         .map_err(RunError::system("duplicating stdin, stdout and stderr"))?;
     while let Some(order) = orders
-        .try_next()
+        .first()
+        .await
         .map_err(RunError::system("reading the signalfd"))?
     {
         if let Some(ended) = Ended::cancelled_before_start(order) {

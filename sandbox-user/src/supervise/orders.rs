@@ -29,6 +29,8 @@ pub struct Remote {
     pub client: Option<Client>,
     /// The run's own socket.
     pub control: StdListener,
+    /// Whether somebody has something to say already, which is to be heard before it begins.
+    pub is_asked: bool,
 }
 
 /// A client that waits for its run.
@@ -94,6 +96,7 @@ pub(super) struct Orders {
     signals: Signals,
     client: Option<Listened>,
     inbox: Option<mpsc::UnboundedReceiver<(Control, oneshot::Sender<Controlled>)>>,
+    is_asked: bool,
 }
 
 impl Orders {
@@ -103,11 +106,17 @@ impl Orders {
     /// EMFILE and the like.
     pub(super) fn open(remote: Option<Remote>) -> io::Result<Self> {
         let signals = Signals::open()?;
-        let Some(Remote { client, control }) = remote else {
+        let Some(Remote {
+            client,
+            control,
+            is_asked,
+        }) = remote
+        else {
             return Ok(Self {
                 signals,
                 client: None,
                 inbox: None,
+                is_asked: false,
             });
         };
         control.set_nonblocking(true)?;
@@ -117,6 +126,7 @@ impl Orders {
             signals,
             client: client.map(Listened::to).transpose()?,
             inbox: Some(inbox),
+            is_asked,
         })
     }
 
@@ -129,6 +139,20 @@ impl Orders {
             received = self.signals.next() => Ok(Order::Signal(received?)),
             order = next_of(self.client.as_mut()) => Ok(order),
             Some((control, answer)) = received(self.inbox.as_mut()) => Ok(Order::Control(control, answer)),
+        }
+    }
+
+    /// What was asked for before there was anything to be told; `None` where it came to nothing.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(super) async fn first(&mut self) -> io::Result<Option<Order>> {
+        if !std::mem::take(&mut self.is_asked) {
+            return self.try_next();
+        }
+        match timeout(SAID_WITHIN, self.next()).await {
+            Ok(order) => order.map(Some),
+            Err(_) => Ok(None),
         }
     }
 
@@ -340,6 +364,7 @@ mod tests {
             let remote = Remote {
                 client: None,
                 control,
+                is_asked: false,
             };
             let mut orders = Orders::open(Some(remote)).expect("open");
             let ask = |line: &'static str| {

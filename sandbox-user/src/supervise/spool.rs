@@ -10,15 +10,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::docket::Docket;
 use crate::{record::RunRecord, say::say, spec::RunId};
+
+/// What waits there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spooled {
+    /// Who asked for the run.
+    pub uid: u32,
+    /// Its record.
+    pub record: RunRecord,
+}
 
 /// Leaves the record of a run that the service started, durably.
 pub(super) fn leave(docket: &Docket, record: &RunRecord) {
     let Some(spool) = &docket.spec.spool else {
         return;
     };
-    if let Err(error) = write(spool, docket.spec.run_id, record) {
+    let spooled = Spooled {
+        uid: docket.caller.uid,
+        record: record.clone(),
+    };
+    if let Err(error) = write(spool, docket.spec.run_id, &spooled) {
         say(format_args!(
             "the record is lost to `sandbox list` and `sandbox show`: {}: {error}",
             spool.display()
@@ -26,7 +41,7 @@ pub(super) fn leave(docket: &Docket, record: &RunRecord) {
     }
 }
 
-fn write(spool: &Path, run_id: RunId, record: &RunRecord) -> io::Result<()> {
+fn write(spool: &Path, run_id: RunId, spooled: &Spooled) -> io::Result<()> {
     let draft = spool.join(format!(".{run_id}"));
     let mut file = OpenOptions::new()
         .write(true)
@@ -34,7 +49,7 @@ fn write(spool: &Path, run_id: RunId, record: &RunRecord) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&draft)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
+    file.write_all(&serde_json::to_vec(spooled)?)?;
     file.sync_all()?;
     fs::rename(&draft, path_of(spool, run_id))?;
     File::open(spool)?.sync_all()

@@ -1,10 +1,13 @@
 //! The words that label what is counted, as the record has them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::evidence::Confidence;
 use crate::record::{KillCause, LimitKind, User};
 
 /// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Its user has enough connections.
     Connections,

@@ -1,0 +1,342 @@
+//! A run that a client asks for: this process takes the client's place, waits for the run's turn, and
+//! becomes its supervisor.
+
+use std::{
+    io,
+    net::Shutdown,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{Mode, umask},
+    unistd,
+};
+
+use super::{
+    SPOOL,
+    attendant::{answer, refused, tell},
+    control,
+    logs::{Logging, Logs},
+    office::{Application, Call, Office, Refused, Reply},
+    peer::{Objection, Peer},
+    protocol::{Answer, MAX_START_BYTES, Start, Text},
+    queue::Need,
+};
+use crate::{
+    caller,
+    cli::{self, EXIT_FAILURE, RunArgs},
+    config::ServiceConfig,
+    record::lossless,
+    request::{self, Requested},
+    say::say,
+    spec::{Destination, RunAs, RunId, RunSpec},
+    supervise::{self, Remote},
+    sys::rlimits::CallersLimits,
+};
+
+/// The client of a run.
+pub(super) struct Attached<'a> {
+    pub(super) socket: &'a UnixStream,
+    pub(super) peer: &'a Peer,
+    /// What it has said behind its request.
+    pub(super) rest: Vec<u8>,
+}
+
+/// Does a run. Where the client goes, it is cancelled; where the service does, it goes on.
+pub(super) fn run(
+    client: Attached<'_>,
+    start: Start,
+    descriptors: Vec<OwnedFd>,
+    config: &ServiceConfig,
+    office: &mut Office,
+) -> Answer {
+    match client.peer.objection(config.limited_callers) {
+        Ok(None) => {}
+        Ok(Some(Objection { kind, reason })) => {
+            let entry = Refused {
+                uid: client.peer.caller.uid,
+                pid: client.peer.pid,
+                kind,
+                reason: reason.clone(),
+            };
+            // It is refused, whether that can be entered or not.
+            let _ = office.call(&Call::Refused(entry));
+            return refused(reason);
+        }
+        Err(error) => return refused(format!("you cannot be looked at: {error}")),
+    }
+    if start.bytes() > MAX_START_BYTES {
+        return refused("arguments and environment are more than 2 MiB together");
+    }
+    let Ok(descriptors) = <[OwnedFd; 4]>::try_from(descriptors) else {
+        return refused("stdin, stdout, stderr and the working directory do not come along");
+    };
+    let (arguments, rlimits) = match become_the_client(client.peer, start, descriptors) {
+        Ok(client) => client,
+        Err(error) => return refused(format!("your place cannot be taken: {error}")),
+    };
+    let args = match RunArgs::parse(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // To the client; where nobody reads it there is nothing else to do.
+            let _ = error.print();
+            return Answer::Ended {
+                status: cli::exit_status(&error),
+            };
+        }
+    };
+    let log_bytes = args.is_detached().then_some(config.log_bytes);
+    let requested = match request::put_together(args)
+        .map_err(Into::into)
+        .and_then(settle)
+    {
+        Ok(requested) => requested,
+        Err(error) => {
+            say(error);
+            return Answer::Ended {
+                status: EXIT_FAILURE,
+            };
+        }
+    };
+    supervise(client, requested, log_bytes, rlimits, office)
+}
+
+/// Has this process's descriptors, directory, environment and limits be the client's. Gives the arguments.
+fn become_the_client(
+    peer: &Peer,
+    start: Start,
+    descriptors: [OwnedFd; 4],
+) -> io::Result<(Vec<std::ffi::OsString>, CallersLimits)> {
+    let manners = peer.manners()?;
+    let [stdin, stdout, stderr, directory] = descriptors;
+    // Through the descriptor, so that a directory which only the client may enter is no obstacle, nor one
+    // that was moved.
+    unistd::fchdir(directory)?;
+    unistd::dup2_stdin(stdin)?;
+    unistd::dup2_stdout(stdout)?;
+    unistd::dup2_stderr(stderr)?;
+    umask(Mode::from_bits_truncate(manners.umask));
+    let plain = |Text(text)| text;
+    caller::stand_in_for(caller::Client {
+        caller: peer.caller.clone(),
+        environment: start
+            .environment
+            .into_iter()
+            .map(|(name, value)| (plain(name), plain(value)))
+            .collect(),
+        ignored_signals: manners.ignored_signals,
+    });
+    let arguments = start.arguments.into_iter().map(plain).collect();
+    Ok((arguments, CallersLimits::of_client(&manners.rlimits)))
+}
+
+/// Makes what was asked for a run of the service's.
+fn settle(requested: Requested) -> Result<Requested, Box<dyn std::error::Error>> {
+    let Requested { spec, most_of_user } = requested;
+    let strange = [&spec.record, &spec.events]
+        .into_iter()
+        .flatten()
+        .find(|destination| matches!(destination, Destination::Fd(fd) if *fd > 2));
+    match strange {
+        Some(destination) => Err(format!(
+            "{destination} is not open here, since the service does the run: use --standalone"
+        )
+        .into()),
+        None => Ok(Requested {
+            spec: RunSpec {
+                spool: Some(SPOOL.into()),
+                ..spec
+            },
+            most_of_user,
+        }),
+    }
+}
+
+/// Sees a run through, from its being stored to its end. One that is detached has logs of so many bytes.
+fn supervise(
+    client: Attached<'_>,
+    requested: Requested,
+    log_bytes: Option<u64>,
+    rlimits: CallersLimits,
+    office: &mut Office,
+) -> Answer {
+    let run_id = requested.spec.run_id;
+    // First, since a run that is stored and cannot be talked to counts as lost.
+    let control = match control::bind(run_id) {
+        Ok(control) => control,
+        Err(error) => return refused(format!("the run's own socket cannot be made: {error}")),
+    };
+    let mut run = Charge {
+        client,
+        run_id,
+        log_bytes,
+        control,
+        logging: None,
+        is_asked: false,
+    };
+    let application = run.application(&requested);
+    let answer = match run.wait(application, office).and_then(|()| run.begin()) {
+        Ok(remote) => {
+            let answer = see_through(requested.spec, rlimits, remote, office);
+            if let Some(logging) = run.logging.take() {
+                logging.end();
+            }
+            answer
+        }
+        Err(refusal) => refusal,
+    };
+    control::remove(run_id);
+    answer
+}
+
+/// A run that is not started yet.
+struct Charge<'a> {
+    client: Attached<'a>,
+    run_id: RunId,
+    /// `None`: its client waits for it.
+    log_bytes: Option<u64>,
+    control: UnixListener,
+    /// Once its client has been parted with.
+    logging: Option<Logging>,
+    /// Whether somebody has something to say to it already.
+    is_asked: bool,
+}
+
+impl Charge<'_> {
+    fn application(&self, requested: &Requested) -> Application {
+        let Requested { spec, most_of_user } = requested;
+        let peer = self.client.peer;
+        Application {
+            run_id: spec.run_id,
+            uid: peer.caller.uid,
+            pid: peer.pid,
+            need: Need {
+                memory_bytes: spec.limits.memory_bytes.value,
+                cpus: spec.limits.cpus.value,
+                pids: spec.limits.pids.value,
+            },
+            most_of_user: *most_of_user,
+            user: match &spec.run_as {
+                RunAs::User(user) => Some(user.clone()),
+                RunAs::Caller => Some(peer.name()),
+            },
+            analysis_id: spec.analysis_id.clone(),
+            labels: spec.labels.clone(),
+            command: spec.command.iter().map(|word| lossless(word)).collect(),
+        }
+    }
+
+    /// Has it stored, and waits for its turn. Whoever says something to it meanwhile ends the wait: that is for
+    /// its supervisor to hear.
+    fn wait(&mut self, application: Application, office: &mut Office) -> Result<(), Answer> {
+        let mut reply = office.call(&Call::Accept(application));
+        loop {
+            let ahead = match reply {
+                Ok(Reply::Done) => return Ok(()),
+                Ok(Reply::Waiting(ahead)) => ahead,
+                other => return Err(answer(other)),
+            };
+            if !self.is_asked {
+                self.tell_place(ahead)?;
+            }
+            reply = self.next_reply(office);
+        }
+    }
+
+    fn tell_place(&mut self, ahead: usize) -> Result<(), Answer> {
+        if self.log_bytes.is_some() {
+            return self.part();
+        }
+        // Where it has gone that is seen next.
+        let _ = tell(self.client.socket, &Answer::Queued { ahead });
+        Ok(())
+    }
+
+    fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
+        if !self.is_asked && !office.has_more() {
+            let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut waited_for = vec![
+                readable(office.line().as_fd()),
+                readable(self.control.as_fd()),
+            ];
+            if self.log_bytes.is_none() {
+                waited_for.push(readable(self.client.socket.as_fd()));
+            }
+            while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            self.is_asked = waited_for.iter().skip(1).any(|fd| fd.any() == Some(true));
+            if self.is_asked {
+                return office.call(&Call::GiveUp);
+            }
+        }
+        office.reply()
+    }
+
+    /// Parts with the client of a detached run, where that has not been done yet.
+    fn part(&mut self) -> Result<(), Answer> {
+        let (Some(bytes), None) = (self.log_bytes, &self.logging) else {
+            return Ok(());
+        };
+        let logging = Logs::make(self.run_id, bytes)
+            .and_then(Logs::begin)
+            .map_err(|error| refused(format!("its logs cannot be made: {error}")))?;
+        self.logging = Some(logging);
+        let run_id = self.run_id;
+        // Where it has gone it does not wait for this.
+        let _ = tell(self.client.socket, &Answer::Detached { run_id });
+        let _ = self.client.socket.shutdown(Shutdown::Both);
+        Ok(())
+    }
+
+    /// Tells the client that its run begins; gives what the supervisor is told by.
+    fn begin(&mut self) -> Result<Remote, Answer> {
+        self.part()?;
+        let no_descriptors = |error| refused(format!("no descriptors are left: {error}"));
+        let Attached { socket, peer, rest } = &mut self.client;
+        let client = match self.log_bytes {
+            Some(_) => None,
+            None => {
+                // Where it has gone the supervisor finds that out.
+                let run_id = self.run_id;
+                let _ = tell(socket, &Answer::Accepted { run_id });
+                Some(supervise::Client {
+                    socket: socket.try_clone().map_err(no_descriptors)?,
+                    pid: peer.pid.unsigned_abs(),
+                    said: std::mem::take(rest),
+                })
+            }
+        };
+        Ok(Remote {
+            client,
+            control: self.control.try_clone().map_err(no_descriptors)?,
+            is_asked: self.is_asked,
+        })
+    }
+}
+
+fn see_through(
+    spec: RunSpec,
+    rlimits: CallersLimits,
+    remote: Remote,
+    office: &mut Office,
+) -> Answer {
+    let run_id = spec.run_id;
+    let status = match supervise::foreground(spec, rlimits, Some(remote)) {
+        Ok(outcome) => outcome.status,
+        Err(error) => {
+            say(error);
+            EXIT_FAILURE
+        }
+    };
+    match office.call(&Call::Ended { run_id, status }) {
+        Ok(Reply::Refused(reason)) => {
+            refused(format!("the run has ended, but is not stored: {reason}"))
+        }
+        // A service that is started again finds what the run has left.
+        _ => Answer::Ended { status },
+    }
+}

@@ -1,0 +1,323 @@
+//! What the service knows besides its records: the configuration in force, and which runs go on or wait.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    in_force::InForce,
+    metrics::{Format, Metrics, Refusal},
+    office::{Application, Ordered, Refused},
+    queue::{Admission, Entry, Need, Queue},
+    records::Records,
+    serve::ServeError,
+    trail::Trail,
+};
+use crate::{
+    audit::{Event, Excerpt, Words},
+    cgroup::Proc,
+    say::say,
+    spec::RunId,
+    store::{Filter, RunState, StoreError, Whose},
+};
+
+/// The service's state, which its tasks share.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) records: Records,
+    /// Told whenever the queue has moved.
+    pub(super) queue_moved: Notify,
+    in_force: RefCell<InForce>,
+    queue: RefCell<Queue>,
+    turns: RefCell<HashMap<RunId, oneshot::Sender<()>>>,
+    /// The runs that an attendant here looks after.
+    attended: RefCell<HashSet<RunId>>,
+    trail: Rc<Trail>,
+    metrics: Rc<Metrics>,
+}
+
+impl Service {
+    /// Begins with the runs that a service before this one had started.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or the audit log not be written.
+    pub(super) fn new(
+        records: Records,
+        in_force: InForce,
+        trail: Rc<Trail>,
+        metrics: Rc<Metrics>,
+    ) -> Result<Self, ServeError> {
+        trail.enter(&Event::ServiceStarted {
+            version: Excerpt::from(env!("CARGO_PKG_VERSION")),
+            boot_id: Excerpt::from(Proc::default().boot_id().unwrap_or_default()),
+            config_sha256: in_force.sha256(),
+        })?;
+        let service = Self {
+            records,
+            queue_moved: Notify::new(),
+            in_force: RefCell::new(in_force),
+            queue: RefCell::default(),
+            turns: RefCell::default(),
+            attended: RefCell::default(),
+            trail,
+            metrics,
+        };
+        service.look_after();
+        service.adopt()?;
+        Ok(service)
+    }
+
+    fn adopt(&self) -> Result<(), StoreError> {
+        for run in self.records.unfinished()? {
+            if let Ok(run_id) = RunId::parse_str(&run.run_id) {
+                self.queue.borrow_mut().adopt(Entry {
+                    run_id,
+                    uid: run.uid,
+                    most_of_user: None,
+                    need: Need {
+                        memory_bytes: run.memory_bytes,
+                        cpus: run.cpus,
+                        pids: run.pids,
+                    },
+                });
+            }
+        }
+        self.count();
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub(super) fn in_force(&self) -> InForce {
+        self.in_force.borrow().clone()
+    }
+
+    /// Reads the configuration anew; one that is not right changes nothing.
+    pub(super) fn reload(&self) {
+        let read = match InForce::read() {
+            Ok(read) => read,
+            Err(error) => {
+                return say(format_args!(
+                    "{error}; the configuration that was read before stays in force"
+                ));
+            }
+        };
+        if *self.in_force.borrow() == read {
+            return say("the configuration is the same as before");
+        }
+        if self.in_force.borrow().config.service.metrics != read.config.service.metrics {
+            say("where metrics are served changes only when the service is started again");
+        }
+        self.trail.tell(&Event::ConfigLoaded {
+            config_sha256: read.sha256(),
+        });
+        *self.in_force.borrow_mut() = read;
+        say("the configuration was read anew");
+        self.move_up();
+    }
+
+    /// Takes a run in: stores it, and says whether it may start. Where it waits, the other end of the turn is
+    /// told when it is its own.
+    ///
+    /// # Errors
+    /// Why it can be neither stored nor entered in the audit log, for the client.
+    pub(super) fn admit(
+        &self,
+        application: &Application,
+    ) -> Result<(Admission, oneshot::Receiver<()>), String> {
+        let (turn, its_turn) = oneshot::channel();
+        let run_id = application.run_id;
+        let entry = Entry {
+            run_id,
+            uid: application.uid,
+            most_of_user: application.most_of_user,
+            need: application.need,
+        };
+        let capacity = self.in_force.borrow().capacity();
+        let admission = self.queue.borrow_mut().admit(entry, &capacity);
+        let state = match &admission {
+            Admission::Start => RunState::Running,
+            Admission::Wait => RunState::Queued,
+            Admission::Refuse(reason) => {
+                self.refused(Refused {
+                    uid: application.uid,
+                    pid: application.pid,
+                    kind: Refusal::Queue,
+                    reason: reason.clone(),
+                });
+                return Ok((admission, its_turn));
+            }
+        };
+        if let Err(error) = self.store(application, state) {
+            self.queue.borrow_mut().remove(run_id);
+            self.move_up();
+            return Err(error);
+        }
+        if state == RunState::Queued {
+            self.turns.borrow_mut().insert(run_id, turn);
+        }
+        self.attended.borrow_mut().insert(run_id);
+        self.count();
+        Ok((admission, its_turn))
+    }
+
+    fn store(&self, application: &Application, state: RunState) -> Result<(), String> {
+        let accepted = Event::Accepted {
+            run_id: application.run_id,
+            uid: application.uid,
+            pid: application.pid,
+            user: application.user.as_deref().map(Excerpt::from),
+            command: Words::from(application.command.as_slice()),
+            config_sha256: self.in_force.borrow().sha256(),
+        };
+        self.trail
+            .enter(&accepted)
+            .map_err(|error| error.to_string())?;
+        self.records.accept(application, state).map_err(|error| {
+            self.trail.tell(&Event::Withdrawn {
+                run_id: application.run_id,
+                reason: Excerpt::from("it could not be stored"),
+            });
+            error.to_string()
+        })
+    }
+
+    /// How many are before a run that waits.
+    pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
+        self.queue.borrow().ahead(run_id)
+    }
+
+    /// A run that waited is started, or wants to wait no more.
+    ///
+    /// # Errors
+    /// Where that cannot be stored.
+    pub(super) fn starts(&self, run_id: RunId) -> Result<(), StoreError> {
+        if self.turns.borrow_mut().remove(&run_id).is_some() {
+            // It gives up its place.
+            self.queue.borrow_mut().remove(run_id);
+            self.move_up();
+        }
+        self.records.start(run_id)
+    }
+
+    /// A run is over, with this exit status.
+    ///
+    /// # Errors
+    /// Where its record cannot be stored, which then waits in the spool.
+    pub(super) fn ended(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
+        self.release(run_id);
+        self.records.settle(run_id, status)
+    }
+
+    /// A run's attendant has gone without a word.
+    ///
+    /// # Errors
+    /// As [`Self::ended`].
+    pub(super) fn abandoned(&self, run_id: RunId) -> Result<(), StoreError> {
+        self.release(run_id);
+        self.records.abandoned(run_id, RunState::Running)
+    }
+
+    fn release(&self, run_id: RunId) {
+        self.attended.borrow_mut().remove(&run_id);
+        self.turns.borrow_mut().remove(&run_id);
+        self.queue.borrow_mut().remove(run_id);
+        self.move_up();
+    }
+
+    /// Tells those whose turn it is now.
+    fn move_up(&self) {
+        let capacity = self.in_force.borrow().capacity();
+        let started = self.queue.borrow_mut().start_next(&capacity);
+        for run_id in started {
+            if let Some(turn) = self.turns.borrow_mut().remove(&run_id) {
+                // One that has gone is released when that is seen.
+                let _ = turn.send(());
+            }
+        }
+        self.queue_moved.notify_waiters();
+        self.count();
+    }
+
+    fn count(&self) {
+        let queue = self.queue.borrow();
+        self.metrics.set_running(queue.running());
+        self.metrics.set_queued(queue.waiting());
+    }
+
+    /// Looks after runs that no attendant here has: takes in what they have left, and lets their places go.
+    pub(super) fn look_after(&self) {
+        let is_attended = |run_id| self.attended.borrow().contains(&run_id);
+        self.records.look_after(is_attended);
+        let adopted: Vec<RunId> = self
+            .queue
+            .borrow()
+            .run_ids()
+            .filter(|run_id| !is_attended(*run_id))
+            .collect();
+        for run_id in adopted {
+            let found = self
+                .records
+                .list(Whose::All, &Filter::of(run_id.to_string()), 1);
+            if found.is_ok_and(|runs| runs.iter().all(|run| run.state == RunState::Ended)) {
+                self.release(run_id);
+            }
+        }
+    }
+
+    /// Somebody is about to have something done to a run.
+    ///
+    /// # Errors
+    /// Where that cannot be entered in the audit log; it is not to be done then.
+    pub(super) fn ordered(&self, order: Ordered) -> Result<(), crate::audit::AuditError> {
+        let Ordered {
+            uid,
+            pid,
+            run_id,
+            order,
+            detail,
+        } = order;
+        self.trail.enter(&Event::Ordered {
+            uid,
+            pid,
+            run_id,
+            order,
+            detail: detail.as_deref().map(Excerpt::from),
+        })
+    }
+
+    /// Somebody was refused.
+    pub(super) fn refused(&self, refused: Refused) {
+        let Refused {
+            uid,
+            pid,
+            kind,
+            reason,
+        } = refused;
+        self.metrics.refuse(kind);
+        self.trail.tell(&Event::Refused {
+            uid,
+            pid,
+            what: Excerpt::from("run"),
+            reason: Excerpt::from(reason.as_str()),
+        });
+    }
+
+    /// A client was not even heard.
+    pub(super) fn turned_away(&self, kind: Refusal) {
+        self.metrics.refuse(kind);
+    }
+
+    /// How many clients there are.
+    pub(super) fn count_clients(&self, clients: usize) {
+        self.metrics.set_connections(clients);
+    }
+
+    /// What is counted, as OpenMetrics has it.
+    pub(super) fn metrics(&self) -> String {
+        self.metrics.render(Format::OpenMetrics)
+    }
+}

@@ -1,0 +1,237 @@
+//! The service's policy: how many runs go on at once and who is next, what changes on SIGHUP, what is entered in
+//! the audit log and counted.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use sandbox_tests::{Configured, Guest, Scene, Service, Spoken, wait};
+use serde_json::Value;
+
+/// A line of shell as ana, who has no rights.
+fn ana(scene: &Scene, line: &str) -> Spoken {
+    scene.write("line.sh", line);
+    scene.bash("exec runuser -u ana -- bash line.sh")
+}
+
+/// The runs that there are, the oldest first: id of the analysis, state and reason.
+fn listed(scene: &Scene) -> Vec<(String, String, Option<String>)> {
+    let runs = scene.bash("sandbox list --json").expect(0).json();
+    let text = |run: &Value, key: &str| run[key].as_str().map(ToOwned::to_owned);
+    let mut runs: Vec<_> = runs
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|run| {
+            let id = text(run, "analysis_id").expect("it was given one");
+            (
+                id,
+                text(run, "state").expect("a state"),
+                text(run, "reason"),
+            )
+        })
+        .collect();
+    runs.reverse();
+    runs
+}
+
+#[track_caller]
+fn wait_for(scene: &Scene, states: &[(&str, &str)]) {
+    wait::until("the runs to be that far", || {
+        let runs = listed(scene);
+        runs.len() == states.len()
+            && runs
+                .iter()
+                .zip(states)
+                .all(|((id, state, _), expected)| (id.as_str(), state.as_str()) == *expected)
+    });
+}
+
+#[test]
+fn runs_wait_for_their_turn_fairly_and_may_be_ended_meanwhile() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[service]\nruns = 1\nqueue = 3\n");
+    let _service = Service::start();
+    let scene = Scene::new();
+    let detach = |id: &str, user: &str| {
+        scene
+            .bash(&format!(
+                "sandbox run --user {user} --detach --id {id} -- bash -c 'until [ -e go ]; do sleep 0.1; done'"
+            ))
+    };
+    for (id, user) in [
+        ("a1", "ana"),
+        ("a2", "ana"),
+        ("a3", "ana"),
+        ("n1", "nobody"),
+    ] {
+        let said = detach(id, user).expect(0);
+        assert!(said.out().len() > 30, "an id: {said}");
+    }
+    let queued = [
+        ("a1", "running"),
+        ("a2", "queued"),
+        ("a3", "queued"),
+        ("n1", "queued"),
+    ];
+    wait_for(&scene, &queued);
+    let full = detach("a4", "ana").expect(125);
+    assert!(full.err().contains("3 runs wait already"), "{full}");
+
+    // One that is ended before its turn never starts.
+    let _told = scene
+        .bash("sandbox kill a2 --reason 'not needed'")
+        .expect(0);
+    let waited = scene.bash("sandbox wait a2");
+    assert_eq!(waited.code(), 143, "{waited}");
+    assert!(
+        waited.err().contains("sandbox kill by root: not needed"),
+        "{waited}"
+    );
+
+    fs::write(scene.path("go"), "").expect("they go on");
+    let done = scene.bash("for id in a1 a3 n1; do sandbox wait $id || exit; done");
+    assert_eq!(done.code(), 0, "{done}");
+    let reasons: Vec<String> = listed(&scene)
+        .into_iter()
+        .filter_map(|(id, _, reason)| Some(format!("{id} {}", reason?)))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "a1 completed",
+            "a2 cancelled",
+            "a3 completed",
+            "n1 completed"
+        ]
+    );
+}
+
+#[test]
+fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[budget]\nmemory = '512MiB'\n");
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = ana(&scene, "sandbox run --memory 1GiB -- true").expect(125);
+    assert!(
+        said.err()
+            .contains("its memory limit of 1 GiB is more than all runs together may have, 512 MiB"),
+        "{said}"
+    );
+    let said = ana(
+        &scene,
+        "sandbox run --memory 400MiB --id first -- bash -c 'echo >started; until [ -e go ]; do sleep 0.1; done' & \
+         until [ -e started ]; do sleep 0.05; done; \
+         sandbox run --memory 400MiB --id second -- echo second 2>err & second=$!; \
+         until grep -q 'this run is next' err; do sleep 0.05; done; echo >go; wait $second; echo $?",
+    )
+    .expect(0);
+    assert_eq!(said.out(), "second\n0", "{said}");
+}
+
+#[test]
+fn a_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[ceilings]\nmemory = '1GiB'\n");
+    let service = Service::start();
+    let scene = Scene::new();
+    let asks = |scene: &Scene| ana(scene, "sandbox run --memory 2GiB -- true");
+    assert!(asks(&scene).err().contains("1 GiB"));
+
+    // It is not looked at before.
+    fs::write(Configured::FILE, "[ceilings]\nmemory = 'much'\n").expect("root may");
+    assert!(asks(&scene).err().contains("1 GiB"));
+    service.signal(Signal::SIGHUP);
+    let bad = scene.bash("sandbox serve --check-config").expect(125);
+    assert!(bad.err().contains("config.toml:2"), "{bad}");
+    assert!(asks(&scene).err().contains("1 GiB"));
+
+    fs::write(Configured::FILE, "[ceilings]\nmemory = '4GiB'\n").expect("root may");
+    service.signal(Signal::SIGHUP);
+    wait::until("the new ceiling to be in force", || {
+        asks(&scene).code() == 0
+    });
+}
+
+#[test]
+fn limited_callers_have_their_runs_done_where_the_host_allows_it() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[service]\nlimited-callers = 'allow'\n");
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
+         echo 1G >/sys/fs/cgroup/limited/memory.max; \
+         (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
+         status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+}
+
+#[test]
+fn what_was_asked_for_and_how_it_ended_is_entered_and_counted() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let said = ana(&scene, "sandbox run --id a-17 -- bash -c 'exit 3'");
+    assert_eq!(said.code(), 3, "{said}");
+    let said = ana(&scene, "setpriv --no-new-privs sandbox run -- true").expect(125);
+    assert!(said.err().contains("no_new_privs"), "{said}");
+    service.kill();
+    service.restart();
+
+    let entries = fs::read_to_string("/var/lib/sandbox/audit.jsonl").expect("it is there");
+    let events: Vec<Value> = entries
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["event"].clone())
+        .collect();
+    let names: Vec<&str> = events
+        .iter()
+        .flat_map(Value::as_object)
+        .flat_map(|event| event.keys())
+        .map(String::as_str)
+        .collect();
+    let expected = [
+        "service_started",
+        "accepted",
+        "ended",
+        "refused",
+        "service_started",
+    ];
+    assert_eq!(names, expected, "{entries}");
+    assert_eq!(events[1]["accepted"]["uid"], 1000, "{entries}");
+    assert_eq!(events[2]["ended"]["reason"], "exit_code", "{entries}");
+    let whole = scene.bash("sandbox audit verify").expect(0);
+    assert!(whole.out().contains("5 entries"), "{whole}");
+    fs::write(
+        "/var/lib/sandbox/audit.jsonl",
+        entries.replace("\"uid\":1000", "\"uid\":1001"),
+    )
+    .expect("root may");
+    let changed = scene.bash("sandbox audit verify");
+    assert_eq!(changed.code(), 1, "{changed}");
+}
+
+#[test]
+fn metrics_are_served_over_http_and_on_the_socket() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[service]\nmetrics = '127.0.0.1:9464'\n");
+    let scene = Scene::new();
+    scene.loopback_up();
+    let _service = Service::start();
+    let said = ana(&scene, "sandbox run -- bash -c 'exit 3'");
+    assert_eq!(said.code(), 3, "{said}");
+    let said = scene.python(
+        r#"
+import json, socket, urllib.request
+over_http = urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode()
+with socket.socket(socket.AF_UNIX) as service:
+    service.connect("/run/sandbox/sandbox.sock")
+    service.sendall(b'{"version":1,"metrics":{}}\n')
+    on_socket = json.loads(service.makefile().readline())["metrics"]
+for text in over_http, on_socket:
+    if 'sandbox_runs_total{reason="exit_code",user="ana"} 1' not in text: raise SystemExit(text)
+"#,
+    );
+    assert_eq!(said.code(), 0, "{said}");
+}
