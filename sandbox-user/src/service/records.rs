@@ -9,11 +9,12 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{control, metrics::Metrics, office::Application, trail::Trail};
+use super::{control, logs, metrics::Metrics, office::Application, trail::Trail};
 use crate::{
     audit::{Event, Excerpt},
     cgroup::Proc,
     cli::EXIT_FAILURE,
+    config::ServiceConfig,
     say::say,
     spec::RunId,
     store::{Accepted, Filter, Run, RunState, Store, StoreError, Whose},
@@ -237,6 +238,17 @@ impl Records {
             if let Err(error) = looked_after {
                 say(error);
             }
+        }
+    }
+
+    /// Removes what is older, or more, than is to be kept; its logs go with it.
+    pub(super) fn expire(&self, config: &ServiceConfig) {
+        let before = config
+            .keep_runs
+            .and_then(|age| Timestamp::now().checked_sub(age).ok());
+        match self.store.expire(before, config.keep_bytes) {
+            Ok(expired) => expired.iter().for_each(|run_id| logs::remove(run_id)),
+            Err(error) => say(error),
         }
     }
 

@@ -252,6 +252,7 @@ impl Service {
     pub(super) fn look_after(&self) {
         let is_attended = |run_id| self.attended.borrow().contains(&run_id);
         self.records.look_after(is_attended);
+        self.records.expire(&self.in_force.borrow().config.service);
         let adopted: Vec<RunId> = self
             .queue
             .borrow()

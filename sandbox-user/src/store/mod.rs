@@ -170,6 +170,41 @@ impl Store {
         Ok(text)
     }
 
+    /// Removes ended runs: those that were over before then, and the oldest of those whose records are more
+    /// than so many bytes together. Gives their ids.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn expire(
+        &self,
+        before: Option<Timestamp>,
+        most_bytes: Option<u64>,
+    ) -> Result<Vec<String>, StoreError> {
+        let failed = |source| StoreError::database(&self.path, source);
+        let mut statement = self
+            .connection
+            .prepare(
+                "DELETE FROM runs WHERE run_id IN (
+                     SELECT run_id FROM (
+                         SELECT run_id, ended_at, SUM(LENGTH(CAST(record AS BLOB)))
+                             OVER (ORDER BY ended_at DESC, run_id DESC) AS bytes
+                         FROM runs WHERE state = 'ended')
+                     WHERE ended_at < :before OR bytes > :most_bytes)
+                 RETURNING run_id",
+            )
+            .map_err(failed)?;
+        let expired = statement
+            .query_map(
+                named_params! {
+                    ":before": before.map(row::time),
+                    ":most_bytes": most_bytes.map(row::number),
+                },
+                |row| row.get(0),
+            )
+            .map_err(failed)?;
+        expired.collect::<Result<_, _>>().map_err(failed)
+    }
+
     /// Marks a run as lost of which nobody is left who could say how it ended.
     ///
     /// # Errors

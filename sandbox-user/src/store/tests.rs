@@ -190,6 +190,38 @@ fn a_filter_finds_what_it_asks_for() {
 }
 
 #[test]
+fn what_is_old_or_too_much_goes_and_what_goes_on_stays() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let store = open(temp.path());
+    let going_on = RunId::now_v7();
+    store.accept(&accepted(going_on, 1000)).expect("stored");
+    let mut records = Vec::new();
+    for hours in [3, 2, 1] {
+        let mut record = Case::named("completed").record();
+        record.run_id = RunId::now_v7();
+        record.ended_at = Timestamp::now() - std::time::Duration::from_secs(hours * 3600);
+        records.push((
+            record.run_id.to_string(),
+            store.conclude(&record, 7).expect("stored").len(),
+        ));
+    }
+    assert!(store.expire(None, None).expect("nothing to do").is_empty());
+    let before = Timestamp::now() - std::time::Duration::from_secs(9000);
+    assert_eq!(
+        store.expire(Some(before), None).expect("removed"),
+        [records[0].0.clone()]
+    );
+    let most = (records[1].1 + records[2].1 - 1) as u64;
+    assert_eq!(
+        store.expire(None, Some(most)).expect("removed"),
+        [records[1].0.clone()]
+    );
+    let left = store.list(Whose::All, &Filter::default(), 9).expect("read");
+    let left: Vec<String> = left.into_iter().map(|run| run.run_id).collect();
+    assert_eq!(left, [going_on.to_string(), records[2].0.clone()]);
+}
+
+#[test]
 fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
     let temp = tempfile::tempdir().expect("temp dir");
     let store = open(temp.path());

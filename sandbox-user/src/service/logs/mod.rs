@@ -9,7 +9,8 @@ mod file;
 mod reader;
 
 use std::{
-    fs::{File, OpenOptions},
+    fmt::Display,
+    fs::{self, File, OpenOptions},
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -37,7 +38,15 @@ const PART_BYTES: usize = 64 << 10;
 /// What is still taken once a run is over: a process that is not of it may hold its stdout, and print for ever.
 const PARTS_AFTER_THE_END: usize = 8;
 
-fn path(run_id: RunId, stream: &str) -> PathBuf {
+/// Removes those of a run, where it has any.
+pub(super) fn remove(run_id: &str) {
+    for stream in STREAMS {
+        // Most runs have none.
+        let _ = fs::remove_file(path(run_id, stream));
+    }
+}
+
+fn path(run_id: impl Display, stream: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{run_id}.{stream}"))
 }
 
