@@ -307,6 +307,21 @@ listener.close()
 }
 
 #[test]
+fn what_is_run_in_the_end_is_not_there_for_ever_once_its_client_has_gone() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let _said = ana(
+        &scene,
+        "sandbox run --on-complete 'trap \"\" TERM; echo $$ >pid; while :; do sleep 1; done' -- true & \
+         until [ -s pid ]; do sleep 0.05; done; kill -KILL $!; wait",
+    );
+    let hook = pid_in(&scene, "pid");
+    wait::until("it to be killed", || kill(hook, None).is_err());
+    stored(&scene).assert_verdict("completed", "none");
+}
+
+#[test]
 fn a_service_that_is_killed_costs_no_run_and_no_client() {
     let _guest = Guest::enter();
     let mut service = Service::start();

@@ -9,10 +9,11 @@ use std::{
     os::fd::AsFd as _,
     path::PathBuf,
     process::{Child, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use nix::{libc, unistd::User};
-use tokio::io::Interest;
+use tokio::{io::Interest, time::Instant};
 
 use super::orders::Orders;
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
     say::say,
     sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
 };
+
+/// How long it may take to end once it was asked to.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A command for the end.
 #[derive(Debug)]
@@ -98,11 +102,12 @@ impl OnComplete<'_> {
     }
 }
 
-/// Waits for its end. What asks for one is passed on, and the second time it is killed.
+/// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes too long.
 async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<ExitStatus> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
+    let mut kill_at = None;
     loop {
         let order = async {
             match &mut orders {
@@ -120,8 +125,20 @@ async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<
                     // It may have ended just now.
                     let _ = pidfd::send_signal(pidfd.as_fd(), ask);
                     ask = libc::SIGKILL;
+                    kill_at.get_or_insert_with(|| Instant::now() + ENDS_WITHIN);
                 }
             }
+            () = until(kill_at) => {
+                let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+                kill_at = None;
+            }
         }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
