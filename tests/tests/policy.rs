@@ -183,13 +183,11 @@ fn what_was_asked_for_and_how_it_ended_is_entered_and_counted() {
     let entries = fs::read_to_string("/var/lib/sandbox/audit.jsonl").expect("it is there");
     let events: Vec<Value> = entries
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["event"].clone())
+        .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     let names: Vec<&str> = events
         .iter()
-        .flat_map(Value::as_object)
-        .flat_map(|event| event.keys())
-        .map(String::as_str)
+        .filter_map(|event| event["event"].as_str())
         .collect();
     let expected = [
         "service_started",
@@ -199,8 +197,8 @@ fn what_was_asked_for_and_how_it_ended_is_entered_and_counted() {
         "service_started",
     ];
     assert_eq!(names, expected, "{entries}");
-    assert_eq!(events[1]["accepted"]["uid"], 1000, "{entries}");
-    assert_eq!(events[2]["ended"]["reason"], "exit_code", "{entries}");
+    assert_eq!(events[1]["uid"], 1000, "{entries}");
+    assert_eq!(events[2]["reason"], "exit_code", "{entries}");
     let whole = scene.bash("sandbox audit verify").expect(0);
     assert!(whole.out().contains("5 entries"), "{whole}");
     fs::write(
@@ -223,8 +221,10 @@ fn metrics_are_served_over_http_and_on_the_socket() {
     assert_eq!(said.code(), 3, "{said}");
     let said = scene.python(
         r#"
-import json, socket, urllib.request
-over_http = urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode()
+import http.client, json, socket
+over_http = http.client.HTTPConnection("127.0.0.1", 9464)
+over_http.request("GET", "/metrics")
+over_http = over_http.getresponse().read().decode()
 with socket.socket(socket.AF_UNIX) as service:
     service.connect("/run/sandbox/sandbox.sock")
     service.sendall(b'{"version":1,"metrics":{}}\n')

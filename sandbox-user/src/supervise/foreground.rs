@@ -360,6 +360,8 @@ async fn start_and_wait(
         .map_err(RunError::system("reading the signalfd"))?
     {
         if let Some(ended) = Ended::cancelled_before_start(order) {
+            // So that whoever asked for it is answered.
+            tokio::task::yield_now().await;
             return Ok(ended);
         }
     }
