@@ -188,19 +188,22 @@ impl Running {
     #[must_use]
     #[track_caller]
     pub fn guardian(&self) -> i32 {
+        wait::for_some("the guardian", || self.guardian_by_now())
+    }
+
+    /// The pid of its guardian, where it has one by now.
+    #[must_use]
+    pub fn guardian_by_now(&self) -> Option<i32> {
         let parent = self.pid().to_string();
-        wait::for_some("the guardian", || {
-            let procs = "/sys/fs/cgroup/sandbox/supervisor/cgroup.procs";
-            let text = fs::read_to_string(procs).ok()?;
-            text.lines()
-                .filter_map(|pid| pid.parse().ok())
-                .find(|pid: &i32| {
-                    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                    // After the name in brackets: state, parent.
-                    let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
-                    rest.split(' ').nth(1) == Some(&parent)
-                })
-        })
+        let text = fs::read_to_string("/sys/fs/cgroup/sandbox/supervisor/cgroup.procs").ok()?;
+        text.lines()
+            .filter_map(|pid| pid.parse().ok())
+            .find(|pid: &i32| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // After the name in brackets: state, parent.
+                let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
+                rest.split(' ').nth(1) == Some(&parent)
+            })
     }
 
     /// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.

@@ -6,6 +6,7 @@
 //! that it can be had again, chance in the kernel's scheduling apart.
 
 mod above;
+mod executed;
 mod heard;
 mod kind;
 mod limits;
@@ -16,6 +17,7 @@ mod racing;
 mod random;
 mod runner;
 mod stage;
+mod sureness;
 mod tally;
 mod truth;
 mod unusual;
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     wait::be_patient(300);
     let tally = {
         let _pids = pool::FewPids::set();
+        let _copies = executed::Copies::make();
         pool::run(&arguments)
     };
     print!("{tally}");

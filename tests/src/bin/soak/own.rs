@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::random::Random;
 use crate::stage::{Who, sandbox};
+use crate::sureness::Doubt;
 use crate::truth::{Case, Truth};
 
 /// Exit codes, among them those that look like something else.
@@ -121,7 +122,7 @@ pub(crate) fn breaks_a_filter(_: &mut Random) -> Case {
 /// Strict seccomp kills main, which the kernel makes no signal of.
 pub(crate) fn breaks_strict_seccomp(_: &mut Random) -> Case {
     let outcome = sandbox().victim(["strict-seccomp"]);
-    Case::new(outcome, Truth::unsignalled(9).at_most("strong"))
+    Case::new(outcome, Truth::unsignalled(9).in_doubt(Doubt::NoSignal))
 }
 
 /// A grandchild dies with its parent; main goes on.

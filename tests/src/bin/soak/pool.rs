@@ -125,10 +125,11 @@ fn tell(arguments: &Arguments, ruled: &Ruled, done: u64) {
         took,
     } = ruled;
     let (word, why) = match ruling {
-        Ruling::Right => ("right", ""),
-        Ruling::Explained => ("explained", ""),
-        Ruling::Unexplained(why) => ("UNEXPLAINED", why.as_str()),
-        Ruling::Wrong(why) => ("WRONG", why.as_str()),
+        Ruling::Right => ("right".to_owned(), ""),
+        Ruling::Unrecorded => ("unrecorded".to_owned(), ""),
+        Ruling::Explained(doubt) => (format!("explained by {doubt:?}"), ""),
+        Ruling::Unexplained(why) => ("UNEXPLAINED".to_owned(), why.as_str()),
+        Ruling::Wrong(why) => ("WRONG".to_owned(), why.as_str()),
     };
     let seed = arguments.seed;
     // Chosen by its name, an index stands for another run.

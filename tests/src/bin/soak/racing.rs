@@ -9,56 +9,62 @@ use nix::sys::signal::Signal;
 use sandbox_tests::{Outsider, Running, Sandbox};
 use serde_json::{Value, json};
 
+use crate::executed::{Command, Program};
 use crate::random::Random;
-use crate::stage::{MIB, Who, main_at, pause, sandbox};
+use crate::stage::{MIB, Who, main_at, pause, sandbox, some_moment};
 use crate::truth::{Case, Truth};
 
-/// What a run is about to do, and what is true of it when nobody stops it.
-fn bound_for(random: &mut Random) -> (Running, Vec<Truth>) {
+/// A run that was started, and what is true of it when nobody stops it.
+struct Bound {
+    running: Running,
+    truths: Vec<Truth>,
+    command: Command,
+}
+
+fn bound_for(random: &mut Random) -> Bound {
     let own = |signal: i32| {
         let sender = json!({"kind": "process", "in_run": true});
         Truth::own_signal(signal, &json!({"cause": "process", "sender": sender}))
     };
     let short = format!("0.{:02}", random.below(15));
-    match random.below(7) {
-        0 => (
-            sandbox().start_victim(["exit", "0"]),
-            vec![Truth::exited(0)],
-        ),
-        1 => (
-            sandbox().start_victim(["exit", "7"]),
-            vec![Truth::exited(7)],
-        ),
-        2 => (
-            sandbox().start_victim(["sleep", &short]),
-            vec![Truth::exited(0)],
-        ),
-        3 => (sandbox().start_victim(["kill-self", "KILL"]), vec![own(9)]),
-        4 => {
-            let script = "for i in 1 2 3 4 5 6 7 8; do (:); done; exit 4";
-            (
-                sandbox().start(["bash", "-c", script]),
-                vec![Truth::exited(4)],
-            )
-        }
-        5 => {
-            let run = sandbox().options(["--memory", "16MiB"]);
-            let oom = json!({"scope": "leaf", "max_bytes": 16 * MIB});
-            (
-                run.start_victim(["eat", "40MiB"]),
-                vec![Truth::oom("memory", &oom)],
-            )
-        }
-        _ => (
-            sandbox().start_victim(["exec-in-thread", "--", "exit", "5"]),
-            vec![Truth::exited(5)],
-        ),
+    let forks = "for i in 1 2 3 4 5 6 7 8; do (:); done; exit 4";
+    let (run, victim) = (sandbox(), Program::Victim);
+    let (run, program, arguments, truth): (Sandbox, Program, Vec<&str>, Truth) =
+        match random.below(7) {
+            0 => (run, victim, vec!["exit", "0"], Truth::exited(0)),
+            1 => (run, victim, vec!["exit", "7"], Truth::exited(7)),
+            2 => (run, victim, vec!["sleep", &short], Truth::exited(0)),
+            3 => (run, victim, vec!["kill-self", "KILL"], own(9)),
+            4 => (run, Program::Bash, vec!["-c", forks], Truth::exited(4)),
+            5 => {
+                let oom = json!({"scope": "leaf", "max_bytes": 16 * MIB});
+                (
+                    run.options(["--memory", "16MiB"]),
+                    victim,
+                    vec!["eat", "40MiB"],
+                    Truth::oom("memory", &oom),
+                )
+            }
+            _ => {
+                let act = vec!["exec-in-thread", "--", "exit", "5"];
+                (run, victim, act, Truth::exited(5))
+            }
+        };
+    let command = Command::new(program);
+    Bound {
+        running: run.start(command.with(&arguments)),
+        truths: vec![truth],
+        command,
     }
 }
 
 /// A signal from outside at some moment of a short life.
 pub(crate) fn is_signalled_at_some_moment(random: &mut Random) -> Case {
-    let (mut running, mut truths) = bound_for(random);
+    let Bound {
+        mut running,
+        mut truths,
+        command: _command,
+    } = bound_for(random);
     let signal = random.pick(&[
         Signal::SIGKILL,
         Signal::SIGKILL,
@@ -80,7 +86,11 @@ pub(crate) fn is_signalled_at_some_moment(random: &mut Random) -> Case {
 
 /// `cgroup.kill` from outside at some moment, of a run that may be forking.
 pub(crate) fn is_killed_as_a_cgroup_at_some_moment(random: &mut Random) -> Case {
-    let (mut running, mut truths) = bound_for(random);
+    let Bound {
+        mut running,
+        mut truths,
+        command: _command,
+    } = bound_for(random);
     let after = random.at_most_ms(150);
     if let Some(main) = main_at(&mut running, after) {
         let cgroup = std::fs::read_to_string(format!("/proc/{main}/cgroup")).unwrap_or_default();
@@ -145,18 +155,22 @@ pub(crate) fn ends_about_its_deadline(random: &mut Random) -> Case {
 pub(crate) fn is_cancelled_at_some_moment(random: &mut Random) -> Case {
     let signal = random.pick(&[Signal::SIGTERM, Signal::SIGINT]);
     let number = signal as i32;
-    let (mut running, mut truths) = bound_for(random);
-    pause(random.at_most_ms(500));
+    let Bound {
+        mut running,
+        mut truths,
+        command,
+    } = bound_for(random);
+    let mut asked = false;
+    some_moment(&mut running, random);
     if !running.is_over() {
         let killer = random.flip().then(|| running.main()).flatten();
         // Not waited for yet, so that its pid is still its own.
         running.signal(signal);
-        let asked = Truth::anyhow("cancelled", "same", 128 + number).finding(
+        asked = true;
+        truths.push(Truth::anyhow("cancelled", "same", 128 + number).finding(
             "own_action",
             json!({"reason": "cancelled", "signal": number}),
-        );
-        truths.push(asked);
-        truths.push(Truth::unrecorded(number));
+        ));
         if let Some(main) = killer {
             let (sender, sent) = Who::Us.tries(main, Signal::SIGKILL);
             if sent {
@@ -166,14 +180,25 @@ pub(crate) fn is_cancelled_at_some_moment(random: &mut Random) -> Case {
             }
         }
     }
-    Case::race(running.finish(), truths)
+    let outcome = running.finish();
+    let proof = asked.then(|| command.was_never_executed(&outcome));
+    truths.extend(
+        proof
+            .flatten()
+            .map(|proof| Truth::unrecorded(number, proof)),
+    );
+    Case::race(outcome, truths)
 }
 
 /// `sandbox` is killed at some moment.
 pub(crate) fn loses_its_runner_at_some_moment(random: &mut Random) -> Case {
-    let mut running = sandbox().start_victim(["sleep"]);
-    pause(random.at_most_ms(600));
+    let command = Command::new(Program::Victim);
+    let mut running = sandbox().start(command.with(&["sleep"]));
+    some_moment(&mut running, random);
     assert!(!running.is_over(), "who sleeps for ever does not end");
     running.signal(Signal::SIGKILL);
-    Case::race(running.finish(), [Truth::lost(9), Truth::unrecorded(9)])
+    let outcome = running.finish();
+    let proof = command.was_never_executed(&outcome);
+    let unrecorded = proof.map(|proof| Truth::unrecorded(9, proof));
+    Case::race(outcome, std::iter::once(Truth::lost(9)).chain(unrecorded))
 }

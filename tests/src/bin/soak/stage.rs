@@ -64,6 +64,21 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Waits for some moment of a run's life: some time after it was started, after its guardian was there,
+/// or after main was born. From the start alone few would get as far in a busy guest.
+pub(crate) fn some_moment(running: &mut Running, random: &mut Random) {
+    let after = random.at_most_ms(300);
+    let has_come: fn(&Running) -> bool = random.pick(&[
+        (|_| true) as fn(&Running) -> bool,
+        |running| running.guardian_by_now().is_some(),
+        |running| running.main().is_some(),
+    ]);
+    wait::until("a run to come so far, or to end", || {
+        has_come(running) || running.is_over()
+    });
+    pause(after);
+}
+
 /// Waits for the main process to be born and then some time; `None` where the run ended before.
 pub(crate) fn main_at(running: &mut Running, after: Duration) -> Option<i32> {
     let found = wait::within(wait::limit(), || match running.main() {

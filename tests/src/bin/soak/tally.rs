@@ -11,6 +11,7 @@ use crate::truth::Ruling;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     right: u64,
+    unrecorded: u64,
     explained: u64,
     unexplained: u64,
     wrong: u64,
@@ -26,7 +27,8 @@ impl Tally {
         let counts = self.0.entry(kind).or_default();
         match ruling {
             Ruling::Right => counts.right += 1,
-            Ruling::Explained => counts.explained += 1,
+            Ruling::Unrecorded => counts.unrecorded += 1,
+            Ruling::Explained(_) => counts.explained += 1,
             Ruling::Unexplained(_) => counts.unexplained += 1,
             Ruling::Wrong(_) => counts.wrong += 1,
         }
@@ -47,13 +49,14 @@ impl fmt::Display for Tally {
         for (kind, counts) in &self.0 {
             let Counts {
                 right,
+                unrecorded,
                 explained,
                 unexplained,
                 wrong,
             } = counts;
             writeln!(
                 formatter,
-                "tally {kind} right {right} explained {explained} unexplained {unexplained} wrong {wrong}"
+                "tally {kind} right {right} unrecorded {unrecorded} explained {explained} unexplained {unexplained} wrong {wrong}"
             )?;
         }
         Ok(())
@@ -63,17 +66,19 @@ impl fmt::Display for Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sureness::Doubt;
 
     #[test]
     fn nothing_run_is_not_clean_and_neither_is_a_wrong_or_unexplained_verdict() {
         let mut tally = Tally::default();
         assert!(!tally.is_clean());
         tally.add("exits", &Ruling::Right);
-        tally.add("exits", &Ruling::Explained);
+        tally.add("exits", &Ruling::Unrecorded);
+        tally.add("exits", &Ruling::Explained(Doubt::Skipped));
         assert!(tally.is_clean());
         assert_eq!(
             tally.to_string(),
-            "tally exits right 1 explained 1 unexplained 0 wrong 0\n"
+            "tally exits right 1 unrecorded 1 explained 1 unexplained 0 wrong 0\n"
         );
         for ruling in [
             Ruling::Unexplained(String::new()),

@@ -8,7 +8,9 @@ use std::os::unix::process::ExitStatusExt;
 use sandbox_tests::{Outcome, Record, assert_has};
 use serde_json::{Value, json};
 
+use crate::executed::NeverExecuted;
 use crate::heard;
+use crate::sureness::{Doubt, Sureness};
 
 /// A run that has ended, and all that it may say.
 pub(crate) struct Case {
@@ -38,8 +40,10 @@ impl Case {
 pub(crate) enum Ruling {
     /// It says what is true, and knows it exactly.
     Right,
+    /// There is none, and nothing was there to be recorded.
+    Unrecorded,
     /// It says what is true, and why it is not sure.
-    Explained,
+    Explained(Doubt),
     /// It says what is true, and is not sure for no reason that it gives.
     Unexplained(String),
     /// It does not say what is true.
@@ -81,7 +85,8 @@ pub(crate) struct Truth {
     findings: Vec<(&'static str, Value)>,
     kills: Vec<Value>,
     absent: Vec<&'static str>,
-    foreseen: Option<&'static str>,
+    due: Option<Doubt>,
+    possible: Vec<Doubt>,
 }
 
 impl Truth {
@@ -95,7 +100,8 @@ impl Truth {
             findings: Vec::new(),
             kills: Vec::new(),
             absent: Vec::new(),
-            foreseen: None,
+            due: None,
+            possible: vec![Doubt::Skipped],
         }
     }
 
@@ -186,11 +192,12 @@ impl Truth {
     /// Nobody watched when it ended so: `sandbox` had died of a signal.
     pub(crate) fn unwatched(mut self, signal: i32) -> Self {
         self.runner = Runner::Died(signal);
+        self.possible.push(Doubt::NotWatching);
         self
     }
 
     /// `sandbox` died of a signal before the analysis was there.
-    pub(crate) fn unrecorded(signal: i32) -> Self {
+    pub(crate) fn unrecorded(signal: i32, _proof: NeverExecuted) -> Self {
         let mut truth = Self::new("", "", Main::Anyhow(0));
         truth.runner = Runner::DiedUnrecorded(signal);
         truth
@@ -229,9 +236,9 @@ impl Truth {
         self
     }
 
-    /// So much cannot be known, as the evidence says.
-    pub(crate) fn at_most(mut self, confidence: &'static str) -> Self {
-        self.foreseen = Some(confidence);
+    /// It cannot be known exactly, for this reason.
+    pub(crate) fn in_doubt(mut self, due: Doubt) -> Self {
+        self.due = Some(due);
         self
     }
 
@@ -248,11 +255,6 @@ impl Truth {
                 outcome.record()
             );
             assert_eq!(outcome.status.signal(), Some(signal), "{}", outcome.stderr);
-            assert!(
-                !outcome.stdout.contains("ready"),
-                "it ran, and nobody wrote its record:\n{}",
-                outcome.stderr
-            );
             return;
         }
         let record = outcome.record();
@@ -358,18 +360,16 @@ impl Case {
 
 fn sureness(truth: &Truth, outcome: &Outcome) -> Ruling {
     if !outcome.has_record() {
-        return Ruling::Right;
+        return Ruling::Unrecorded;
     }
     let record = outcome.record();
-    let confidence = record.confidence();
-    if confidence == "exact" && truth.foreseen.is_none() {
-        return Ruling::Right;
-    }
-    let foreseen = truth.foreseen == Some(confidence) && record.has_finding("conclusion");
-    if foreseen || !record.list("/tracing/degraded").is_empty() {
-        Ruling::Explained
-    } else {
-        Ruling::Unexplained(format!("{confidence}, and nothing says why:\n{record}"))
+    match Sureness::of(&record, truth.due, &truth.possible) {
+        Sureness::Exact => Ruling::Right,
+        Sureness::Explained(doubt) => Ruling::Explained(doubt),
+        Sureness::Unexplained => Ruling::Unexplained(format!(
+            "{}, and nothing in it explains that:\n{record}",
+            record.confidence()
+        )),
     }
 }
 
