@@ -1,9 +1,11 @@
-//! Endings by a limit above the leaf: these need the guest for themselves.
+//! Endings by a limit above the leaf. These need the guest for themselves, and bring what company
+//! there is to be.
 
 use nix::sys::signal::Signal;
 use sandbox_tests::{Enclosing, Running, Sandbox, Withheld, enclosing};
 use serde_json::{Value, json};
 
+use crate::company::Company;
 use crate::random::Random;
 use crate::stage::{MIB, sandbox};
 use crate::truth::{Case, Truth};
@@ -12,18 +14,21 @@ fn above(cgroup: &str, limit: usize) -> Value {
     json!({"scope": "ancestor", "cgroup": cgroup, "max_bytes": limit * MIB})
 }
 
-/// Main takes more than an enclosing cgroup may have.
+/// Main takes more than an enclosing cgroup may have, where others go on that it has too.
 pub(crate) fn eats_too_much_for_an_ancestor(random: &mut Random) -> Case {
     let cgroup = random.pick(&[enclosing::RUNS, enclosing::BASE]);
     let limit = random.between(40, 56);
+    // Up to so much that the kernel chooses a neighbour first.
+    let company = Company::start(random, limit * 2 / 3);
     let _limit = Enclosing::limit(cgroup, "memory.max", &(limit * MIB).to_string());
-    let outcome = sandbox()
+    let running = sandbox()
         .options(["--memory", "1GiB"])
-        .victim(["eat", &format!("{}MiB", limit + 24)]);
-    Case::new(
-        outcome,
-        Truth::oom("memory_ancestor", &above(cgroup, limit)),
-    )
+        .start_victim(["eat", &format!("{}MiB", limit + 24)]);
+    company.stir();
+    let outcome = running.finish();
+    let oom = above(cgroup, limit);
+    company.judge("memory_ancestor", &oom);
+    Case::new(outcome, Truth::oom("memory_ancestor", &oom))
 }
 
 /// Two runs below one limit: one asks for too much, and the larger one dies.
@@ -58,19 +63,19 @@ fn cancel(running: Running) -> sandbox_tests::Outcome {
     running.finish()
 }
 
-/// The host's memory runs out; a small neighbour lives on.
-pub(crate) fn uses_up_the_host(_: &mut Random) -> Case {
-    let neighbour = sandbox().start_victim(["handle", "USR1", "0"]);
-    let _pid = neighbour.ready();
+/// The host's memory runs out, while others go on.
+pub(crate) fn uses_up_the_host(random: &mut Random) -> Case {
+    let company = Company::start(random, 64);
     let outcome = {
         let _most = Withheld::all_but(300 * MIB as i64);
-        Sandbox::new()
+        let running = Sandbox::new()
             .options(["--timeout", "400s", "--memory", "64GiB", "--cpus", "2"])
-            .victim(["devour"])
+            .start_victim(["devour"]);
+        company.stir();
+        running.finish()
     };
-    neighbour.signal(Signal::SIGUSR1);
-    Truth::exited(0).assert(&neighbour.finish());
     let oom = json!({"scope": "host", "cgroup": null});
+    company.judge("host_oom", &oom);
     Case::new(outcome, Truth::oom("host_oom", &oom))
 }
 

@@ -6,6 +6,7 @@
 //! that it can be had again, chance in the kernel's scheduling apart.
 
 mod above;
+mod company;
 mod executed;
 mod heard;
 mod kind;

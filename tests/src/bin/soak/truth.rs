@@ -348,6 +348,18 @@ impl Case {
         Ruling::Wrong(self.with_record_once(&against.join("\n-- nor --\n")))
     }
 
+    /// Fails where it is ruled against: of a run beside the one that a ruling is asked for.
+    ///
+    /// # Panics
+    ///
+    /// With what is against it.
+    pub(crate) fn hold(&self, who: &str) {
+        match self.rule() {
+            Ruling::Right | Ruling::Unrecorded | Ruling::Explained(_) => {}
+            Ruling::Unexplained(why) | Ruling::Wrong(why) => panic!("{who}: {why}"),
+        }
+    }
+
     /// Each assertion prints the whole record, between what it expected and what it found.
     fn with_record_once(&self, against: &str) -> String {
         if !self.outcome.has_record() {
