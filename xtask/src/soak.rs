@@ -100,15 +100,14 @@ impl Soak {
                 .broken
                 .extend(broken.map(|error| format!("{error:#}")));
         }
-        let mut clean = !totals.is_empty();
         for (kernel, total) in &totals {
             print!("{}", total.text(kernel));
-            clean &= total.is_clean();
         }
+        let clean = !totals.is_empty() && totals.values().all(Total::is_clean);
         println!(
             "\nseed {}: {}",
             self.seed,
-            if clean { "clean" } else { "NOT clean" }
+            last_word(clean, totals.values())
         );
         Ok(if clean {
             ExitCode::SUCCESS
@@ -225,6 +224,19 @@ impl Soak {
             Err(error) => println!("{series}: {line} ({error:#})"),
         }
     }
+}
+
+/// What the last line says, which is all that some readers see.
+fn last_word<'a>(clean: bool, totals: impl Iterator<Item = &'a Total>) -> String {
+    let [mut wrong, mut unexplained, mut missing] = [0; 3];
+    for total in totals {
+        let [_, _, _, more_unexplained, more_wrong] = total.counts.totals();
+        unexplained += more_unexplained;
+        wrong += more_wrong;
+        missing += total.asked.saturating_sub(total.counts.sum());
+    }
+    let word = if clean { "clean" } else { "NOT clean" };
+    format!("{word}, {wrong} wrong, {unexplained} unexplained, {missing} not reported on")
 }
 
 /// Whether a line says which run was ruled against.
@@ -375,13 +387,30 @@ mod tests {
         assert_eq!(counts.totals(), [6, 4, 2, 0, 0]);
     }
 
-    #[test]
-    fn a_wrong_an_unexplained_and_a_missing_run_are_all_not_clean() {
-        let total = |counts: [u64; COLUMNS], asked| Total {
+    fn total(counts: [u64; COLUMNS], asked: u64) -> Total {
+        Total {
             counts: Counts(BTreeMap::from([("exits".to_owned(), counts)])),
             asked,
             ..Total::default()
-        };
+        }
+    }
+
+    #[test]
+    fn the_last_line_says_how_many_of_all_kernels_runs_are_wrong_unexplained_or_missing() {
+        let totals = [total([5, 0, 0, 1, 2], 8), total([1, 0, 0, 0, 1], 9)];
+        assert_eq!(
+            last_word(false, totals.iter()),
+            "NOT clean, 3 wrong, 1 unexplained, 7 not reported on"
+        );
+        let clean = [total([2, 0, 0, 0, 0], 2)];
+        assert_eq!(
+            last_word(true, clean.iter()),
+            "clean, 0 wrong, 0 unexplained, 0 not reported on"
+        );
+    }
+
+    #[test]
+    fn a_wrong_an_unexplained_and_a_missing_run_are_all_not_clean() {
         assert!(total([2, 1, 1, 0, 0], 4).is_clean());
         assert!(!total([2, 1, 1, 0, 0], 5).is_clean());
         assert!(!total([3, 0, 0, 1, 0], 4).is_clean());
