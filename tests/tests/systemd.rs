@@ -275,6 +275,84 @@ fn a_service_without_delegation_gets_a_scope_for_its_run() {
     assert!(path.starts_with("/sandbox.slice/sandbox-"), "{path}");
 }
 
+/// systemd's own OOM daemon, told to kill in the slice of all runs at little pressure, on a host that has
+/// swap, as its manual asks. Dropped, it is as Debian ships it.
+struct Oomd;
+
+impl Oomd {
+    const DROP_INS: [(&str, &str); 2] = [
+        (
+            "/run/systemd/oomd.conf.d/test.conf",
+            "[OOM]\nDefaultMemoryPressureDurationSec=1s\n",
+        ),
+        (
+            "/run/systemd/system/sandbox.slice.d/test.conf",
+            "[Slice]\nManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=1%\n",
+        ),
+    ];
+    const SWAP: &str = "/var/tmp/swap";
+
+    fn start() -> Self {
+        let oomd = Self;
+        let swap = Self::SWAP;
+        let _ = Scene::new()
+            .bash(&format!(
+                "dd if=/dev/zero of={swap} bs=1M count=128 && chmod 600 {swap} && mkswap {swap} && swapon {swap}"
+            ))
+            .expect(0);
+        for (path, text) in Self::DROP_INS {
+            let folder = Path::new(path).parent().expect("it is in a folder");
+            fs::create_dir_all(folder).expect("/run can be written to");
+            fs::write(path, text).expect("/run can be written to");
+        }
+        systemctl(&["daemon-reload"]);
+        systemctl(&["restart", "systemd-oomd"]);
+        oomd
+    }
+}
+
+impl Drop for Oomd {
+    fn drop(&mut self) {
+        for (path, _) in Self::DROP_INS {
+            // It may not have been written.
+            drop(fs::remove_file(path));
+        }
+        systemctl(&["daemon-reload"]);
+        systemctl(&["restart", "systemd-oomd"]);
+        let swap = Self::SWAP;
+        let _ = Scene::new().bash(&format!("swapoff {swap}; rm -f {swap}"));
+    }
+}
+
+#[test]
+fn a_run_that_systemds_oom_daemon_kills_for_memory_pressure_is_told_so_and_its_neighbour_lives_on()
+{
+    let _guest = enter();
+    let _oomd = Oomd::start();
+    let neighbour = Held::start(Sandbox::new());
+    // More than it may have in memory, touched again and again: each page comes back from swap.
+    let script = "import mmap\nm = mmap.mmap(-1, 96 << 20)\nwhile True:\n \
+                  for i in range(0, len(m), 4096): m[i] = 1";
+    let outcome = Sandbox::new()
+        .options(["--memory", "32MiB", "--swap", "100MiB", "--timeout", "100s"])
+        .command(["python3", "-c", script]);
+    let record = outcome.ended(137, "external_kill", "same");
+    let daemon: i64 = systemctl(&["show", "-P", "MainPID", "systemd-oomd"])
+        .parse()
+        .expect("it is running");
+    let sender = record.at("/kills/0/sender");
+    assert_eq!(sender["pid"], daemon, "{record}");
+    assert_eq!(sender["comm"], "systemd-oomd", "{record}");
+    assert_eq!(sender["in_run"], false, "{record}");
+    assert!(record.notes().contains("systemd-oomd"), "{record}");
+    let record = neighbour.finish_by_kill();
+    assert_ne!(
+        record.at("/kills/0/sender/comm"),
+        "systemd-oomd",
+        "{record}"
+    );
+}
+
 /// Tries to get out by asking a manager for a scope; whoever got out would be named so.
 const NAMED: &str = "98765";
 

@@ -20,6 +20,8 @@ const PACKAGES: &[&str] = &[
     // A user manager per user: one of the ways out of a leaf that tests try.
     "dbus-user-session",
     "libpam-systemd",
+    // It kills runs where the host's memory is under pressure.
+    "systemd-oomd",
     "python3",
     "python3-numpy",
     "procps",
