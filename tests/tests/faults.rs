@@ -1,7 +1,7 @@
 //! A system call of the engine fails, whichever: the analysis is confined or was not started, nothing
 //! is left running, and there is a record, or an error that says why there is none.
 //!
-//! All of them take an hour (`cargo xtask vm run --kernel 6.12 --time-limit 7200 -- faults`); here each
+//! All of them take hours (`cargo xtask vm run --kernel 6.12 --time-limit 36000 -- faults`); here each
 //! kernel takes some. What matters most is taken on each: the steps that confine, and those that kill.
 
 use sandbox_tests::Guest;
@@ -33,7 +33,7 @@ fn share(guest: &Guest, of: usize) -> Share {
 #[test]
 fn a_step_that_fails_before_the_analysis_is_executed_leaves_it_confined_or_not_started() {
     let guest = Guest::enter();
-    holds(Sweep::of(Scenario::Completes).share(share(&guest, 97)));
+    holds(Sweep::of(Scenario::Completes).share(share(&guest, 151)));
 }
 
 #[test]
@@ -59,9 +59,20 @@ fn a_mount_or_a_right_that_cannot_be_changed_keeps_the_analysis_from_starting() 
 }
 
 #[test]
+fn a_program_that_cannot_be_loaded_attached_or_pinned_leaves_the_analysis_confined_or_not_started()
+{
+    let guest = Guest::enter();
+    let loads = |taken: &Taken| {
+        taken.step.role == Role::Supervisor && taken.step.call.name() == Some("bpf")
+    };
+    let sweep = Sweep::of(Scenario::Cold).only(loads);
+    holds(sweep.share(share(&guest, 29)));
+}
+
+#[test]
 fn an_analysis_that_has_to_be_ended_is_ended_whatever_fails() {
     let guest = Guest::enter();
-    holds(Sweep::of(Scenario::Overruns).share(share(&guest, 53)));
+    holds(Sweep::of(Scenario::Overruns).share(share(&guest, 83)));
 }
 
 #[test]

@@ -47,8 +47,13 @@ impl Sweep {
     /// Where the run goes wrong without any fault.
     #[must_use]
     pub fn of(scenario: Scenario) -> Self {
-        // The first run on a host loads the programs, which the others find in place.
-        let _ = Trial::run(scenario, None);
+        match scenario {
+            // The first run on a host loads the programs, which the others find in place.
+            Scenario::Completes | Scenario::Overruns | Scenario::LeavesOver => {
+                let _ = Trial::run(scenario, None);
+            }
+            Scenario::Cold => {}
+        }
         let usual = Trial::run(scenario, None);
         let complaints = usual.complaints(scenario, &usual);
         assert!(
@@ -62,8 +67,7 @@ impl Sweep {
         let mut tally = Tally::default();
         let mut faults = Vec::new();
         for taken in &usual.traced.steps {
-            // Up to there all scenarios do the same.
-            if scenario != Scenario::Completes && !taken.started {
+            if !scenario.has_of_its_own(taken) {
                 continue;
             }
             match taken.step.call.fault(&taken.subject) {

@@ -35,6 +35,8 @@ pub enum Role {
     Guardian,
     /// The analysis's main process, until it is executed.
     Child,
+    /// The caller's command for the end, until it is executed.
+    OnComplete,
 }
 
 /// The nth system call of a name, in a process of the engine.
@@ -219,6 +221,11 @@ impl Session {
                     // It may have been killed meanwhile.
                     let _ = ptrace::detach(pid, None);
                     return;
+                } else if self.role(pid) == Some(Role::OnComplete) {
+                    self.gone(pid, 0);
+                    // It may have been killed meanwhile.
+                    let _ = ptrace::detach(pid, None);
+                    return;
                 }
             }
             libc::PTRACE_EVENT_STOP if !self.tracees.contains_key(&pid) && pid != self.root => {
@@ -239,9 +246,11 @@ impl Session {
             Some(Role::Supervisor) if event != libc::PTRACE_EVENT_CLONE => {
                 match std::mem::replace(&mut self.guardian_born, true) {
                     false => Role::Guardian,
-                    true => Role::Child,
+                    true if is_in_a_leaf(born) => Role::Child,
+                    true => Role::OnComplete,
                 }
             }
+            Some(Role::Guardian) if event != libc::PTRACE_EVENT_CLONE => Role::OnComplete,
             Some(role) => role,
             None => Role::Supervisor,
         };
@@ -347,6 +356,11 @@ fn place(pid: Pid) -> String {
 
 fn is_sandbox(pid: Pid) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("sandbox"))
+}
+
+fn is_in_a_leaf(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .is_ok_and(|cgroup| cgroup.starts_with("0::/sandbox/runs/"))
 }
 
 /// What a call is about: a path, or what its descriptor is open on.

@@ -1,7 +1,9 @@
 //! One run with one fault in it, and what has to hold after it all the same.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -18,6 +20,19 @@ use crate::sound::flaws;
 const EXIT_FAILURE: i32 = 125;
 /// What Rust exits with after a panic.
 const PANICKED: i32 = 101;
+/// Where the programs are pinned that all runs share.
+const PINS: &str = "/sys/fs/bpf/sandbox";
+/// What a run is asked for besides its own, so that all that it reads and writes can fail.
+const OPTIONS: &[&str] = &[
+    "--user=ana",
+    "--record=record.json",
+    "--events=events.jsonl",
+    "--metadata=metadata.json",
+    // Appended, so that a second time would be seen.
+    "--on-complete=cat >>completed.json",
+];
+/// Limits that are nobody's default: a run that had not read them would show.
+const METADATA: &str = r#"{"id": "a-17", "sandbox": {"memory": "300MiB", "pids": 50, "cpus": 2}}"#;
 /// SIGABRT: what Rust ends with where memory cannot be had.
 const ABORTED: i32 = 128 + 6;
 
@@ -30,12 +45,14 @@ pub enum Scenario {
     Overruns,
     /// It ends by itself, and leaves a process behind.
     LeavesOver,
+    /// It ends by itself, and is the first on a host that has no programs loaded yet.
+    Cold,
 }
 
 impl Scenario {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Completes => &["--", "true"],
+            Self::Completes | Self::Cold => &["--", "true"],
             Self::Overruns => &[
                 "--timeout=300ms",
                 "--grace=0",
@@ -51,9 +68,30 @@ impl Scenario {
     /// The only reasons that are right for it, whatever failed.
     const fn reasons(self) -> &'static [&'static str] {
         match self {
-            Self::Completes | Self::LeavesOver => &["completed", "setup_failed", "runner_lost"],
+            Self::Completes | Self::LeavesOver | Self::Cold => {
+                &["completed", "setup_failed", "runner_lost"]
+            }
             Self::Overruns => &["walltime", "setup_failed", "runner_lost"],
         }
+    }
+
+    /// Whether the step is one that no other scenario has in its place.
+    pub(super) const fn has_of_its_own(self, taken: &Taken) -> bool {
+        match self {
+            Self::Completes => true,
+            // Up to there all do the same.
+            Self::Overruns | Self::LeavesOver => taken.started,
+            Self::Cold => !taken.started,
+        }
+    }
+}
+
+/// Has the next run load the programs anew.
+fn unload() {
+    match fs::remove_dir_all(PINS) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => panic!("{PINS}: {error}"),
     }
 }
 
@@ -66,8 +104,11 @@ pub struct Trial {
     pub record: Option<Record>,
     /// What was said on stderr.
     pub stderr: String,
-    /// What else is in the folder of the record.
-    files: Vec<String>,
+    events: Option<String>,
+    /// What the command for the end was given, as often as it ran.
+    completed: Option<String>,
+    /// What is in the folder of the record, but for the metadata.
+    files: BTreeSet<String>,
     left: Option<Leftovers>,
 }
 
@@ -75,13 +116,19 @@ impl Trial {
     /// Runs the analysis; the step fails with this error, if it is reached.
     #[must_use]
     pub fn run(scenario: Scenario, fault: Option<(Step, Errno)>) -> Self {
+        match scenario {
+            Scenario::Cold => unload(),
+            Scenario::Completes | Scenario::Overruns | Scenario::LeavesOver => {}
+        }
         let before = Leftovers::find();
         let (scene, said) = (Scene::new(), Scene::new());
+        scene.write("metadata.json", METADATA);
         let output = |name| File::create(said.path(name)).expect("the scene can be written to");
         let mut command = Command::new("sh");
         command
             .args(["-c", "read -r go; exec \"$@\" </dev/null", "sh"])
-            .args(["sandbox", "run", "--user=ana", "--record=record.json"])
+            .args(["sandbox", "run"])
+            .args(OPTIONS)
             .args(scenario.arguments())
             .current_dir(scene.folder())
             .stdout(output("stdout"))
@@ -91,7 +138,10 @@ impl Trial {
         if let Some(left) = &left {
             left.remove();
         }
-        let record = fs::read_to_string(scene.path("record.json")).ok();
+        let read = |name: &str| fs::read_to_string(scene.path(name)).ok();
+        let record = read("record.json");
+        let mut files = scene.files();
+        files.remove("metadata.json");
         Self {
             traced,
             record: record.filter(|text| !text.is_empty()).and_then(|text| {
@@ -100,7 +150,9 @@ impl Trial {
                     .map(|_| Record::parse(&text))
             }),
             stderr: fs::read_to_string(said.path("stderr")).unwrap_or_default(),
-            files: scene.files().into_iter().collect(),
+            events: read("events.jsonl"),
+            completed: read("completed.json"),
+            files,
             left,
         }
     }
@@ -120,7 +172,7 @@ impl Trial {
             check(false, &format!("it left behind:\n{left}"));
         }
         let panicked = self.traced.status == Some(PANICKED) || self.stderr.contains("panicked at");
-        check(!panicked, "it panicked");
+        check(!panicked || self.aborted_for_memory(), "it panicked");
         self.check_confinement(usual.traced.witness.as_ref(), &mut check);
         match &self.record {
             Some(record) => self.check_record(scenario, record, usual, &mut check),
@@ -164,10 +216,9 @@ impl Trial {
         for flaw in flaws(record) {
             check(false, &format!("in the record: {flaw}"));
         }
-        check(
-            self.files == ["record.json"],
-            &format!("beside the record: {:?}", self.files),
-        );
+        let others = self.others();
+        check(others.is_empty(), &format!("beside the record: {others:?}"));
+        self.check_what_followed(record, check);
         let reason = record.reason();
         check(
             scenario.reasons().contains(&reason),
@@ -226,14 +277,63 @@ impl Trial {
             &format!("no record, and the exit status {status:?}"),
         );
         let kept = self.stderr.contains(".sandbox-");
+        let others = self.others();
         check(
-            self.files.is_empty() || kept,
-            &format!("no record, but {:?}", self.files),
+            others.is_empty() || kept,
+            &format!("no record, but {others:?}"),
         );
     }
 
+    /// Files that nobody asked for.
+    fn others(&self) -> Vec<&String> {
+        let asked_for = ["record.json", "events.jsonl", "completed.json"];
+        let others = self.files.iter();
+        others
+            .filter(|name| !asked_for.contains(&name.as_str()))
+            .collect()
+    }
+
+    /// The stream has its end and the command for the end its record, or somebody says why not.
+    fn check_what_followed(&self, record: &Record, check: &mut impl FnMut(bool, &str)) {
+        let told = |word: &str| {
+            let mut degraded = record.list("/tracing/degraded").iter();
+            self.stderr.contains(word)
+                || degraded.any(|line| line.as_str().is_some_and(|line| line.contains(word)))
+        };
+        let without_an_end = match record.reason() {
+            // It goes with its `sandbox`.
+            "runner_lost" => true,
+            // It begins when what comes before has been set up.
+            "setup_failed" => self.events.is_none(),
+            _ => false,
+        };
+        let last = self.events.as_deref().and_then(|text| text.lines().last());
+        let ended = last.and_then(|line| serde_json::from_str::<Value>(line).ok());
+        check(
+            without_an_end || told("event") || ended.is_some_and(|line| line["type"] == "end"),
+            &format!("the stream was cut, and nobody says so: {last:?}"),
+        );
+        // A write to a pipe fails where its reader wants no more, and then that one's affair is what it got.
+        let fault = self.traced.failed.as_ref();
+        let unread = fault.is_some_and(|taken| taken.subject.starts_with("pipe:"));
+        let completed = self.completed.as_deref();
+        let given = completed.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        check(
+            unread
+                || told("--on-complete")
+                || self.aborted_for_memory()
+                || given.is_some_and(|given| given["run_id"] == *record.at("/run_id")),
+            &format!("--on-complete got something else, and nobody says so: {completed:?}"),
+        );
+    }
+
+    /// Rust's own ends, of a process or of a thread that it has begun, for want of memory.
     fn aborted_for_memory(&self) -> bool {
-        self.traced.status == Some(ABORTED) && self.stderr.contains("memory allocation of")
+        let ends = [
+            "memory allocation of",
+            "failed to allocate an alternative stack",
+        ];
+        self.traced.status == Some(ABORTED) && ends.iter().any(|end| self.stderr.contains(end))
     }
 }
 

@@ -9,7 +9,7 @@ use sandbox_tests::faults::{Scenario, Share, Sweep};
 /// Makes each system call that `sandbox` makes for a run fail once.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The run that they are of; all three without it.
+    /// The run that they are of; all four without it.
     #[arg(long)]
     scenario: Option<Which>,
     /// The first fault to try, of those that there are.
@@ -31,6 +31,7 @@ enum Which {
     Completes,
     Overruns,
     LeavesOver,
+    Cold,
 }
 
 fn main() -> ExitCode {
@@ -41,10 +42,12 @@ fn main() -> ExitCode {
             Scenario::Completes,
             Scenario::Overruns,
             Scenario::LeavesOver,
+            Scenario::Cold,
         ],
         Some(Which::Completes) => vec![Scenario::Completes],
         Some(Which::Overruns) => vec![Scenario::Overruns],
         Some(Which::LeavesOver) => vec![Scenario::LeavesOver],
+        Some(Which::Cold) => vec![Scenario::Cold],
     };
     let mut status = ExitCode::SUCCESS;
     for scenario in scenarios {
