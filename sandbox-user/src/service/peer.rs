@@ -135,6 +135,19 @@ impl Peer {
     /// # Errors
     /// Where it has gone, or the cgroup tree cannot be read.
     pub(super) fn objection(&self, limited: LimitedCallers) -> io::Result<Option<Objection>> {
+        // First of all: for one inside of a leaf there is no other way, whatever else sets it apart.
+        let cgroup = alive(
+            &self.process,
+            Proc::default()
+                .cgroup(&self.pid.to_string())
+                .map_err(io::Error::other),
+        )?;
+        let mount = Mount::find().map_err(io::Error::other)?;
+        if let Some(leaf) = leaf_around(&mount, &cgroup).map_err(io::Error::other)? {
+            return Ok(Some(Objection::bound(format!(
+                "an analysis cannot start another: you are in {leaf}"
+            ))));
+        }
         for (what, link) in [("mount namespace", "ns/mnt"), ("root directory", "root")] {
             let identity =
                 |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino()));
@@ -151,18 +164,6 @@ impl Peer {
         if let Some(bond) = bond_in(&self.status) {
             return Ok(Some(Objection::bound(format!(
                 "you have {bond}, and a run that the service does would be free of it: use --standalone"
-            ))));
-        }
-        let cgroup = alive(
-            &self.process,
-            Proc::default()
-                .cgroup(&self.pid.to_string())
-                .map_err(io::Error::other),
-        )?;
-        let mount = Mount::find().map_err(io::Error::other)?;
-        if let Some(leaf) = leaf_around(&mount, &cgroup).map_err(io::Error::other)? {
-            return Ok(Some(Objection::bound(format!(
-                "an analysis cannot start another: you are in {leaf}"
             ))));
         }
         if limited == LimitedCallers::Allow {
