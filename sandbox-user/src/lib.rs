@@ -39,4 +39,5 @@ pub mod record;
 pub mod notes;
 
 pub mod escape;
+pub mod outlet;
 pub mod say;

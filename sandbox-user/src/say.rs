@@ -1,9 +1,16 @@
 //! What `sandbox` itself has to say: lines on stderr that begin with `sandbox: `, to be told from
-//! those of the analysis. Where stderr is closed there is nobody to tell, and nothing else to do.
+//! those of the analysis. Where stderr is closed, or nobody reads it, there is nobody to tell, and nothing
+//! else to do.
 
-use std::{fmt::Display, io::Write as _};
+use std::{
+    fmt::Display,
+    io::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use crate::{
+    outlet,
     record::{Reason, RunRecord},
     spec::NotesPolicy,
     units::Printable,
@@ -24,6 +31,18 @@ pub fn say_notes(policy: NotesPolicy, record: &RunRecord) {
     }
 }
 
+/// Whether stderr is a pipe that nobody was seen to read in time: no line is waited for any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
 fn print(line: &str) {
-    let _ = writeln!(std::io::stderr(), "sandbox: {line}");
+    let stderr = std::io::stderr();
+    let within = match UNREAD.load(Ordering::Relaxed) {
+        true => Duration::ZERO,
+        false => outlet::WITHIN,
+    };
+    let has_room = outlet::has_room(&stderr, within);
+    UNREAD.store(!has_room, Ordering::Relaxed);
+    if has_room {
+        let _ = writeln!(&stderr, "sandbox: {line}");
+    }
 }

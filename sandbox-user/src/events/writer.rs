@@ -2,25 +2,22 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Write as _},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::outlet::{self, Patient};
 
 /// Lines that may wait for a slow reader.
 const QUEUE: usize = 16 * 1024;
 /// Bytes that those lines may have together: one has some 300, but up to 4 KiB where its arguments are
 /// control characters.
 const QUEUE_BYTES: usize = 16 << 20;
-/// How long the rest may take once the run is over.
-const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the stream is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +26,7 @@ pub enum WriterError {
     #[error("it could not be written: {0}")]
     Io(#[from] io::Error),
     /// Its reader does not read, or not fast enough.
-    #[error("its reader did not take the rest within {} s", FINISH_WITHIN.as_secs())]
+    #[error("its reader did not take the rest within {} s", outlet::WITHIN.as_secs())]
     Stalled,
 }
 
@@ -98,7 +95,7 @@ impl Writer {
         // Where the thread has ended already, it says why.
         let _ = self.rest.try_send(rest);
         drop(self.lines);
-        match self.ended.recv_timeout(FINISH_WITHIN) {
+        match self.ended.recv_timeout(outlet::WITHIN) {
             Ok(written) => Ok(written?),
             Err(RecvTimeoutError::Timeout) => Err(WriterError::Stalled),
             Err(RecvTimeoutError::Disconnected) => {
@@ -130,25 +127,4 @@ fn write_all(
         file.write_all(rest.as_bytes())?;
     }
     file.flush()
-}
-
-/// A file that is waited for where its descriptor, which others share, has O_NONBLOCK.
-struct Patient(File);
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut room = [PollFd::new(&self.0, PollFlags::OUT)];
-                    poll(&mut room, None)?;
-                }
-                written => return written,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
 }

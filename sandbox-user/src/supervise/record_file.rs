@@ -19,6 +19,7 @@ use super::{
     staged::{Exposure, FileId, Staged},
 };
 use crate::{
+    outlet,
     record::RunRecord,
     spec::Destination,
     sys::{
@@ -219,7 +220,7 @@ impl RecordFile {
     /// Writes the record and gives it its name.
     ///
     /// # Errors
-    /// Where it cannot be: no space, a closed pipe; a draft stays under its other name then.
+    /// Where it cannot be: no space, a closed pipe, or one that nobody reads; a draft stays under its other name then.
     pub(super) fn finish(mut self, record: &RunRecord) -> Result<(), RecordError> {
         match self.target.clone() {
             Target::Stream { name } => {
@@ -227,13 +228,11 @@ impl RecordFile {
                 if let Some(announcer) = self.announcer.take() {
                     announcer.announce();
                 }
-                self.file
-                    .write_all(&text)
-                    .map_err(|source| RecordError::Lost {
-                        to: name,
-                        kept: None,
-                        source,
-                    })
+                outlet::write_all(self.file, text).map_err(|source| RecordError::Lost {
+                    to: name,
+                    kept: None,
+                    source,
+                })
             }
             Target::Staged(staged) => {
                 // Looked at once more: time has passed since the draft.
