@@ -142,3 +142,28 @@ fn forks_that_an_enclosing_limit_denies_leave_the_ending_to_main_with_deny() {
     );
     record.assert_notes(&["3 forks were denied by the PID limit of an enclosing cgroup."]);
 }
+
+#[test]
+fn children_that_main_has_its_parent_have_count_no_longer_than_they_live() {
+    let _guest = Guest::enter();
+    // CLONE_PARENT makes them children of `sandbox`, which has to wait for them; main looks on.
+    let script = format!(
+        "import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+for _ in range(12):
+    child = libc.syscall({}, {}, 0, 0, 0, 0)
+    if child == 0:
+        os._exit(0)
+    if child < 0:
+        raise OSError(ctypes.get_errno(), 'clone')
+    while os.path.exists(f'/proc/{{child}}'):
+        time.sleep(0.02)",
+        nix::libc::SYS_clone,
+        nix::libc::CLONE_PARENT | nix::libc::SIGCHLD,
+    );
+    let outcome = Sandbox::new()
+        .options(["--pids", "8", "--timeout", "60s"])
+        .command(["python3", "-c", &script]);
+    let record = outcome.ended(0, "completed", "none");
+    assert_eq!(record.at("/processes/births"), 13, "{record}");
+}

@@ -20,6 +20,7 @@ use super::{
     clock, denied,
     docket::Docket,
     gather::{Ended, action_now, overdue},
+    guardian::Guardian,
     journal::Journal,
     orders::Orders,
     reaper,
@@ -65,7 +66,9 @@ pub(super) struct Running<'a> {
     ended: Ended,
 }
 
-/// How a run is watched: with a kernel side or without, and where it is written down.
+    guardian: Option<&'a mut Guardian>,
+/// How a run is watched: with a kernel side or without, where it is written down, and who else looks after
+/// it.
 pub(super) struct Watch<'a> {
     pub(super) tracer: Option<&'a mut Tracer>,
     pub(super) ring: Option<Ring>,
@@ -73,6 +76,7 @@ pub(super) struct Watch<'a> {
 }
 
 /// How far the ending has come.
+    pub(super) guardian: Option<&'a mut Guardian>,
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nobody ends it.
@@ -111,6 +115,7 @@ impl<'a> Running<'a> {
         } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
+            guardian,
         if let Some(walltime) = spec.limits.walltime.value {
             alarms.deadline.set(walltime)?;
             if let Some(warn) = &spec.warn {
@@ -144,6 +149,7 @@ impl<'a> Running<'a> {
             docket,
             leaf,
             tracer,
+            guardian,
             events: ring
                 .as_ref()
                 .map(|ring| readiness::watch(ring, Interest::READABLE))
@@ -218,6 +224,7 @@ impl<'a> Running<'a> {
                     self.alarms.review.set(REVIEW_EVERY)?;
                 }
                 ready = event_waits(self.events.as_ref(), self.more_events) => {
+                    self.reap_strays();
                     ready?;
                     self.on_events()?;
                 }
@@ -353,10 +360,9 @@ impl<'a> Running<'a> {
                     EventKind::ForkDenied { .. } => denied = true,
                     EventKind::Escape { process } => escaped = Some(process.clone()),
                     EventKind::Oom { .. } => out_of_memory = true,
-                    EventKind::Birth { .. }
-                    | EventKind::Exec { .. }
-                    | EventKind::Exit { .. }
-                    | EventKind::Signal(_) => {}
+                    EventKind::Exit { .. } => exited = true,
+                    EventKind::Birth { .. } | EventKind::Exec { .. } | EventKind::Signal(_) => {}
+        let mut exited = false;
                 }
                 journal.take(event);
             }
@@ -377,6 +383,9 @@ impl<'a> Running<'a> {
             self.check_denials()?;
         }
         Ok(())
+        if exited {
+            self.reap_strays();
+        }
     }
 
     /// Ends the run where a fork was denied and that is to end it.
@@ -425,6 +434,10 @@ impl<'a> Running<'a> {
             let needed = stats.memory_needed_bytes();
             self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
             self.journal.sample(&stats, self.docket.spec.sampling);
+    fn reap_strays(&mut self) {
+        reaper::reap_strays(self.ended.main_pid, self.guardian.as_deref_mut());
+    }
+
         }
     }
 }

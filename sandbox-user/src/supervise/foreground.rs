@@ -373,6 +373,7 @@ async fn start_and_wait(
         stdin: stdio.stdin.as_fd(),
         stdout: stdio.stdout.as_fd(),
         stderr: stdio.stderr.as_fd(),
+            guardian: made.guardian.as_mut(),
         leaf: leaf.fd(),
         launch: Launch::Direct,
         oom_score_adj: OOM_SCORE_ADJ,

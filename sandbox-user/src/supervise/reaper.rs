@@ -14,10 +14,11 @@ use nix::libc;
 use sandbox_ebpf as wire;
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::guardian::Guardian;
 use crate::{
     cgroup::{CgroupError, EventFile, LeafCgroup, Population},
     procfs::Stat,
-    sys::{pidfd, readiness},
+    sys::{child, pidfd, readiness},
 };
 
 /// How long a leaf may take to become empty; what is left then hangs in the kernel.
@@ -76,6 +77,23 @@ pub(super) async fn empty(leaf: &LeafCgroup) -> Result<Population, CgroupError> 
             () = changed(events.as_ref()) => {}
         }
         pause = (pause * 2).min(LOOK_EVERY);
+    }
+}
+
+/// Waits for children of this process that are neither main nor the guardian: main can have it have some
+/// (CLONE_PARENT), and until somebody waits for them they count in the leaf.
+pub(super) fn reap_strays(main_pid: Option<u32>, mut guardian: Option<&mut Guardian>) {
+    while let Some(pid) = child::ended() {
+        let guardian = guardian.as_mut().filter(|guardian| guardian.pid() == pid);
+        let is_taken = match guardian {
+            // How it ended is kept for the record.
+            Some(guardian) => guardian.end().is_some(),
+            // Main's end is for the event loop, which sees it next.
+            None => Some(pid) != main_pid && child::take_away(pid).is_ok(),
+        };
+        if !is_taken {
+            return;
+        }
     }
 }
 
