@@ -64,6 +64,7 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
     let began = Instant::now();
     let method = ending.close_leaf().await;
     ending.end_fugitives().await;
+    ending.ended.reap_main().await;
     let ring = ending.ring.take();
     let is_read = ring.is_some();
     if let Some(mut ring) = ring {

@@ -25,7 +25,8 @@ use super::{
     orders::Orders,
     reaper,
     samples::Samples,
-    sources::{Alarms, CounterFile, counter_changed, event_waits, main_end},
+    sources::{Alarms, CounterFile, MainEnd, counter_changed, event_waits, main_end},
+    unreaped::{Unreaped, Why},
 };
 use crate::{
     cgroup::{EventFile, LeafCgroup},
@@ -61,22 +62,24 @@ pub(super) struct Running<'a> {
     pids_events: Option<CounterFile>,
     alarms: Alarms,
     stage: Stage,
+    /// Why main is left, should it not have been waited for.
+    left: Why,
     samples: Samples,
     journal: &'a mut Journal,
+    guardian: Option<&'a mut Guardian>,
     ended: Ended,
 }
 
-    guardian: Option<&'a mut Guardian>,
 /// How a run is watched: with a kernel side or without, where it is written down, and who else looks after
 /// it.
 pub(super) struct Watch<'a> {
     pub(super) tracer: Option<&'a mut Tracer>,
     pub(super) ring: Option<Ring>,
     pub(super) journal: &'a mut Journal,
+    pub(super) guardian: Option<&'a mut Guardian>,
 }
 
 /// How far the ending has come.
-    pub(super) guardian: Option<&'a mut Guardian>,
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nobody ends it.
@@ -112,10 +115,10 @@ impl<'a> Running<'a> {
             tracer,
             ring,
             journal,
+            guardian,
         } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
-            guardian,
         if let Some(walltime) = spec.limits.walltime.value {
             alarms.deadline.set(walltime)?;
             if let Some(warn) = &spec.warn {
@@ -146,10 +149,10 @@ impl<'a> Running<'a> {
             ended,
             samples,
             journal,
+            guardian,
             docket,
             leaf,
             tracer,
-            guardian,
             events: ring
                 .as_ref()
                 .map(|ring| readiness::watch(ring, Interest::READABLE))
@@ -162,6 +165,7 @@ impl<'a> Running<'a> {
             pids_events,
             alarms,
             stage: Stage::Running,
+            left: Why::Lost,
         })
     }
 
@@ -174,8 +178,11 @@ impl<'a> Running<'a> {
         loop {
             tokio::select! {
                 biased;
-                status = main_end(&self.main) => {
-                    self.ended.status = Some(status?);
+                end = main_end(&self.main, self.ended.main_pid) => {
+                    match end? {
+                        MainEnd::Waited(status) => self.ended.status = Some(status),
+                        MainEnd::Withheld { tracer } => self.left = Why::withheld(tracer),
+                    }
                     self.ended.ended_at_ns = Some(clock::now_ns());
                     self.take_pending_orders()?;
                     return Ok(());
@@ -203,9 +210,7 @@ impl<'a> Running<'a> {
                 }
                 rung = self.alarms.give_up.rings() => {
                     rung?;
-                    self.ended.degraded.push(
-                        "the main process does not die: it hangs in the kernel".to_owned(),
-                    );
+                    self.left = Why::Hangs;
                     return Ok(());
                 }
                 denied = counter_changed(self.pids_events.as_ref()) => {
@@ -219,12 +224,12 @@ impl<'a> Running<'a> {
                 }
                 rung = self.alarms.review.rings() => {
                     rung?;
+                    self.reap_strays();
                     self.review()?;
                     self.journal.settle();
                     self.alarms.review.set(REVIEW_EVERY)?;
                 }
                 ready = event_waits(self.events.as_ref(), self.more_events) => {
-                    self.reap_strays();
                     ready?;
                     self.on_events()?;
                 }
@@ -233,7 +238,13 @@ impl<'a> Running<'a> {
     }
 
     /// Hands back what was gathered.
-    pub(super) fn finish(self) -> (Ended, Option<Ring>) {
+    pub(super) fn finish(mut self) -> (Ended, Option<Ring>) {
+        if self.ended.status.is_none() {
+            self.ended.unreaped = Some(Unreaped {
+                main: self.main.into_inner(),
+                why: self.left,
+            });
+        }
         (self.ended, self.ring)
     }
 
@@ -353,6 +364,7 @@ impl<'a> Running<'a> {
         let mut denied = false;
         let mut escaped = None;
         let mut out_of_memory = false;
+        let mut exited = false;
         let (ended, journal) = (&mut self.ended, &mut *self.journal);
         self.more_events = ring.drain(AT_A_TIME, |event| match event {
             Ok(event) => {
@@ -362,7 +374,6 @@ impl<'a> Running<'a> {
                     EventKind::Oom { .. } => out_of_memory = true,
                     EventKind::Exit { .. } => exited = true,
                     EventKind::Birth { .. } | EventKind::Exec { .. } | EventKind::Signal(_) => {}
-        let mut exited = false;
                 }
                 journal.take(event);
             }
@@ -371,6 +382,9 @@ impl<'a> Running<'a> {
         journal.settle();
         if out_of_memory {
             journal.look_at_holders();
+        }
+        if exited {
+            self.reap_strays();
         }
         if let Some(tracer) = self.tracer.as_deref_mut() {
             tracer.flush_log();
@@ -383,9 +397,6 @@ impl<'a> Running<'a> {
             self.check_denials()?;
         }
         Ok(())
-        if exited {
-            self.reap_strays();
-        }
     }
 
     /// Ends the run where a fork was denied and that is to end it.
@@ -423,6 +434,10 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
+    fn reap_strays(&mut self) {
+        reaper::reap_strays(self.ended.main_pid, self.guardian.as_deref_mut());
+    }
+
     /// What the kernel side has counted so far.
     fn facts(&self) -> Option<Facts> {
         let tracer = self.tracer.as_deref()?;
@@ -434,10 +449,6 @@ impl<'a> Running<'a> {
             let needed = stats.memory_needed_bytes();
             self.ended.memory_needed_bytes = self.ended.memory_needed_bytes.max(needed);
             self.journal.sample(&stats, self.docket.spec.sampling);
-    fn reap_strays(&mut self) {
-        reaper::reap_strays(self.ended.main_pid, self.guardian.as_deref_mut());
-    }
-
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     orders::{Control, Order},
     read_back,
     signals::{Meaning, Origin, Received},
+    unreaped::{Unreaped, Why},
 };
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
@@ -31,8 +32,10 @@ pub(super) struct Ended {
     pub(super) started_at_ns: Option<u64>,
     /// What wait(2) said.
     pub(super) status: Option<WaitStatus>,
-    /// When it said so.
+    /// When it said so, or main was found to have ended.
     pub(super) ended_at_ns: Option<u64>,
+    /// Main, where it was not waited for.
+    pub(super) unreaped: Option<Unreaped>,
     /// What the runner did.
     pub(super) own_actions: Vec<OwnAction>,
     /// Processes that were still there when main had ended.
@@ -72,6 +75,19 @@ impl Ended {
     pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
         for action in actions {
             let is_it =
+    /// Waits for main once the leaf is empty, where the event loop could not.
+    pub(super) async fn reap_main(&mut self) {
+        if let Some(unreaped) = self.unreaped.take() {
+            match unreaped.wait().await {
+                Ok(Some(status)) => {
+                    self.status = Some(status);
+                    self.ended_at_ns.get_or_insert(clock::now_ns());
+                }
+                Ok(None) | Err(_) => self.unreaped = Some(unreaped),
+            }
+        }
+    }
+
                 |known: &OwnAction| (known.reason, known.at_ns) == (action.reason, action.at_ns);
             if !self.own_actions.iter().any(is_it) {
                 self.own_actions.push(action);
@@ -257,6 +273,24 @@ pub(super) fn gather(
     let ancestors_before = docket
         .ancestors_before
         .iter()
+    let kernel_status = main.and_then(|main| main.status);
+    match ended.unreaped.as_ref().map(|unreaped| &unreaped.why) {
+        Some(Why::Withheld { tracer }) => {
+            // There is one account of main's end where there are two of any other.
+            confidence = confidence.min(Confidence::Strong);
+            let instead = match kernel_status {
+                Some(_) => "the kernel side tells how it ended",
+                None => "how it ended is not known",
+            };
+            degraded.push(format!(
+                "the main process has ended, and {tracer}, which traced it, kept its wait status back: {instead}"
+            ));
+        }
+        Some(Why::Hangs) => {
+            degraded.push("the main process does not die: it hangs in the kernel".to_owned());
+        }
+        Some(Why::Lost) | None => {}
+    }
         .cloned()
         .chain(std::iter::repeat(EventCounters::default()));
     let evidence = Evidence {
@@ -276,7 +310,7 @@ pub(super) fn gather(
         exec_at_ns: exec_at_ns(main, ended, missed),
         status: ended.status,
         exit_at_ns: main.and_then(|main| main.exit_at_ns).or(ended.ended_at_ns),
-        kernel_status: main.and_then(|main| main.status),
+        kernel_status,
         runner_pids: docket.runner_pids.clone(),
         own_actions: ended.own_actions.clone(),
         signals,

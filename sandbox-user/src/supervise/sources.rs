@@ -1,7 +1,7 @@
 //! What the event loop waits for: main's end, the ring, a counter that changes, its clocks.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Seek as _},
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -11,6 +11,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::alarm::Alarm;
 use crate::{
     evidence::WaitStatus,
+    procfs::{Stat, status_field},
     sys::{
         pidfd::{self, Patience, Reap},
         readiness,
@@ -48,15 +49,44 @@ impl Alarms {
     }
 }
 
-/// Waits until main has ended, and reaps it.
-pub(super) async fn main_end(main: &AsyncFd<OwnedFd>) -> io::Result<WaitStatus> {
+/// That main has ended.
+pub(super) enum MainEnd {
+    /// How, as wait(2) has it.
+    Waited(WaitStatus),
+    /// It is not for us to wait for: a tracer has yet to do that, or to end (kernel/exit.c,
+    /// wait_consider_task).
+    Withheld {
+        /// Its pid; `None` where it cannot be seen from here.
+        tracer: Option<u32>,
+    },
+}
+
+/// Waits until main has ended, and reaps it where it can be.
+pub(super) async fn main_end(
+    main: &AsyncFd<OwnedFd>,
+    main_pid: Option<u32>,
+) -> io::Result<MainEnd> {
+    let wait = || pidfd::wait(main.as_fd(), Reap::Take, Patience::Poll);
     loop {
         let mut ready = main.readable().await?;
-        match pidfd::wait(main.as_fd(), Reap::Take, Patience::Poll)? {
-            Some(status) => return Ok(status),
-            None => ready.clear_ready(),
+        if let Some(status) = wait()? {
+            return Ok(MainEnd::Waited(status));
         }
+        let is_dead = |pid: &u32| Stat::of(*pid).is_ok_and(|stat| !stat.runs());
+        if let Some(pid) = main_pid.filter(is_dead) {
+            let tracer = tracer_of(pid);
+            // Once more: it may have died, or its tracer have let go of it, since the first look.
+            return Ok(wait()?.map_or(MainEnd::Withheld { tracer }, MainEnd::Waited));
+        }
+        ready.clear_ready();
     }
+}
+
+/// Who traces a process.
+fn tracer_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let tracer = status_field(&status, "TracerPid")?.parse().ok()?;
+    Some(tracer).filter(|tracer| *tracer != 0)
 }
 
 /// Waits until the ring has something, which it may have left (`more`): the kernel wakes only a
