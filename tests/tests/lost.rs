@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use sandbox_tests::{Guest, Record, Sandbox, Scene, assert_has, has_ended, wait};
-use serde_json::json;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use sandbox_tests::{Guest, Record, Running, Sandbox, Scene, assert_has, has_ended, wait};
+use serde_json::{Value, json};
 
 /// What the issue promises, and what an emulated, shared processor may add to it.
 const ENDED_WITHIN: Duration = Duration::from_secs(1 + 4);
@@ -51,8 +52,11 @@ fn a_run_whose_sandbox_is_killed_is_ended_and_recorded_by_its_guardian() {
     }
 }
 
+/// What is kept of runs.
+const STATES: &str = "/run/sandbox/runs";
+
 fn states() -> usize {
-    fs::read_dir("/run/sandbox/runs").map_or(0, Iterator::count)
+    fs::read_dir(STATES).map_or(0, Iterator::count)
 }
 
 #[test]
@@ -246,6 +250,71 @@ fn a_sandbox_that_is_killed_while_it_sets_up_leaves_a_record_and_nothing_else() 
     assert!(record.at("/started_at").is_null(), "{record}");
     record.assert_notes(&["Lost: sandbox died before the analysis was started."]);
     assert!(!outcome.stdout.contains("ready"), "{}", outcome.stdout);
+}
+
+/// A run that lost everybody while it was set up is told by the next one that comes, and nothing of it is left.
+#[track_caller]
+fn assert_lost_in_set_up(running: Running, before: (usize, &BTreeSet<PathBuf>)) {
+    let checked = Scene::new().bash("sandbox check").expect(0);
+    assert!(checked.out().contains(", whose record is "), "{checked}");
+    assert_eq!((states(), &leaves()), before);
+    let outcome = running.finish();
+    let record = outcome.record();
+    record.assert_reason("runner_lost", "same");
+    assert!(record.at("/started_at").is_null(), "{record}");
+    record.assert_notes(&["Lost: sandbox died before the analysis was started."]);
+    assert!(!outcome.stdout.contains("ready"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_run_that_loses_everybody_with_its_leaf_just_made_is_recorded_by_the_next() {
+    let _guest = Guest::enter();
+    let before = (states(), &leaves());
+    for forgets_leaf in [false, true] {
+        let lock = loader_lock();
+        let running = Sandbox::new().start_victim(["sleep"]);
+        let leaf = wait::for_some("its leaf", || leaves().difference(before.1).next().cloned());
+        let name = leaf.file_name().expect("a leaf has a name");
+        let path = Path::new(STATES).join(name);
+        let state = wait::for_some("its leaf to be kept", || {
+            let state: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            (!state["docket"]["leaf"].is_null()).then_some(state)
+        });
+        running.lose_everybody();
+        drop(lock);
+        if forgets_leaf {
+            // As it was right before the leaf was made.
+            let mut state = state;
+            state["docket"]["leaf"] = Value::Null;
+            fs::write(&path, state.to_string()).expect("it is root's");
+        }
+        assert_lost_in_set_up(running, before);
+    }
+}
+
+#[test]
+fn a_run_that_loses_everybody_before_it_has_a_leaf_is_recorded_by_the_next() {
+    let _guest = Guest::enter();
+    let _made = Sandbox::new().victim(["exit", "0"]);
+    let before = (states(), &leaves());
+    // What is kept of runs is looked through before a leaf is made, and here that takes for ever.
+    let trap = Path::new(STATES).join("00000000-0000-7000-8000-000000000000");
+    mkfifo(&trap, Mode::S_IRUSR).expect("root makes it");
+    let running = Sandbox::new().start_victim(["sleep"]);
+    // Until then it has a name that begins with a dot.
+    wait::until("it to be kept", || {
+        let names = fs::read_dir(STATES).expect("it is there").flatten();
+        let whole = names.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+        whole.count() == before.0 + 2
+    });
+    let children = format!("/proc/{0}/task/{0}/children", running.pid());
+    let guardian = wait::for_some("the guardian", || {
+        let children = fs::read_to_string(&children).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    });
+    running.lose_with_guardian(guardian);
+    fs::remove_file(&trap).expect("it is ours");
+    assert_lost_in_set_up(running, before);
 }
 
 #[test]

@@ -155,6 +155,21 @@ fn a_working_directory_that_was_removed_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn who_may_not_run_anything_is_told_so_and_nothing_else() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let _done = scene
+        .bash("sandbox run --user ana --record record.json -- true")
+        .expect(0);
+    let said = scene
+        .bash("runuser -u ana -- sandbox run --standalone -- true")
+        .expect(125);
+    let err = said.err();
+    assert!(err.contains("needs root"), "{said}");
+    assert_eq!(err.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn a_caller_in_whose_cgroup_cgroup_kill_was_once_written_can_start_runs() {
     let _guest = Guest::enter();
     let scene = Scene::new();

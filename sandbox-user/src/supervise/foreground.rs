@@ -1,6 +1,8 @@
 //! `sandbox run` in the foreground: every step from the request to the record, in order.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, time::Instant};
+mod set_up;
+
+use std::{collections::BTreeMap, io, os::fd::AsFd as _, time::Instant};
 
 use jiff::Timestamp;
 
@@ -12,20 +14,18 @@ use super::{
     gather::{Ended, action_now, add_declared},
     guardian::{Guardian, Start},
     journal::Journal,
-    misses,
     orders::{Orders, Remote},
     prepare::{self, RunError},
     record_file::KeptFile,
-    recover::recover,
     runtime::runtime,
     signals, spool,
-    state::{State, States},
+    state::{Reached, State, States},
 };
 use crate::{
     caller::{self, Caller},
-    cgroup::{self, LeafCgroup, Owner, Place, Proc, Staging},
+    cgroup::{LeafCgroup, Owner, Place, Proc, Staging},
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
-    host::{HostInfo, NESTED_PIDS},
+    host::HostInfo,
     identity::Identity,
     limits::EnclosingLimits,
     record::{self, RunRecord, User},
@@ -75,7 +75,10 @@ struct Made {
     journal: Journal,
     guardian: Option<Guardian>,
     place: Option<Place>,
+    /// Its record's file.
     kept: Option<KeptFile>,
+    /// Whether anything of it is kept.
+    is_kept: bool,
     timings: BTreeMap<String, u64>,
     lap: Instant,
 }
@@ -85,6 +88,28 @@ impl Made {
         let ns = u64::try_from(self.lap.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.timings.insert(step.to_owned(), ns);
         self.lap = Instant::now();
+    }
+
+    /// Keeps what is known of the run by now.
+    fn keep(&mut self, owner: &Owner, reached: Reached) -> io::Result<()> {
+        States::default().keep(&State {
+            owner: owner.clone(),
+            reached,
+            docket: self.docket.clone(),
+            record: self.kept.clone(),
+        })?;
+        self.is_kept = true;
+        Ok(())
+    }
+
+    fn forget(&self) {
+        if self.is_kept
+            && let Err(error) = States::default().forget(self.docket.spec.run_id)
+        {
+            say(format_args!(
+                "what was kept of the run stays in /run/sandbox: {error}"
+            ));
+        }
     }
 }
 
@@ -147,6 +172,7 @@ async fn run(
         kept: record_file
             .as_ref()
             .and_then(|file| file.kept().ok().flatten()),
+        is_kept: false,
         timings: BTreeMap::new(),
         lap: began,
     };
@@ -163,7 +189,7 @@ async fn run(
         (Err(error), _) => Err(error),
         (Ok(_), Err(error)) => Err(RunError::system("starting the guardian")(error)),
         (Ok((identity, outputs)), Ok(guardian_pid)) => {
-            let set_up = set_up(&mut made, guardian_pid).await;
+            let set_up = set_up::set_up(&mut made, guardian_pid).await;
             let begun = made.journal.begin(&made.docket);
             // What failed first is why.
             match set_up.and(begun) {
@@ -197,18 +223,14 @@ async fn run(
         leaf: made.leaf.as_ref(),
         tracer: made.tracer.as_mut(),
         ring: made.ring.take(),
-        journal: made.journal,
+        journal: std::mem::take(&mut made.journal),
         ended,
         record_file: record_file.take(),
-        timings: made.timings,
+        timings: std::mem::take(&mut made.timings),
     })
     .await;
     spool::leave(&made.docket, &record);
-    if let Err(error) = States::default().forget(made.docket.spec.run_id) {
-        say(format_args!(
-            "what was kept of the run stays in /run/sandbox: {error}"
-        ));
-    }
+    made.forget();
     if let Some(guardian) = made.guardian.take() {
         guardian.dismiss();
     }
@@ -233,109 +255,6 @@ fn user_of(identity: &Identity) -> User {
         uid: identity.uid,
         gid: identity.gid,
         name: identity.name.clone(),
-    }
-}
-
-/// Makes place, leaf, limits and watch.
-async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), RunError> {
-    let run_id = made.docket.spec.run_id;
-    let recovered = recover(&cgroup::Mount::find()?);
-    // Of the service's clients they are none of the business.
-    if made.docket.spec.spool.is_none() {
-        recovered.say();
-    }
-    made.lap("orphans");
-
-    let place = cgroup::prepare(guardian_pid, run_id).await?;
-    made.docket.degraded.extend(place.degraded.iter().cloned());
-    if let Some(warning) = place.hold(&made.docket.spec.budget).await? {
-        say(warning);
-    }
-    let owner = Owner::of(&Proc::default(), std::process::id(), Some(guardian_pid))?;
-    if let Some(guardian) = &mut made.guardian {
-        guardian.announce_leaf(cgroup::leaf_path(&place, run_id));
-    }
-    let leaf = made
-        .leaf
-        .insert(LeafCgroup::create(&place, run_id, &owner)?);
-    made.docket.leaf = Some(leaf.cgroup().clone());
-    made.docket.effective = Some(leaf.limit(&made.docket.spec.limits, made.docket.spec.oom)?);
-    made.docket.enclosing = leaf.enclosing()?;
-    made.docket.ancestors = leaf.ancestors()?;
-    let before = leaf.counters();
-    let ancestors_before = leaf.ancestor_counters();
-    made.docket.degraded.extend(
-        before
-            .failures
-            .iter()
-            .chain(&ancestors_before.failures)
-            .map(ToString::to_string),
-    );
-    made.docket.before = before.value;
-    made.docket.ancestors_before = ancestors_before.value;
-    let leaf_id = leaf.cgroup().id;
-    made.place = Some(place);
-    made.lap("cgroup");
-
-    watch(made, leaf_id);
-    made.lap("load");
-    if let Some(guardian) = &mut made.guardian
-        && let Err(problem) = guardian.entrust(&made.docket)
-    {
-        let warning = format!("no guardian, should `sandbox` be killed: {problem}");
-        say(&warning);
-        made.docket.degraded.push(warning);
-    }
-    let state = State {
-        owner,
-        docket: made.docket.clone(),
-        record: made.kept.take(),
-    };
-    if let Err(error) = States::default().keep(&state) {
-        say(format_args!(
-            "no record, should `sandbox` and its guardian both be killed: {error}"
-        ));
-    }
-    Ok(())
-}
-
-/// Begins to watch; a host that does not allow it is degraded, not refused.
-fn watch(made: &mut Made, leaf_id: u64) {
-    if !Proc::default().is_in_first_pid_namespace() {
-        // Ours and fugitives' pids are not those that the kernel side sees.
-        made.docket
-            .degraded
-            .push(format!("no kernel side: {NESTED_PIDS}"));
-        return;
-    }
-    let watched = Tracer::open().and_then(|mut tracer| {
-        let ring = prepare::watch(&mut tracer, leaf_id, made.docket.spec.ring_bytes)?;
-        Ok((tracer, ring))
-    });
-    match watched {
-        Ok((tracer, ring)) => {
-            made.docket.trace = TraceDocket {
-                mode: tracer.mode(),
-                pins: Some(tracer.dir().path().to_owned()),
-                programs: tracer
-                    .programs()
-                    .into_iter()
-                    .map(ToOwned::to_owned)
-                    .collect(),
-                misses_before: misses::by_program(&tracer),
-            };
-            if tracer.mode() < crate::evidence::Confidence::Exact {
-                made.docket.degraded.push(
-                    "the kernel refuses fentry programs: OOM kills and cgroup.kill are told apart by counters"
-                        .to_owned(),
-                );
-            }
-            made.tracer = Some(tracer);
-            made.ring = Some(ring);
-        }
-        Err(error) => made.docket.degraded.push(format!(
-            "no kernel side, so the verdict rests on counters and the wait status, and an escape would go unseen: {error}"
-        )),
     }
 }
 
@@ -373,7 +292,6 @@ async fn start_and_wait(
         stdin: stdio.stdin.as_fd(),
         stdout: stdio.stdout.as_fd(),
         stderr: stdio.stderr.as_fd(),
-            guardian: made.guardian.as_mut(),
         leaf: leaf.fd(),
         launch: Launch::Direct,
         oom_score_adj: OOM_SCORE_ADJ,
@@ -448,6 +366,7 @@ async fn start_and_wait(
             tracer: made.tracer.as_mut(),
             ring: made.ring.take(),
             journal: &mut made.journal,
+            guardian: made.guardian.as_mut(),
         },
         spawned,
         terminal,

@@ -59,7 +59,7 @@ impl Recovered {
 /// A run that was left behind, and is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Its cgroup.
+    /// Its cgroup; where it had come to none, which run it was.
     pub cgroup: String,
     /// Its record, where one was written and is the business of who asks.
     pub record: Option<PathBuf>,
@@ -163,8 +163,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Has runs finished whose leaf is gone: a scope of systemd's ends with its last process, and some were
-    /// killed when they had removed it.
+    /// Has runs finished that had come to no leaf yet, and those whose leaf is gone: a scope of systemd's ends
+    /// with its last process, and some were killed when they had removed it.
     fn settle_without_leaves(&mut self, known: &BTreeSet<Uuid>) {
         let run_ids = match self.states.run_ids() {
             Ok(run_ids) => run_ids,
@@ -176,7 +176,7 @@ impl Recovery<'_> {
         for run_id in run_ids.into_iter().filter(|run_id| !known.contains(run_id)) {
             // What cannot be read is of another version, whose business it is.
             if let Ok(Claim::Held(state, lock)) = self.states.claim(run_id)
-                && state.leaf_id().is_some_and(|leaf| self.is_gone(leaf))
+                && state.leaf_id().is_none_or(|leaf| self.is_gone(leaf))
             {
                 self.finish(*state, &lock, None);
             }
@@ -190,8 +190,12 @@ impl Recovery<'_> {
         if !is_lost || !lock.is_current() {
             return;
         }
-        let cgroup = state.docket.leaf.as_ref().map(|leaf| leaf.path.clone());
-        let cgroup = cgroup.unwrap_or_default();
+        let known = state.docket.leaf.as_ref().map(|leaf| &leaf.path);
+        let found = orphan.map(|orphan| &orphan.cgroup);
+        let cgroup = match found.or(known) {
+            Some(cgroup) => cgroup.clone(),
+            None => format!("run {}", state.docket.spec.run_id),
+        };
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let problem = "its run has lost its `sandbox`, and is left to the next: there are many";
@@ -240,8 +244,14 @@ impl Recovery<'_> {
         let failed = |error: &dyn fmt::Display| format!("its run cannot be adopted: {error}");
         let owner = Owner::of(&self.proc, guardian, None).map_err(|error| failed(&error))?;
         if let Some(orphan) = orphan {
-            let adopted = orphans::adopt(self.mount, &self.proc, orphan, &owner);
-            if adopted.map_err(|error| failed(&error))? == Adoption::Owned {
+            let is_ours = match state.leaf_id() {
+                Some(_) => orphans::adopt(self.mount, &self.proc, orphan, &owner)
+                    .map(|adoption| adoption == Adoption::Adopted),
+                // It was made after the state was written: nothing was started in it.
+                None => orphans::remove(self.mount, &self.proc, orphan)
+                    .map(|disposal| disposal == Disposal::Removed),
+            };
+            if !is_ours.map_err(|error| failed(&error))? {
                 return Ok(false);
             }
         }

@@ -1,6 +1,6 @@
 //! What is kept of a run outside of both its processes, in case both are killed.
 //!
-//! Whoever comes next finds it by the leaf that they left, and has the run finished
+//! Whoever comes next finds it, by the leaf that they left if there is one, and has the run finished
 //! ([`super::recover`]). It is root's alone, and gone with the boot, as the leaf is.
 
 use std::{
@@ -33,10 +33,22 @@ pub(super) struct States(PathBuf);
 pub(super) struct State {
     /// Who looks after the run.
     pub(super) owner: Owner,
+    /// How far it had come.
+    pub(super) reached: Reached,
     /// The run.
     pub(super) docket: Docket,
     /// Its record's file.
     pub(super) record: Option<KeptFile>,
+}
+
+/// How far a run had come when its state was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reached {
+    /// It was being set up: nothing was started for it, and its leaf may have been made since.
+    SetUp,
+    /// All stood: it may have been started.
+    Ready,
 }
 
 /// What there is of a run's state for whoever wants to act on it.
@@ -73,9 +85,9 @@ impl State {
         self.docket.leaf.as_ref().map(|leaf| leaf.id)
     }
 
-    /// Whether it is of the run whose leaf has this id.
+    /// Whether a leaf with its name and this id is its own.
     pub(super) fn is_of(&self, leaf_id: u64) -> bool {
-        self.leaf_id() == Some(leaf_id)
+        self.leaf_id().is_none_or(|known| known == leaf_id)
     }
 }
 
@@ -86,10 +98,10 @@ impl Default for States {
 }
 
 impl States {
-    /// Keeps a run's, before anything is started for it, where there is anybody to be told of its end.
+    /// Keeps a run's, where there is anybody to be told of its end; what was kept of it before is gone then.
     ///
     /// # Errors
-    /// Where it cannot be written; nothing is left behind then.
+    /// Where it cannot be written; what was kept before stays then, and nothing else is left behind.
     pub(super) fn keep(&self, state: &State) -> io::Result<()> {
         let spec = &state.docket.spec;
         if spec.record.is_none() && spec.on_complete.is_none() && spec.spool.is_none() {
@@ -106,8 +118,7 @@ impl States {
     /// Where it cannot be written; what was there stays then.
     pub(super) fn write(&self, state: &State) -> io::Result<()> {
         let run_id = state.docket.spec.run_id;
-        // No run's id, so that nobody takes it for a state.
-        let draft = self.0.join(format!(".{run_id}"));
+        let draft = self.draft(run_id);
         let written = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -128,6 +139,8 @@ impl States {
     /// # Errors
     /// Where it cannot be removed.
     pub(super) fn forget(&self, run_id: Uuid) -> io::Result<()> {
+        // There is one where its writer was killed.
+        let _ = fs::remove_file(self.draft(run_id));
         match fs::remove_file(self.path(run_id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -190,6 +203,11 @@ impl States {
         entries.filter_map(|entry| id(entry).transpose()).collect()
     }
 
+    /// Where a run's is written: no run's id, so that nobody takes it for a state.
+    fn draft(&self, run_id: Uuid) -> PathBuf {
+        self.0.join(format!(".{run_id}"))
+    }
+
     /// Where a run's is.
     pub(super) fn path(&self, run_id: Uuid) -> PathBuf {
         self.0.join(run_id.to_string())
@@ -207,6 +225,7 @@ mod tests {
         docket.spec.spool = None;
         State {
             owner: Owner::of(&Proc::default(), std::process::id(), None).expect("it is this one"),
+            reached: Reached::SetUp,
             docket,
             record: None,
         }
@@ -239,9 +258,32 @@ mod tests {
         drop(lock);
         assert!(matches!(states.claim(run_id), Ok(Claim::Held(..))));
 
+        fs::write(states.draft(run_id), "{").expect("its writer was killed");
         states.forget(run_id).expect("removed");
+        assert!(!states.draft(run_id).exists());
         states.forget(run_id).expect("nothing to do");
         assert!(matches!(states.claim(run_id), Ok(Claim::Nothing)));
+    }
+
+    #[test]
+    fn what_is_kept_anew_is_no_more_what_somebody_had_claimed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        let mut state = state(Some(Destination::Stdout));
+        let run_id = state.docket.spec.run_id;
+        states.keep(&state).expect("kept");
+        let Ok(Claim::Held(claimed, lock)) = states.claim(run_id) else {
+            panic!("it is free");
+        };
+        assert!(claimed.is_of(7), "it knows of no leaf yet");
+        assert!(lock.is_current());
+        state.reached = Reached::Ready;
+        states.keep(&state).expect("kept anew");
+        assert!(!lock.is_current());
+        let Ok(Claim::Held(claimed, _)) = states.claim(run_id) else {
+            panic!("nobody has claimed this one");
+        };
+        assert_eq!(claimed.reached, Reached::Ready);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
         reaper,
         record_file::{Announced, Progress, RecordFile, Target},
         spool,
-        state::{State, States},
+        state::{Reached, State, States},
     },
     trace::{MainProcess, PinDir, Tracer},
 };
@@ -45,8 +45,8 @@ pub(super) struct Ward {
     ended: Ended,
     /// Whether the supervisor has said that it writes the record.
     pub(super) announced_record: Announced,
-    /// Whether there was neither supervisor nor guardian for a while.
-    adopted: bool,
+    /// How far it had come by what was kept of it, where there was neither supervisor nor guardian for a while.
+    adopted: Option<Reached>,
 }
 
 /// What was asked for is done, and to be answered.
@@ -63,7 +63,12 @@ impl Ward {
 
     /// A run that has lost both its processes. What cannot be had any more is no obstacle.
     pub(super) fn adopt(&mut self, state: State) -> Result<(), String> {
-        let State { docket, record, .. } = state;
+        let State {
+            owner: _,
+            reached,
+            docket,
+            record,
+        } = state;
         umask(Mode::from_bits_truncate(docket.umask));
         let _ = std::env::set_current_dir(&docket.directory);
         // A scope of systemd's is gone with its last process.
@@ -71,7 +76,7 @@ impl Ward {
         let pins = docket.trace.pins.as_deref();
         self.tracer = pins.and_then(|pins| Tracer::reopen(PinDir::at(pins)).ok());
         self.docket = Some(docket);
-        self.adopted = true;
+        self.adopted = Some(reached);
         let record = record.map(RecordFile::open_again).transpose();
         self.record_file = record.map_err(|error| error.to_string())?;
         Ok(())
@@ -147,15 +152,13 @@ impl Ward {
         if let Some(main) = self.traced_main() {
             return main.status.is_some();
         }
-        match &self.leaf {
-            Some(leaf) => {
-                (self.start.is_some() || self.adopted)
-                    && leaf
-                        .population()
-                        .is_ok_and(|population| population == Population::Empty)
-            }
-            None => self.adopted,
-        }
+        let was_started = match self.adopted {
+            None => self.start.is_some() && self.leaf.is_some(),
+            Some(Reached::SetUp) => false,
+            Some(Reached::Ready) => self.leaf.is_none() || self.leaf_was_used(),
+        };
+        let is_empty = |leaf: &LeafCgroup| matches!(leaf.population(), Ok(Population::Empty));
+        was_started && self.leaf.as_ref().is_none_or(is_empty)
     }
 
     /// The supervisor has not ended the run in time: it is stopped. It is told, for when it goes on.
@@ -182,7 +185,7 @@ impl Ward {
     /// The supervisor is gone: goes on where it was. Whoever has it adopted a run hears how that went.
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
         let docket = self.docket.clone();
-        let adopted = self.adopted;
+        let is_waited_for = self.adopted.is_some();
         let (record, mut finished) = self.go_on().await;
         if let Some(docket) = &docket {
             if let Some(record) = &record {
@@ -190,7 +193,7 @@ impl Ward {
             }
             finished = finished.and(States::default().forget(docket.spec.run_id));
         }
-        if adopted {
+        if is_waited_for {
             let problem = finished.as_ref().err().map(ToString::to_string);
             let problem = problem.unwrap_or_default().replace('\n', " ");
             let _ = writeln!(answers, "{problem}");
@@ -235,7 +238,8 @@ impl Ward {
             }
             return (None, self.clear().await);
         };
-        if self.adopted && self.leaf.is_none() && self.traced_main().is_none() {
+        let may_have_run = self.adopted == Some(Reached::Ready);
+        if may_have_run && self.leaf.is_none() && self.traced_main().is_none() {
             // Whoever concludes a run has its facts forgotten when it is recorded.
             let nothing =
                 "nothing is left that could tell how its run ended, unless it is recorded already";
@@ -247,7 +251,7 @@ impl Ward {
             ..std::mem::take(&mut self.ended)
         };
         if self.tracer.is_none() {
-            let why = if self.adopted {
+            let why = if may_have_run {
                 "what the kernel side recorded cannot be read any more"
             } else {
                 "the kernel side was not watching when sandbox died"
