@@ -305,6 +305,14 @@ impl Running {
             .map(|rest| rest.trim().to_owned())
     }
 
+    /// Waits until standard error has this text.
+    #[track_caller]
+    pub fn until_told(&self, text: &str) {
+        wait::until(&format!("{text:?} on stderr"), || {
+            self.stderr.so_far().contains(text)
+        });
+    }
+
     /// Waits until the victim says that it is where its subcommand leads to; gives its pid.
     #[must_use]
     #[track_caller]

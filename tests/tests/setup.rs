@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::Signal;
 use sandbox_tests::{
     Enclosing, Guest, Outcome, Record, Sandbox, Scene, assert_has, cache_victim, enclosing,
+    has_ended, wait,
 };
 use serde_json::json;
 
@@ -152,6 +154,42 @@ fn a_working_directory_that_was_removed_is_refused_before_anything_starts() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
     assert!(stderr.contains("current directory"), "{stderr}");
+}
+
+#[test]
+fn a_start_under_a_freezer_waits_until_it_is_thawed_or_the_run_is_ended() {
+    let _guest = Guest::enter();
+    let start = || {
+        let running = Sandbox::new()
+            .options(["--timeout", "30s"])
+            .start_victim(["exit", "0"]);
+        running.until_told("cgroup.freeze of /sandbox/runs is 0");
+        running
+    };
+    // Declared first, it is dropped last: what is frozen cannot be killed.
+    let mut running;
+    let frozen = Enclosing::limit(enclosing::RUNS, "cgroup.freeze", "1");
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        running = start();
+        running.signal(signal);
+        let record = running.finish().ended(status, "cancelled", "same");
+        let why =
+            "before the analysis was started, while cgroup.freeze of /sandbox/runs held it up";
+        assert_has(record.finding("own_action"), &json!({"detail": why}));
+        assert_eq!(record.at("/processes/births"), 0, "{record}");
+    }
+
+    running = start();
+    let guardian = running.guardian();
+    running.signal(Signal::SIGKILL);
+    wait::until("the guardian to end", || has_ended(guardian));
+    let record = running.finish().record();
+    record.assert_reason("runner_lost", "same");
+    record.assert_notes(&["Lost: sandbox died before the analysis was started."]);
+
+    running = start();
+    drop(frozen);
+    let _record = running.finish().ended(0, "completed", "none");
 }
 
 #[test]

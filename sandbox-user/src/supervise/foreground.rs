@@ -20,6 +20,7 @@ use super::{
     runtime::runtime,
     signals, spool,
     state::{Reached, State, States},
+    thaw,
 };
 use crate::{
     caller::{self, Caller},
@@ -278,11 +279,17 @@ async fn start_and_wait(
         .await
         .map_err(RunError::system("reading the signalfd"))?
     {
-        if let Some(ended) = Ended::cancelled_before_start(order) {
+        if let Some(ended) = Ended::cancelled_before_start(order, None) {
             // So that whoever asked for it is answered.
             tokio::task::yield_now().await;
             return Ok(ended);
         }
+    }
+    if let Some(ended) = thaw::wait(leaf, orders)
+        .await
+        .map_err(RunError::system("reading the signalfd"))?
+    {
+        return Ok(ended);
     }
     let mut start = SpawnSpec {
         argv: spec.command.clone(),

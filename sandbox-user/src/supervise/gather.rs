@@ -49,10 +49,11 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// A run that was asked to end when nothing was started yet; `None` where something else was asked for.
-    pub(super) fn cancelled_before_start(order: Order) -> Option<Self> {
+    /// A run that was asked to end when nothing was started yet, be it since this cgroup was frozen; `None`
+    /// where something else was asked for.
+    pub(super) fn cancelled_before_start(order: Order, frozen: Option<&str>) -> Option<Self> {
         const WHEN: &str = "before the analysis was started";
-        let action = match order {
+        let mut action = match order {
             Order::Signal(received) => {
                 let mut action = cancellation(&received)?;
                 action.detail = Some(WHEN.to_owned());
@@ -65,16 +66,15 @@ impl Ended {
                 killed_by(control)
             }
         };
+        if let (Some(cgroup), Some(detail)) = (frozen, &mut action.detail) {
+            *detail += &format!(", while cgroup.freeze of {cgroup} held it up");
+        }
         Some(Self {
             own_actions: vec![action],
             ..Self::default()
         })
     }
 
-    /// Adds what another process of the runner did, where it is not known yet.
-    pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
-        for action in actions {
-            let is_it =
     /// Waits for main once the leaf is empty, where the event loop could not.
     pub(super) async fn reap_main(&mut self) {
         if let Some(unreaped) = self.unreaped.take() {
@@ -88,6 +88,10 @@ impl Ended {
         }
     }
 
+    /// Adds what another process of the runner did, where it is not known yet.
+    pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
+        for action in actions {
+            let is_it =
                 |known: &OwnAction| (known.reason, known.at_ns) == (action.reason, action.at_ns);
             if !self.own_actions.iter().any(is_it) {
                 self.own_actions.push(action);
@@ -269,10 +273,6 @@ pub(super) fn gather(
     let main = snapshot
         .as_ref()
         .and_then(|snapshot| snapshot.main.as_ref());
-
-    let ancestors_before = docket
-        .ancestors_before
-        .iter()
     let kernel_status = main.and_then(|main| main.status);
     match ended.unreaped.as_ref().map(|unreaped| &unreaped.why) {
         Some(Why::Withheld { tracer }) => {
@@ -291,6 +291,10 @@ pub(super) fn gather(
         }
         Some(Why::Lost) | None => {}
     }
+
+    let ancestors_before = docket
+        .ancestors_before
+        .iter()
         .cloned()
         .chain(std::iter::repeat(EventCounters::default()));
     let evidence = Evidence {

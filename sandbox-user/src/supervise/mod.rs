@@ -36,6 +36,7 @@ mod sources;
 pub mod spool;
 mod staged;
 mod state;
+mod thaw;
 mod unreaped;
 
 pub use events_file::EventsError;
