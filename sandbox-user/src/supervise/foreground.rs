@@ -219,6 +219,8 @@ async fn run(
             "the guardian died ({end}): had `sandbox` been killed too, nobody would have ended the run"
         ));
     }
+    // Whoever asked for the end is answered.
+    tokio::task::yield_now().await;
     let (record, recorded) = conclude(Ending {
         docket: &made.docket,
         leaf: made.leaf.as_ref(),
@@ -280,8 +282,6 @@ async fn start_and_wait(
         .map_err(RunError::system("reading the signalfd"))?
     {
         if let Some(ended) = Ended::cancelled_before_start(order, None) {
-            // So that whoever asked for it is answered.
-            tokio::task::yield_now().await;
             return Ok(ended);
         }
     }
