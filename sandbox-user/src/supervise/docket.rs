@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{clock, on_complete::OnComplete};
+use super::{clock, misses, on_complete::OnComplete};
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
@@ -14,6 +14,7 @@ use crate::{
     record::{RunContext, User},
     spec::RunSpec,
     sys::{creds::FileIdentity, rlimits::CallersLimits},
+    trace::Tracer,
 };
 
 /// A run that is about to start.
@@ -74,6 +75,20 @@ pub(super) struct TraceDocket {
 }
 
 impl TraceDocket {
+    /// As these programs watch from now on.
+    pub(super) fn of(tracer: &Tracer) -> Self {
+        Self {
+            mode: tracer.mode(),
+            pins: Some(tracer.dir().path().to_owned()),
+            programs: tracer
+                .programs()
+                .into_iter()
+                .map(ToOwned::to_owned)
+                .collect(),
+            misses_before: misses::by_program(tracer),
+        }
+    }
+
     /// Without a kernel side.
     pub(super) const fn none() -> Self {
         Self {

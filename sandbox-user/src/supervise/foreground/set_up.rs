@@ -11,7 +11,6 @@ use crate::{
     say::say,
     supervise::{
         docket::TraceDocket,
-        misses,
         prepare::{self, RunError},
         recover::recover,
         state::Reached,
@@ -97,16 +96,7 @@ fn watch(made: &mut Made, leaf_id: u64) {
     });
     match watched {
         Ok((tracer, ring)) => {
-            made.docket.trace = TraceDocket {
-                mode: tracer.mode(),
-                pins: Some(tracer.dir().path().to_owned()),
-                programs: tracer
-                    .programs()
-                    .into_iter()
-                    .map(ToOwned::to_owned)
-                    .collect(),
-                misses_before: misses::by_program(&tracer),
-            };
+            made.docket.trace = TraceDocket::of(&tracer);
             if tracer.mode() < Confidence::Exact {
                 made.docket.degraded.push(
                     "the kernel refuses fentry programs: OOM kills and cgroup.kill are told apart by counters"

@@ -20,7 +20,7 @@ use crate::{
     say::{say, say_notes},
     supervise::{
         conclude::{Ending, conclude, remove},
-        docket::Docket,
+        docket::{Docket, TraceDocket},
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
         reaper,
@@ -112,6 +112,10 @@ impl Ward {
         self.tracer = Tracer::reopen(PinDir::own())
             .ok()
             .filter(|tracer| tracer.facts(id).is_ok_and(|facts| facts.is_some()));
+        // The supervisor went before it could tell how the leaf is watched.
+        if let (Some(tracer), Some(docket)) = (&self.tracer, &mut self.docket) {
+            docket.trace = TraceDocket::of(tracer);
+        }
     }
 
     /// Main's pid, as far as it can be found out: `sandbox` may have died right after the spawn,
