@@ -123,10 +123,12 @@ fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
         "sandbox run --memory 400MiB --id first -- bash -c 'echo >started; until [ -e go ]; do sleep 0.1; done' & \
          until [ -e started ]; do sleep 0.05; done; \
          sandbox run --memory 400MiB --id second -- echo second 2>err & second=$!; \
-         until grep -q 'this run is next' err; do sleep 0.05; done; echo >go; wait $second; echo $?",
+         until grep -q 'this run is next' err; do sleep 0.05; done; kill -USR1 $second; \
+         sandbox list --running --json | grep -c queued; echo >go; wait $second; echo $?",
     )
     .expect(0);
-    assert_eq!(said.out(), "second\n0", "{said}");
+    // A signal for its main process gives it no turn.
+    assert_eq!(said.out(), "1\nsecond\n0", "{said}");
 }
 
 #[test]

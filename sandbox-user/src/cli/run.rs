@@ -202,7 +202,7 @@ struct OutputArgs {
     /// When to say on stderr what ended it [default: failure]
     #[arg(long, value_name = "always|failure|never", value_parser = argument::text(argument::notes))]
     notes: Option<NotesPolicy>,
-    /// Have /bin/sh run CMD when it is over, as you, with the record on its stdin
+    /// Have /bin/sh run CMD when it is over, as you, with the record on its stdin, for 10 minutes at most
     #[arg(long, value_name = "CMD")]
     on_complete: Option<String>,
 

@@ -4,10 +4,7 @@ use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 
 use super::values as argument;
-use crate::{
-    record::Reason,
-    store::{Filter, RunState},
-};
+use crate::{record::Reason, store::Filter};
 
 /// Which runs are meant.
 #[derive(Clone, Debug, Args)]
@@ -75,7 +72,7 @@ impl ListArgs {
         Filter {
             reason: self.reason,
             failed: self.failed,
-            state: self.running.then_some(RunState::Running),
+            unfinished: self.running,
             ..self.select.filter()
         }
     }

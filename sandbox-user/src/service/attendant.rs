@@ -28,7 +28,7 @@ use crate::{
     audit::Order,
     config::{self, Config},
     spec::RunId,
-    store::{Filter, RunState},
+    store::Filter,
     supervise::Control,
     sys::{child, fd},
 };
@@ -53,49 +53,56 @@ pub fn attend(client: i32, office: i32, config: i32) -> io::Result<()> {
     let config = in_force(fd::take(config)?)?;
     config::go_by(config.clone());
     let answer = match hear(&socket) {
-        Err(reason) => Answer::Refused { reason },
-        Ok(Heard {
-            request,
-            descriptors,
-            rest,
-        }) => match Peer::of(&socket) {
+        Err(reason) => refused(reason),
+        Ok(heard) => match Peer::of(&socket) {
             // It has gone, and hears nothing.
             Err(_) => return Ok(()),
-            Ok(peer) => match request.verb {
-                Verb::Run(start) => {
-                    let client = charge::Attached {
-                        socket: &socket,
-                        peer: &peer,
-                        rest,
-                    };
-                    charge::run(client, start, descriptors, &config.service, &mut office)
-                }
-                Verb::List { filter, most } => {
-                    let whose = peer.whose();
-                    let most = most.min(MOST_LISTED);
-                    answer(office.call(&Call::List {
-                        whose,
-                        filter,
-                        most,
-                    }))
-                }
-                Verb::Show { id } => {
-                    let whose = peer.whose();
-                    answer(office.call(&Call::Show { whose, id }))
-                }
-                Verb::Wait { id } => {
-                    let whose = peer.whose();
-                    answer(office.call_for(&socket, &Call::Wait { whose, id }))
-                }
-                Verb::Logs { id } => pass_logs(&socket, &peer, &id, &mut office),
-                Verb::Kill { filter, reason } => kill(&peer, filter, reason, &mut office),
-                Verb::Metrics {} => answer(office.call(&Call::Metrics)),
+            Ok(peer) => match peer.leaf() {
+                Ok(None) => serve(&socket, &peer, heard, &config, &mut office),
+                Ok(Some(leaf)) => refused(format!(
+                    "an analysis can neither start another nor see to runs: you are in {leaf}"
+                )),
+                Err(error) => refused(format!("you cannot be looked at: {error}")),
             },
         },
     };
     // A client that has gone needs none.
     let _ = tell(&socket, &answer);
     Ok(())
+}
+
+fn serve(
+    socket: &UnixStream,
+    peer: &Peer,
+    heard: Heard,
+    config: &Config,
+    office: &mut Office,
+) -> Answer {
+    let Heard {
+        request,
+        descriptors,
+        rest,
+    } = heard;
+    let whose = peer.whose();
+    match request.verb {
+        Verb::Run(start) => {
+            let client = charge::Attached { socket, peer, rest };
+            charge::run(client, start, descriptors, &config.service, office)
+        }
+        Verb::List { filter, most } => {
+            let most = most.min(MOST_LISTED);
+            answer(office.call(&Call::List {
+                whose,
+                filter,
+                most,
+            }))
+        }
+        Verb::Show { id } => answer(office.call(&Call::Show { whose, id })),
+        Verb::Wait { id } => answer(office.call_for(socket, &Call::Wait { whose, id })),
+        Verb::Logs { id } => pass_logs(socket, peer, &id, office),
+        Verb::Kill { filter, reason } => kill(peer, filter, reason, office),
+        Verb::Metrics {} => answer(office.call(&Call::Metrics)),
+    }
 }
 
 fn in_force(file: OwnedFd) -> io::Result<Config> {
@@ -175,7 +182,10 @@ fn kill(peer: &Peer, filter: Filter, reason: Option<String>, office: &mut Office
     let whose = peer.whose();
     let meant = Call::List {
         whose,
-        filter,
+        filter: Filter {
+            unfinished: true,
+            ..filter
+        },
         most: MOST_LISTED,
     };
     let runs = match office.call(&meant) {
@@ -188,7 +198,7 @@ fn kill(peer: &Peer, filter: Filter, reason: Option<String>, office: &mut Office
         reason: reason.clone(),
     };
     let (mut run_ids, mut problems) = (Vec::new(), Vec::new());
-    for run in runs.iter().filter(|run| run.state != RunState::Ended) {
+    for run in &runs {
         let ordered = RunId::parse_str(&run.run_id)
             .map_err(io::Error::other)
             .and_then(|run_id| {

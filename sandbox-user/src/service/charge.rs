@@ -5,7 +5,7 @@ use std::{
     io,
     net::Shutdown,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
 };
@@ -13,7 +13,10 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{Mode, umask},
+    sys::{
+        socket::{MsgFlags, recv},
+        stat::{Mode, umask},
+    },
     unistd,
 };
 
@@ -45,6 +48,30 @@ pub(super) struct Attached<'a> {
     pub(super) peer: &'a Peer,
     /// What it has said behind its request.
     pub(super) rest: Vec<u8>,
+}
+
+impl Attached<'_> {
+    /// Whether it asks for the end, has gone or talks nonsense: what its run's supervisor is to hear. Its other
+    /// signals are for a main process that there is not.
+    fn wants_the_end(&mut self) -> bool {
+        loop {
+            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line = self.rest.get(..end).unwrap_or_default();
+                if !supervise::is_passed_on(line) {
+                    return true;
+                }
+                self.rest.drain(..=end);
+            }
+            let mut part = [0; 512];
+            match recv(self.socket.as_raw_fd(), &mut part, MsgFlags::MSG_DONTWAIT) {
+                Ok(length @ 1..) if self.rest.len() < part.len() => {
+                    self.rest.extend(part.iter().take(length));
+                }
+                Err(Errno::EAGAIN) => return false,
+                Ok(_) | Err(_) => return true,
+            }
+        }
+    }
 }
 
 /// Does a run. Where the client goes, it is cancelled; where the service does, it goes on.
@@ -180,13 +207,19 @@ fn supervise(
         is_asked: false,
     };
     let application = run.application(&requested);
-    let answer = match run.wait(application, office).and_then(|()| run.begin()) {
+    let begun = run.wait(application, office).and_then(|()| {
+        run.begin().inspect_err(|_| {
+            // It is accepted, and comes to nothing.
+            settled(run_id, EXIT_FAILURE, office);
+        })
+    });
+    let answer = match begun {
         Ok(remote) => {
-            let answer = see_through(requested.spec, rlimits, remote, office);
+            let status = see_through(requested.spec, rlimits, remote);
             if let Some(logging) = run.logging.take() {
                 logging.end();
             }
-            answer
+            settled(run_id, status, office)
         }
         Err(refusal) => refusal,
     };
@@ -221,6 +254,10 @@ impl Charge<'_> {
                 pids: spec.limits.pids.value,
             },
             most_of_user: *most_of_user,
+            asked_user: match &spec.run_as {
+                RunAs::User(user) => Some(user.clone()),
+                RunAs::Caller => None,
+            },
             user: match &spec.run_as {
                 RunAs::User(user) => Some(user.clone()),
                 RunAs::Caller => Some(peer.name()),
@@ -257,8 +294,9 @@ impl Charge<'_> {
         Ok(())
     }
 
+    /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.
     fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
-        if !self.is_asked && !office.has_more() {
+        while !self.is_asked && !office.has_more() {
             let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
             let mut waited_for = vec![
                 readable(office.line().as_fd()),
@@ -268,8 +306,13 @@ impl Charge<'_> {
                 waited_for.push(readable(self.client.socket.as_fd()));
             }
             while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
-            self.is_asked = waited_for.iter().skip(1).any(|fd| fd.any() == Some(true));
-            if self.is_asked {
+            let comes: Vec<bool> = waited_for.iter().map(|fd| fd.any() == Some(true)).collect();
+            let comes = |place: usize| comes.get(place) == Some(&true);
+            if comes(0) {
+                break;
+            }
+            if comes(1) || (comes(2) && self.client.wants_the_end()) {
+                self.is_asked = true;
                 return office.call(&Call::GiveUp);
             }
         }
@@ -318,20 +361,18 @@ impl Charge<'_> {
     }
 }
 
-fn see_through(
-    spec: RunSpec,
-    rlimits: CallersLimits,
-    remote: Remote,
-    office: &mut Office,
-) -> Answer {
-    let run_id = spec.run_id;
-    let status = match supervise::foreground(spec, rlimits, Some(remote)) {
+fn see_through(spec: RunSpec, rlimits: CallersLimits, remote: Remote) -> u8 {
+    match supervise::foreground(spec, rlimits, Some(remote)) {
         Ok(outcome) => outcome.status,
         Err(error) => {
             say(error);
             EXIT_FAILURE
         }
-    };
+    }
+}
+
+/// Has what a run has left be taken in.
+fn settled(run_id: RunId, status: u8, office: &mut Office) -> Answer {
     match office.call(&Call::Ended { run_id, status }) {
         Ok(Reply::Refused(reason)) => {
             refused(format!("the run has ended, but is not stored: {reason}"))

@@ -1,4 +1,4 @@
-//! What `sandbox run`, `list` and `show` are to the service.
+//! What `sandbox run` and the other verbs are to the service.
 
 use std::{
     ffi::OsString,
@@ -50,9 +50,9 @@ pub enum ClientError {
     /// It says what nobody understands.
     #[error("the service answers {0}, which this version does not understand")]
     Strange(String),
-    /// It has gone, and the run with this id goes on.
+    /// The run's supervisor has gone.
     #[error(
-        "the service is gone; the run goes on, and `sandbox show {0}` tells how it ended once the service is back"
+        "the run's supervisor was killed, and its guardian ends it: `sandbox show {0}` tells how that went"
     )]
     Gone(RunId),
     /// It cannot be talked to.

@@ -6,9 +6,17 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd as _,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 
 use super::protocol::to_line;
@@ -46,14 +54,21 @@ pub(super) fn remove(run_id: RunId) {
 
 /// Whether a run's supervisor is there. What one has left behind that was killed is removed.
 pub(super) fn is_attended(run_id: RunId) -> bool {
-    match UnixStream::connect(path(run_id)) {
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match connect_at_once(&path(run_id)) {
+        Ok(()) => true,
+        Err(Errno::ECONNREFUSED) => {
             remove(run_id);
             false
         }
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        // EAGAIN: one that does not accept has enough who wait.
+        Err(errno) => errno != Errno::ENOENT,
     }
+}
+
+fn connect_at_once(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 /// Gives a run an order; `None` where it has ended, or is ending.

@@ -9,6 +9,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::OwnedSemaphorePermit,
 };
 
 use super::{
@@ -23,17 +24,23 @@ use crate::{
     store::{Run, StoreError},
 };
 
-/// Serves an attendant to its end. `asking` is let go once its client has said what it wants.
-pub(super) async fn serve(service: Rc<Service>, line: UnixStream, asking: impl Sized) {
+/// Serves an attendant to its end. `asking` is let go once that has been answered, or a run is to be started or
+/// waited for.
+pub(super) async fn serve(
+    service: Rc<Service>,
+    line: UnixStream,
+    asking: Option<OwnedSemaphorePermit>,
+) {
     let (calls, replies) = line.into_split();
     let mut desk = Desk {
         calls: BufReader::new(calls),
         replies,
         service,
+        asking,
         run: None,
     };
     // What has gone wrong is that the attendant is no more.
-    let _ = desk.serve(asking).await;
+    let _ = desk.serve().await;
     if let Some(run_id) = desk.run
         && let Err(error) = desk.service.abandoned(run_id)
     {
@@ -45,15 +52,25 @@ struct Desk {
     calls: BufReader<OwnedReadHalf>,
     replies: OwnedWriteHalf,
     service: Rc<Service>,
+    asking: Option<OwnedSemaphorePermit>,
     /// The run that was accepted here, and has not ended.
     run: Option<RunId>,
 }
 
 impl Desk {
-    async fn serve(&mut self, asking: impl Sized) -> io::Result<()> {
+    async fn serve(&mut self) -> io::Result<()> {
         let mut call = self.next().await?;
-        drop(asking);
         while let Some(asked) = call {
+            match &asked {
+                Call::Accept(_) | Call::Wait { .. } => self.asking = None,
+                Call::GiveUp
+                | Call::Ended { .. }
+                | Call::List { .. }
+                | Call::Show { .. }
+                | Call::Ordered(_)
+                | Call::Refused(_)
+                | Call::Metrics => {}
+            }
             if let Some(reply) = self.reply_to(asked).await? {
                 self.say(&reply).await?;
             }
@@ -119,7 +136,7 @@ impl Desk {
                 return Ok(Reply::Done);
             }
             Ok((Admission::Wait, turn)) => turn,
-            Ok((Admission::Refuse(reason), _)) => return Ok(Reply::Refused(reason)),
+            Ok((Admission::Refuse(_, reason), _)) => return Ok(Reply::Refused(reason)),
             Err(error) => return Ok(Reply::Refused(error)),
         };
         self.run = Some(run_id);

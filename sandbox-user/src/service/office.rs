@@ -108,7 +108,9 @@ pub(super) struct Application {
     pub(super) need: Need,
     /// How many of that user's there may be at once.
     pub(super) most_of_user: Option<usize>,
-    /// Whom it is to run as, where that has a name.
+    /// Whom it is to run as, where that was asked for.
+    pub(super) asked_user: Option<String>,
+    /// Whom it is to run as, for people.
     pub(super) user: Option<String>,
     /// The analysis's id.
     pub(super) analysis_id: Option<String>,

@@ -130,24 +130,30 @@ impl Peer {
         })
     }
 
-    /// Why no run of its may be started by the service; `None` where it may.
+    /// The leaf that it is in, if any: for an analysis the service does nothing.
     ///
     /// # Errors
     /// Where it has gone, or the cgroup tree cannot be read.
-    pub(super) fn objection(&self, limited: LimitedCallers) -> io::Result<Option<Objection>> {
-        // First of all: for one inside of a leaf there is no other way, whatever else sets it apart.
+    pub(super) fn leaf(&self) -> io::Result<Option<String>> {
+        let (mount, cgroup) = self.cgroup()?;
+        leaf_around(&mount, &cgroup).map_err(io::Error::other)
+    }
+
+    fn cgroup(&self) -> io::Result<(Mount, String)> {
         let cgroup = alive(
             &self.process,
             Proc::default()
                 .cgroup(&self.pid.to_string())
                 .map_err(io::Error::other),
         )?;
-        let mount = Mount::find().map_err(io::Error::other)?;
-        if let Some(leaf) = leaf_around(&mount, &cgroup).map_err(io::Error::other)? {
-            return Ok(Some(Objection::bound(format!(
-                "an analysis cannot start another: you are in {leaf}"
-            ))));
-        }
+        Ok((Mount::find().map_err(io::Error::other)?, cgroup))
+    }
+
+    /// Why no run of its may be started by the service; `None` where it may.
+    ///
+    /// # Errors
+    /// Where it has gone, or the cgroup tree cannot be read.
+    pub(super) fn objection(&self, limited: LimitedCallers) -> io::Result<Option<Objection>> {
         for (what, link) in [("mount namespace", "ns/mnt"), ("root directory", "root")] {
             let identity =
                 |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino()));
@@ -169,6 +175,7 @@ impl Peer {
         if limited == LimitedCallers::Allow {
             return Ok(None);
         }
+        let (mount, cgroup) = self.cgroup()?;
         let limits = limits_of(&mount, &cgroup).map_err(io::Error::other)?;
         let memory = limits.memory_bytes.map(|limit| ("memory", limit.cgroup));
         let limited = memory.or(limits.cpus.map(|limit| ("CPU", limit.cgroup)));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics::Refusal;
 use crate::{spec::RunId, units::format_bytes};
 
 /// What there is for all runs together; `None` is without limit.
@@ -52,7 +53,7 @@ pub(super) enum Admission {
     /// It waits.
     Wait,
     /// It can never be started, or there are too many that wait.
-    Refuse(String),
+    Refuse(Refusal, String),
 }
 
 /// The runs that go on, and those that wait, the oldest first.
@@ -66,7 +67,7 @@ impl Queue {
     /// Takes a run in, as far as there is room.
     pub(super) fn admit(&mut self, entry: Entry, capacity: &Capacity) -> Admission {
         if let Some(why) = never_fits(entry.need, capacity.total) {
-            return Admission::Refuse(why);
+            return Admission::Refuse(Refusal::Budget, why);
         }
         self.waiting.push(entry);
         if self.next(capacity) == Some(entry.run_id) {
@@ -75,18 +76,18 @@ impl Queue {
         }
         let of_user = |waiting: &&Entry| waiting.uid == entry.uid;
         let full = if self.waiting.len() > capacity.queue {
-            Some(("", capacity.queue))
+            Some((Refusal::Queue, "", capacity.queue))
         } else if self.waiting.iter().filter(of_user).count() > capacity.queue_per_user {
-            Some((" of yours", capacity.queue_per_user))
+            Some((Refusal::UserQueue, " of yours", capacity.queue_per_user))
         } else {
             None
         };
         match full {
-            Some((whose, most)) => {
+            Some((kind, whose, most)) => {
                 self.waiting.pop();
-                Admission::Refuse(format!(
-                    "{most} runs{whose} wait already, and no more may: try again later"
-                ))
+                let why =
+                    format!("{most} runs{whose} wait already, and no more may: try again later");
+                Admission::Refuse(kind, why)
             }
             None => Admission::Wait,
         }
@@ -119,19 +120,17 @@ impl Queue {
         started
     }
 
-    /// How many will be started before this one, as things stand; `None` where it does not wait.
-    pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
+    /// Those that wait, in the order in which they will be started as things stand.
+    pub(super) fn order(&self) -> Vec<RunId> {
         let mut running = self.runs_by_user();
         let mut waiting: Vec<&Entry> = self.waiting.iter().collect();
-        for ahead in 0.. {
-            let next = first(&waiting, &running)?;
+        let mut order = Vec::new();
+        while let Some(next) = first(&waiting, &running) {
             let entry = waiting.remove(next);
-            if entry.run_id == run_id {
-                return Some(ahead);
-            }
+            order.push(entry.run_id);
             *running.entry(entry.uid).or_default() += 1;
         }
-        None
+        order
     }
 
     /// How many go on.
@@ -285,8 +284,7 @@ mod tests {
             assert_eq!(queue.admit(*entry, &capacity), expected);
         }
         let ids = entries.map(|entry| entry.run_id);
-        let ahead = [2, 3, 4, 5].map(|place: usize| queue.ahead(ids[place]));
-        assert_eq!(ahead, [Some(2), Some(3), Some(0), Some(1)]);
+        assert_eq!(queue.order(), [ids[4], ids[5], ids[2], ids[3]]);
         let mut order = Vec::new();
         for ended in [ids[0], ids[1], ids[4], ids[5]] {
             queue.remove(ended);
@@ -294,7 +292,7 @@ mod tests {
         }
         // When the second of them has ended user 1 has none, and waits longest.
         assert_eq!(order, [ids[4], ids[2], ids[5], ids[3]]);
-        assert_eq!(queue.ahead(ids[2]), None);
+        assert!(queue.order().is_empty());
     }
 
     #[test]
@@ -338,7 +336,7 @@ mod tests {
         queue.remove(small.run_id);
         assert_eq!(queue.start_next(&capacity), [unlimited.run_id]);
 
-        let Admission::Refuse(why) = queue.admit(of(5, gib(9)), &capacity) else {
+        let Admission::Refuse(Refusal::Budget, why) = queue.admit(of(5, gib(9)), &capacity) else {
             panic!("it can never be started");
         };
         assert!(why.contains("9 GiB") && why.contains("8 GiB"), "{why}");
@@ -355,10 +353,16 @@ mod tests {
         let [mine, again, third, others, last] = [1, 1, 1, 2, 3].map(entry);
         assert_eq!(queue.admit(mine, &capacity), Admission::Wait);
         assert_eq!(queue.admit(again, &capacity), Admission::Wait);
-        let refused = |admission| matches!(admission, Admission::Refuse(_));
-        assert!(refused(queue.admit(third, &capacity)));
+        let refused = |admission| match admission {
+            Admission::Refuse(kind, _) => Some(kind),
+            Admission::Start | Admission::Wait => None,
+        };
+        assert_eq!(
+            refused(queue.admit(third, &capacity)),
+            Some(Refusal::UserQueue)
+        );
         assert_eq!(queue.admit(others, &capacity), Admission::Wait);
-        assert!(refused(queue.admit(last, &capacity)));
+        assert_eq!(refused(queue.admit(last, &capacity)), Some(Refusal::Queue));
         queue.remove(mine.run_id);
         assert_eq!(queue.admit(third, &capacity), Admission::Wait);
     }

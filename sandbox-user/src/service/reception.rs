@@ -3,7 +3,10 @@
 //!
 //! Nothing that a client sends is read here, least of all descriptors.
 
-use std::{cell::RefCell, collections::HashMap, io, os::fd::AsRawFd as _, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell, collections::HashMap, io, os::fd::AsRawFd as _, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::{
@@ -27,6 +30,8 @@ use crate::say::say;
 const CONNECTIONS: usize = 8192;
 /// Of these, one user's at most, root apart: further ones are refused.
 const CONNECTIONS_OF_A_USER: usize = 2048;
+/// How long one may wait for being heard out.
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
 /// How many of a user's clients are heard out at a time; the others wait. It bounds the processes and the memory
 /// that somebody can have before it is known what for.
 const ASKING_OF_A_USER: usize = 16;
@@ -43,6 +48,7 @@ pub(super) async fn receive(listener: UnixListener, service: Rc<Service>) {
                 let (users, service) = (users.clone(), Rc::clone(&service));
                 tokio::task::spawn_local(async move {
                     welcome(socket, &users, &service).await;
+                    service.count_clients(users.connections());
                     drop(place);
                 });
             }
@@ -59,7 +65,9 @@ async fn welcome(socket: UnixStream, users: &Users, service: &Rc<Service>) {
     let Ok(peer) = socket.peer_cred() else {
         return;
     };
-    let Some(visit) = users.admit(peer.uid()) else {
+    let visit = users.admit(peer.uid());
+    service.count_clients(users.connections());
+    let Some(visit) = visit else {
         service.turned_away(Refusal::Connections);
         return refuse(&socket, "you have too many connections: close some");
     };
@@ -71,8 +79,13 @@ async fn welcome(socket: UnixStream, users: &Users, service: &Rc<Service>) {
         Ok(Err(_) | Ok(false)) => return,
         Ok(Ok(true)) => {}
     }
-    let asking = visit.asks().await;
-    service.count_clients(users.connections());
+    let Ok(asking) = timeout(HEARD_WITHIN, visit.asks()).await else {
+        service.turned_away(Refusal::Connections);
+        return refuse(
+            &socket,
+            "too many of your requests are being heard: try again later",
+        );
+    };
     match attended(socket, service) {
         Ok(line) => desk::serve(Rc::clone(service), line, asking).await,
         Err(error) => say(format_args!("a client cannot be attended to: {error}")),

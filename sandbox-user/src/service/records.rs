@@ -15,6 +15,7 @@ use crate::{
     cgroup::Proc,
     cli::EXIT_FAILURE,
     config::ServiceConfig,
+    record::Reason,
     say::say,
     spec::RunId,
     store::{Accepted, Filter, Run, RunState, Store, StoreError, Whose},
@@ -62,6 +63,7 @@ impl Records {
             pid: _,
             need,
             most_of_user: _,
+            asked_user: _,
             user,
             analysis_id,
             labels,
@@ -112,7 +114,16 @@ impl Records {
         self.store.list(whose, filter, most)
     }
 
-    /// The latest run of this id, or of the analysis of this id, and its record.
+    /// Whether a run is over.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub(super) fn is_over(&self, run_id: RunId) -> Result<bool, StoreError> {
+        let run = self.store.run(&run_id.to_string())?;
+        Ok(run.is_none_or(|run| run.state == RunState::Ended))
+    }
+
+    /// The run of this id, or else the latest of the analysis of this id, and its record.
     ///
     /// # Errors
     /// As [`Self::list`].
@@ -139,13 +150,19 @@ impl Records {
         whose: Whose,
         id: &str,
     ) -> Result<Option<(Run, Option<String>)>, StoreError> {
-        let mut id = id.to_owned();
+        let Some((mut run, _)) = self.show(whose, id)? else {
+            return Ok(None);
+        };
         loop {
             // Before it is looked, so that no end is missed.
             let ended = self.ended.notified();
-            match self.show(whose, &id)? {
-                Some((run, _)) if run.state != RunState::Ended => id = run.run_id,
-                found => return Ok(found),
+            match self.store.run(&run.run_id)? {
+                None => return Ok(None),
+                Some(found) => run = found,
+            }
+            if run.state == RunState::Ended {
+                let record = self.store.record(&run.run_id)?;
+                return Ok(Some((run, record)));
             }
             ended.await;
         }
@@ -158,14 +175,23 @@ impl Records {
     pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
+            Taken::NotThere if self.is_recorded(run_id)? => Ok(()),
+            // Its user has been told of it, and can read there why.
+            Taken::NotThere if status == EXIT_FAILURE && logs::open(run_id).is_ok() => self.lose(
+                run_id,
+                Reason::SetupFailed,
+                "Not started: `sandbox logs` has what it said.",
+            ),
             Taken::NotThere if status == EXIT_FAILURE => {
                 self.trail.tell(&Event::Withdrawn {
                     run_id,
                     reason: Excerpt::from("it came to nothing before there was anything to record"),
                 });
-                self.store.withdraw(run_id)
+                self.store.withdraw(run_id)?;
+                self.ended.notify_waiters();
+                Ok(())
             }
-            Taken::NotThere => self.lose(run_id, "Lost: it left no record."),
+            Taken::NotThere => self.lose(run_id, Reason::RunnerLost, "Lost: it left no record."),
         }
     }
 
@@ -181,8 +207,10 @@ impl Records {
         }
         match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
             Taken::Stored => Ok(()),
+            Taken::NotThere if self.is_recorded(run_id)? => Ok(()),
             Taken::NotThere => self.lose(
                 run_id,
+                Reason::RunnerLost,
                 match state {
                     RunState::Queued => "Lost: the service was ended while it waited for its turn.",
                     RunState::Running | RunState::Ended => "Lost: its supervisor was killed.",
@@ -191,8 +219,13 @@ impl Records {
         }
     }
 
-    fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
-        self.store.lose(run_id, notes)?;
+    /// Whether its record was taken in already.
+    fn is_recorded(&self, run_id: RunId) -> Result<bool, StoreError> {
+        Ok(self.store.record(&run_id.to_string())?.is_some())
+    }
+
+    fn lose(&self, run_id: RunId, reason: Reason, notes: &str) -> Result<(), StoreError> {
+        self.store.lose(run_id, reason, notes)?;
         self.trail.tell(&Event::Lost {
             run_id,
             notes: Excerpt::from(notes),
@@ -201,24 +234,27 @@ impl Records {
         Ok(())
     }
 
-    /// Takes in what has come of runs that nobody waits for; what cannot be taken in is tried again.
-    pub(super) fn take_in_all(&self) {
+    /// Takes in what runs have left that nobody has told of yet; what cannot be taken in is tried again. Gives the
+    /// runs that are over.
+    pub(super) fn take_in_all(&self) -> Vec<RunId> {
+        let mut over = Vec::new();
         match self.spooled() {
             Ok(spooled) => {
                 for (run_id, path) in spooled {
-                    if let Err(error) = self.take_in(run_id, &path) {
-                        say(format_args!("{}: {error}", path.display()));
+                    match self.take_in(run_id, &path) {
+                        Ok(_) => over.push(run_id),
+                        Err(error) => say(format_args!("{}: {error}", path.display())),
                     }
                 }
             }
             Err(error) => say(format_args!("{}: {error}", self.spool.display())),
         }
+        over
     }
 
     /// Looks after runs for which nobody here waits: those that a service before this one has started. Where
     /// none can be left that would say how one ended, it is lost.
     pub(super) fn look_after(&self, is_waited_for: impl Fn(RunId) -> bool) {
-        self.take_in_all();
         let boot_id = boot_id();
         let unfinished = match self.store.unfinished() {
             Ok(unfinished) => unfinished,
@@ -229,7 +265,11 @@ impl Records {
                 continue;
             };
             let looked_after = if run.boot_id != boot_id {
-                self.lose(run_id, "Lost: the host went down under it.")
+                self.lose(
+                    run_id,
+                    Reason::RunnerLost,
+                    "Lost: the host went down under it.",
+                )
             } else if is_waited_for(run_id) {
                 Ok(())
             } else {
@@ -243,6 +283,9 @@ impl Records {
 
     /// Removes what is older, or more, than is to be kept; its logs go with it.
     pub(super) fn expire(&self, config: &ServiceConfig) {
+        if config.keep_runs.is_none() && config.keep_bytes.is_none() {
+            return;
+        }
         let before = config
             .keep_runs
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
@@ -287,7 +330,7 @@ impl Records {
             }
         };
         debug_assert_eq!(record.run_id, run_id);
-        let is_known = self.store.record(&run_id.to_string())?.is_some();
+        let is_known = self.is_recorded(run_id)?;
         let stored = self.store.conclude(&record, uid)?;
         if !is_known {
             self.metrics.record(&record);

@@ -194,7 +194,7 @@ async fn keep_looking(service: Rc<Service>) {
     let mut recovered = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        service.records.take_in_all();
+        service.take_in();
         if recovered.elapsed() > RECOVER_EVERY {
             // It may wait for processes to die.
             if let Err(error) = tokio::task::spawn_blocking(recover_lost).await {

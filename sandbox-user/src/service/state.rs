@@ -22,7 +22,7 @@ use crate::{
     cgroup::Proc,
     say::say,
     spec::RunId,
-    store::{Filter, RunState, StoreError, Whose},
+    store::{RunState, StoreError},
 };
 
 /// The service's state, which its tasks share.
@@ -34,6 +34,8 @@ pub(super) struct Service {
     in_force: RefCell<InForce>,
     queue: RefCell<Queue>,
     turns: RefCell<HashMap<RunId, oneshot::Sender<()>>>,
+    /// How many are before each that waits.
+    places: RefCell<HashMap<RunId, usize>>,
     /// The runs that an attendant here looks after.
     attended: RefCell<HashSet<RunId>>,
     trail: Rc<Trail>,
@@ -62,6 +64,7 @@ impl Service {
             in_force: RefCell::new(in_force),
             queue: RefCell::default(),
             turns: RefCell::default(),
+            places: RefCell::default(),
             attended: RefCell::default(),
             trail,
             metrics,
@@ -141,11 +144,11 @@ impl Service {
         let state = match &admission {
             Admission::Start => RunState::Running,
             Admission::Wait => RunState::Queued,
-            Admission::Refuse(reason) => {
+            Admission::Refuse(kind, reason) => {
                 self.refused(Refused {
                     uid: application.uid,
                     pid: application.pid,
-                    kind: Refusal::Queue,
+                    kind: *kind,
                     reason: reason.clone(),
                 });
                 return Ok((admission, its_turn));
@@ -169,7 +172,7 @@ impl Service {
             run_id: application.run_id,
             uid: application.uid,
             pid: application.pid,
-            user: application.user.as_deref().map(Excerpt::from),
+            user: application.asked_user.as_deref().map(Excerpt::from),
             command: Words::from(application.command.as_slice()),
             config_sha256: self.in_force.borrow().sha256(),
         };
@@ -187,7 +190,7 @@ impl Service {
 
     /// How many are before a run that waits.
     pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
-        self.queue.borrow().ahead(run_id)
+        self.places.borrow().get(&run_id).copied()
     }
 
     /// A run that waited is started, or wants to wait no more.
@@ -244,13 +247,27 @@ impl Service {
 
     fn count(&self) {
         let queue = self.queue.borrow();
+        let order = queue.order().into_iter();
+        *self.places.borrow_mut() = order
+            .enumerate()
+            .map(|(place, run_id)| (run_id, place))
+            .collect();
         self.metrics.set_running(queue.running());
         self.metrics.set_queued(queue.waiting());
+    }
+
+    /// Takes in what runs have left, whose places are free from then on, whatever they still do.
+    pub(super) fn take_in(&self) {
+        for run_id in self.records.take_in_all() {
+            self.queue.borrow_mut().remove(run_id);
+        }
+        self.move_up();
     }
 
     /// Looks after runs that no attendant here has: takes in what they have left, and lets their places go.
     pub(super) fn look_after(&self) {
         let is_attended = |run_id| self.attended.borrow().contains(&run_id);
+        self.take_in();
         self.records.look_after(is_attended);
         self.records.expire(&self.in_force.borrow().config.service);
         let adopted: Vec<RunId> = self
@@ -260,10 +277,7 @@ impl Service {
             .filter(|run_id| !is_attended(*run_id))
             .collect();
         for run_id in adopted {
-            let found = self
-                .records
-                .list(Whose::All, &Filter::of(run_id.to_string()), 1);
-            if found.is_ok_and(|runs| runs.iter().all(|run| run.state == RunState::Ended)) {
+            if self.records.is_over(run_id).is_ok_and(|is_over| is_over) {
                 self.release(run_id);
             }
         }

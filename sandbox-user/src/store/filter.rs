@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{ToSql, types::ToSqlOutput};
 use serde::{Deserialize, Serialize};
 
-use super::{RunState, row};
+use super::row;
 use crate::record::Reason;
 
 /// Whose runs are looked at.
@@ -27,8 +27,8 @@ pub struct Filter {
     pub user: Option<String>,
     /// A label that it has, with its value.
     pub label: Option<(String, String)>,
-    /// How far it is.
-    pub state: Option<RunState>,
+    /// It has not ended.
+    pub unfinished: bool,
     /// Why it ended.
     pub reason: Option<Reason>,
     /// It has ended otherwise than by itself and well.
@@ -37,18 +37,19 @@ pub struct Filter {
     pub since: Option<Timestamp>,
 }
 
-/// The condition that [`Filter::parameters`] go with, the latest first.
+/// The condition that [`Filter::parameters`] go with, the latest first; but a run of the id that is asked for
+/// before those of an analysis which was given that for its own.
 pub(super) const CONDITION: &str = "
     (:uid IS NULL OR uid = :uid)
     AND (:id IS NULL OR run_id = :id OR analysis_id = :id)
     AND (:user IS NULL OR user = :user OR CAST(uid AS TEXT) = :user)
     AND (:label IS NULL OR EXISTS (
         SELECT 1 FROM json_each(labels) WHERE json_each.key = :label AND json_each.value = :value))
-    AND (:state IS NULL OR state = :state)
+    AND (NOT :unfinished OR state <> 'ended')
     AND (:reason IS NULL OR reason = :reason)
     AND (NOT :failed OR (state = 'ended' AND reason <> 'completed'))
     AND (:since IS NULL OR accepted_at >= :since)
-    ORDER BY accepted_at DESC, run_id DESC LIMIT :most";
+    ORDER BY run_id = :id DESC, accepted_at DESC, run_id DESC LIMIT :most";
 
 impl Filter {
     /// That run, or the runs of that analysis.
@@ -72,10 +73,7 @@ impl Filter {
             (":user", Owned::Text(self.user.clone())),
             (":label", Owned::Text(label)),
             (":value", Owned::Text(value)),
-            (
-                ":state",
-                Owned::Text(self.state.as_ref().and_then(row::word)),
-            ),
+            (":unfinished", Owned::Number(Some(self.unfinished.into()))),
             (
                 ":reason",
                 Owned::Text(self.reason.as_ref().and_then(row::word)),

@@ -205,17 +205,17 @@ impl Store {
         expired.collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Marks a run as lost of which nobody is left who could say how it ended.
+    /// Marks a run as over that has no record, and will have none.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn lose(&self, run_id: RunId, notes: &str) -> Result<(), StoreError> {
+    pub fn lose(&self, run_id: RunId, reason: Reason, notes: &str) -> Result<(), StoreError> {
         self.execute(
             "UPDATE runs SET state = 'ended', reason = ?2, notes = ?3, ended_at = ?4
              WHERE run_id = ?1 AND state <> 'ended'",
             params![
                 run_id.to_string(),
-                row::word(&Reason::RunnerLost),
+                row::word(&reason),
                 notes,
                 row::time(Timestamp::now())
             ],
@@ -246,6 +246,14 @@ impl Store {
             .map(|(name, value)| (*name, value as &dyn ToSql))
             .collect();
         self.query(filter::CONDITION, parameters.as_slice())
+    }
+
+    /// One run; `None` where there is none of this id.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn run(&self, run_id: &str) -> Result<Option<Run>, StoreError> {
+        Ok(self.query("run_id = ?1", params![run_id])?.pop())
     }
 
     /// The runs that have not ended, as far as is known.

@@ -98,7 +98,9 @@ fn a_filter_finds_what_it_asks_for() {
     let mut waiting = accepted(second, 1001);
     waiting.state = RunState::Queued;
     store.accept(&waiting).expect("stored");
-    store.lose(first, "Lost: x.").expect("stored");
+    store
+        .lose(first, Reason::RunnerLost, "Lost: x.")
+        .expect("stored");
     let filter = Filter::default;
     let later = Timestamp::now() + std::time::Duration::from_secs(60);
     let label = |value: &str| Some(("exp".to_owned(), value.to_owned()));
@@ -136,7 +138,7 @@ fn a_filter_finds_what_it_asks_for() {
         ),
         (
             Filter {
-                state: Some(RunState::Queued),
+                unfinished: true,
                 ..filter()
             },
             vec![second],
@@ -231,7 +233,9 @@ fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
     }
     store.withdraw(withdrawn).expect("stored");
     assert_eq!(one(&store, withdrawn, Whose::All), None);
-    store.lose(lost, "Lost: x.").expect("stored");
+    store
+        .lose(lost, Reason::RunnerLost, "Lost: x.")
+        .expect("stored");
     let run = one(&store, lost, Whose::All).expect("there");
     assert_eq!(run.reason.as_deref(), Some("runner_lost"));
 
@@ -240,7 +244,7 @@ fn what_came_to_nothing_is_withdrawn_and_what_is_lost_is_said() {
     store.conclude(&record, 1000).expect("stored");
     store.withdraw(record.run_id).expect("nothing to do");
     store
-        .lose(record.run_id, "Lost: x.")
+        .lose(record.run_id, Reason::RunnerLost, "Lost: x.")
         .expect("nothing to do");
     let run = one(&store, record.run_id, Whose::All);
     assert_eq!(run.expect("there").reason.as_deref(), Some("completed"));

@@ -13,7 +13,10 @@ use std::{
 };
 
 use nix::{libc, unistd::User};
-use tokio::{io::Interest, time::Instant};
+use tokio::{
+    io::Interest,
+    time::{Instant, sleep_until},
+};
 
 use super::orders::Orders;
 use crate::{
@@ -23,6 +26,8 @@ use crate::{
     sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
 };
 
+/// How long it may take.
+const WITHIN: Duration = Duration::from_secs(600);
 /// How long it may take to end once it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -102,12 +107,13 @@ impl OnComplete<'_> {
     }
 }
 
-/// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes too long.
+/// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes
+/// too long.
 async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<ExitStatus> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
-    let mut kill_at = None;
+    let mut kill_at = Instant::now() + WITHIN;
     loop {
         let order = async {
             match &mut orders {
@@ -125,20 +131,13 @@ async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<
                     // It may have ended just now.
                     let _ = pidfd::send_signal(pidfd.as_fd(), ask);
                     ask = libc::SIGKILL;
-                    kill_at.get_or_insert_with(|| Instant::now() + ENDS_WITHIN);
+                    kill_at = kill_at.min(Instant::now() + ENDS_WITHIN);
                 }
             }
-            () = until(kill_at) => {
+            () = sleep_until(kill_at) => {
                 let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
-                kill_at = None;
+                kill_at = Instant::now() + WITHIN;
             }
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -52,6 +52,14 @@ pub enum ClientOrder {
     Signal(i32),
 }
 
+/// Whether a client's line is a signal that is for the main process, and asks for no end.
+pub(crate) fn is_passed_on(line: &[u8]) -> bool {
+    match serde_json::from_slice(line) {
+        Ok(ClientOrder::Signal(signal)) => meaning_of(signal) == Some(Meaning::PassOn),
+        Err(_) => false,
+    }
+}
+
 /// What is said on a run's own socket, one JSON line each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,7 +150,8 @@ impl Orders {
         }
     }
 
-    /// What was asked for before there was anything to be told; `None` where it came to nothing.
+    /// What was asked for before there was anything to be told. A run that gave up its turn for somebody is ended
+    /// for that, whatever it was.
     ///
     /// # Errors
     /// As [`Self::next`].
@@ -151,8 +160,9 @@ impl Orders {
             return self.try_next();
         }
         match timeout(SAID_WITHIN, self.next()).await {
-            Ok(order) => order.map(Some),
-            Err(_) => Ok(None),
+            Ok(Ok(order)) if order.ends() => Ok(Some(order)),
+            Ok(Ok(_)) | Err(_) => Ok(Some(Order::ClientGone)),
+            Ok(Err(error)) => Err(error),
         }
     }
 

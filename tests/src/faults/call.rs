@@ -128,6 +128,7 @@ const CALLS: &[(i64, &str, Fault)] = &[
     ),
     (libc::SYS_pipe2, "pipe2", Error(Errno::EMFILE)),
     (libc::SYS_poll, "poll", Error(Errno::EINTR)),
+    (libc::SYS_ppoll, "ppoll", Error(Errno::EINTR)),
     (libc::SYS_prctl, "prctl", Error(Errno::EPERM)),
     (libc::SYS_pread64, "pread64", Error(Errno::EIO)),
     (libc::SYS_prlimit64, "prlimit64", Error(Errno::EPERM)),

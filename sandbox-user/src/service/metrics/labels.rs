@@ -21,23 +21,20 @@ pub enum Refusal {
     Queue,
     /// Too many of its user's runs wait.
     UserQueue,
-    /// There is no such run, or it is another user's.
-    NotFound,
-    /// The service itself could not do it.
-    Failed,
+    /// What it asks for is more than all runs together may have.
+    Budget,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Connections,
         Self::Malformed,
         Self::Bound,
         Self::LimitedCaller,
         Self::Queue,
         Self::UserQueue,
-        Self::NotFound,
-        Self::Failed,
+        Self::Budget,
     ];
 
     /// The label's value.
@@ -49,8 +46,7 @@ impl Refusal {
             Self::LimitedCaller => "limited_caller",
             Self::Queue => "queue",
             Self::UserQueue => "user_queue",
-            Self::NotFound => "not_found",
-            Self::Failed => "failed",
+            Self::Budget => "budget",
         }
     }
 }
