@@ -4,7 +4,8 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Configured, Guest, Scene, Service, Spoken, wait};
+use sandbox_tests::enclosing::RUNS;
+use sandbox_tests::{Configured, Enclosing, Guest, Scene, Service, Spoken, wait};
 use serde_json::Value;
 
 /// A line of shell as ana, who has no rights.
@@ -109,6 +110,8 @@ fn runs_wait_for_their_turn_fairly_and_may_be_ended_meanwhile() {
 #[test]
 fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
     let _guest = Guest::enter();
+    // It is put back in the end.
+    let _unlimited = Enclosing::limit(RUNS, "memory.max", "max");
     let _config = Configured::with("[budget]\nmemory = '512MiB'\n");
     let _service = Service::start();
     let scene = Scene::new();

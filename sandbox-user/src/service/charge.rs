@@ -296,22 +296,30 @@ impl Charge<'_> {
 
     /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.
     fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
+        let is_attached = self.log_bytes.is_none();
         while !self.is_asked && !office.has_more() {
+            // Also what it has said right behind its request.
+            if is_attached && self.client.wants_the_end() {
+                self.is_asked = true;
+                return office.call(&Call::GiveUp);
+            }
             let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
             let mut waited_for = vec![
                 readable(office.line().as_fd()),
                 readable(self.control.as_fd()),
             ];
-            if self.log_bytes.is_none() {
+            if is_attached {
                 waited_for.push(readable(self.client.socket.as_fd()));
             }
             while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
-            let comes: Vec<bool> = waited_for.iter().map(|fd| fd.any() == Some(true)).collect();
-            let comes = |place: usize| comes.get(place) == Some(&true);
+            let comes = |place: usize| {
+                let fd = waited_for.get(place);
+                fd.and_then(PollFd::any) == Some(true)
+            };
             if comes(0) {
                 break;
             }
-            if comes(1) || (comes(2) && self.client.wants_the_end()) {
+            if comes(1) {
                 self.is_asked = true;
                 return office.call(&Call::GiveUp);
             }
