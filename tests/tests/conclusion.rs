@@ -68,8 +68,8 @@ fn before_the_record_is_drafted_the_guardian_judges() {
 fn once_it_is_drafted_the_guardian_finishes_the_draft() {
     let _guest = Guest::enter();
     // The draft is made durable, the leaf is removed, the record is made durable and renamed (as the run's
-    // state was in the beginning).
-    for (call, nth) in [("fsync", 2), ("unlinkat", 1), ("fsync", 3), ("rename", 2)] {
+    // state was in the beginning: without a leaf, with one, and once that was watched).
+    for (call, nth) in [("fsync", 2), ("unlinkat", 1), ("fsync", 3), ("rename", 4)] {
         let record = dies_at(call, nth);
         assert_eq!(record.reason(), "exit_code", "{call} {nth}: {record}");
         // Who had judged was the supervisor: it alone has a ring.

@@ -401,12 +401,12 @@ fn who_is_elsewhere_or_in_a_run_is_refused() {
     let said = scene
         .bash("sandbox run --user root -- sandbox run --user ana -- true")
         .expect(125);
-    let why = "an analysis cannot start another: you are in /sandbox/runs/";
+    let why = "an analysis can neither start another nor see to runs: you are in /sandbox/runs/";
     assert!(said.err().contains(why), "{said}");
     let said = scene
         .bash("sandbox run --user root -- sandbox kill --user ana")
         .expect(125);
-    assert!(said.err().contains("an analysis can neither"), "{said}");
+    assert!(said.err().contains(why), "{said}");
     let said = ana(&scene, "setpriv --no-new-privs sandbox run -- true").expect(125);
     assert!(said.err().contains("no_new_privs"), "{said}");
     let said = scene.bash(
