@@ -163,8 +163,8 @@ fn become_the_client(
 }
 
 /// Makes what was asked for a run of the service's.
-fn settle(requested: Requested) -> Result<Requested, Box<dyn std::error::Error>> {
-    let Requested { spec, most_of_user } = requested;
+fn settle(mut requested: Requested) -> Result<Requested, Box<dyn std::error::Error>> {
+    let spec = &mut requested.spec;
     let strange = [&spec.record, &spec.events]
         .into_iter()
         .flatten()
@@ -174,13 +174,10 @@ fn settle(requested: Requested) -> Result<Requested, Box<dyn std::error::Error>>
             "{destination} is not open here, since the service does the run: use --standalone"
         )
         .into()),
-        None => Ok(Requested {
-            spec: RunSpec {
-                spool: Some(SPOOL.into()),
-                ..spec
-            },
-            most_of_user,
-        }),
+        None => {
+            spec.spool = Some(SPOOL.into());
+            Ok(requested)
+        }
     }
 }
 
@@ -244,6 +241,10 @@ impl Charge<'_> {
     fn application(&self, requested: &Requested) -> Application {
         let Requested { spec, most_of_user } = requested;
         let peer = self.client.peer;
+        let asked_user = match &spec.run_as {
+            RunAs::User(user) => Some(user.clone()),
+            RunAs::Caller => None,
+        };
         Application {
             run_id: spec.run_id,
             uid: peer.caller.uid,
@@ -254,14 +255,8 @@ impl Charge<'_> {
                 pids: spec.limits.pids.value,
             },
             most_of_user: *most_of_user,
-            asked_user: match &spec.run_as {
-                RunAs::User(user) => Some(user.clone()),
-                RunAs::Caller => None,
-            },
-            user: match &spec.run_as {
-                RunAs::User(user) => Some(user.clone()),
-                RunAs::Caller => Some(peer.name()),
-            },
+            user: asked_user.clone().unwrap_or_else(|| peer.name()),
+            asked_user,
             analysis_id: spec.analysis_id.clone(),
             labels: spec.labels.clone(),
             command: spec.command.iter().map(|word| lossless(word)).collect(),
@@ -298,10 +293,9 @@ impl Charge<'_> {
     fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
         let is_attached = self.log_bytes.is_none();
         while !self.is_asked && !office.has_more() {
-            // Also what it has said right behind its request.
+            // Also by what it has said right behind its request.
             if is_attached && self.client.wants_the_end() {
-                self.is_asked = true;
-                return office.call(&Call::GiveUp);
+                return self.give_up(office);
             }
             let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
             let mut waited_for = vec![
@@ -320,11 +314,16 @@ impl Charge<'_> {
                 break;
             }
             if comes(1) {
-                self.is_asked = true;
-                return office.call(&Call::GiveUp);
+                return self.give_up(office);
             }
         }
         office.reply()
+    }
+
+    /// It is not to wait any more: its supervisor is to hear first what is asked for.
+    fn give_up(&mut self, office: &mut Office) -> io::Result<Reply> {
+        self.is_asked = true;
+        office.call(&Call::GiveUp)
     }
 
     /// Parts with the client of a detached run, where that has not been done yet.

@@ -15,7 +15,6 @@ use tokio::{
 use super::{
     office::{Application, Call, Reply},
     protocol::to_line,
-    queue::Admission,
     state::Service,
 };
 use crate::{
@@ -59,22 +58,10 @@ struct Desk {
 
 impl Desk {
     async fn serve(&mut self) -> io::Result<()> {
-        let mut call = self.next().await?;
-        while let Some(asked) = call {
-            match &asked {
-                Call::Accept(_) | Call::Wait { .. } => self.asking = None,
-                Call::GiveUp
-                | Call::Ended { .. }
-                | Call::List { .. }
-                | Call::Show { .. }
-                | Call::Ordered(_)
-                | Call::Refused(_)
-                | Call::Metrics => {}
-            }
-            if let Some(reply) = self.reply_to(asked).await? {
+        while let Some(call) = self.next().await? {
+            if let Some(reply) = self.reply_to(call).await? {
                 self.say(&reply).await?;
             }
-            call = self.next().await?;
         }
         Ok(())
     }
@@ -110,14 +97,17 @@ impl Desk {
                 Err(error) => Reply::Refused(error.to_string()),
             },
             Call::Show { whose, id } => shown(service.records.show(whose, &id)),
-            Call::Wait { whose, id } => tokio::select! {
-                ended = service.records.once_ended(whose, &id) => shown(ended),
-                gone = self.calls.fill_buf() => {
-                    // It says nothing before it has its reply: it has gone.
-                    gone?;
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+            Call::Wait { whose, id } => {
+                self.asking = None;
+                tokio::select! {
+                    ended = service.records.once_ended(whose, &id) => shown(ended),
+                    gone = self.calls.fill_buf() => {
+                        // It says nothing before it has its reply: it has gone.
+                        gone?;
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
-            },
+            }
             Call::Ordered(order) => done(service.ordered(order)),
             Call::Refused(refusal) => {
                 service.refused(refusal);
@@ -129,33 +119,33 @@ impl Desk {
 
     /// Takes a run in, and lets it wait for its turn.
     async fn accept(&mut self, application: &Application) -> io::Result<Reply> {
+        self.asking = None;
+        let service = Rc::clone(&self.service);
         let run_id = application.run_id;
-        let mut turn = match self.service.admit(application) {
-            Ok((Admission::Start, _)) => {
-                self.run = Some(run_id);
-                return Ok(Reply::Done);
-            }
-            Ok((Admission::Wait, turn)) => turn,
-            Ok((Admission::Refuse(_, reason), _)) => return Ok(Reply::Refused(reason)),
-            Err(error) => return Ok(Reply::Refused(error)),
-        };
+        if let Err(reason) = service.admit(application) {
+            return Ok(Reply::Refused(reason));
+        }
         self.run = Some(run_id);
         let mut told = None;
         loop {
             // Before it is looked, so that nothing is missed.
-            let service = Rc::clone(&self.service);
             let moved = service.queue_moved.notified();
-            let ahead = service.ahead(run_id);
-            if ahead.is_some() && ahead != told {
-                told = ahead;
-                self.say(&Reply::Waiting(ahead.unwrap_or_default())).await?;
+            let Some(ahead) = service.ahead(run_id) else {
+                return Ok(match told {
+                    // It did not have to wait, and is stored as running.
+                    None => Reply::Done,
+                    Some(_) => done(service.starts(run_id)),
+                });
+            };
+            if told != Some(ahead) {
+                told = Some(ahead);
+                self.say(&Reply::Waiting(ahead)).await?;
             }
             tokio::select! {
-                _ = &mut turn => return Ok(done(service.starts(run_id))),
                 () = moved => {}
                 call = self.next() => match call? {
                     // What it has been told is for the run itself to hear.
-                    Some(Call::GiveUp) => return Ok(done(service.starts(run_id))),
+                    Some(Call::GiveUp) => return Ok(done(service.gives_up(run_id))),
                     Some(_) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
                 },
             }

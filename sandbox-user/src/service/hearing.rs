@@ -56,7 +56,7 @@ pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
                 let end = part.iter().take(length).position(|byte| *byte == b'\n');
                 rest = end.map(|end| line.split_off(before + end + 1));
             }
-            Err(error) if is_interrupted(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err("no whole request came within 10 s".to_owned());
             }
@@ -79,10 +79,6 @@ pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
         descriptors,
         rest: rest.unwrap_or_default(),
     })
-}
-
-fn is_interrupted(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Interrupted
 }
 
 /// Reads some of what has come, with the descriptors that are on it.

@@ -111,7 +111,7 @@ pub(super) struct Application {
     /// Whom it is to run as, where that was asked for.
     pub(super) asked_user: Option<String>,
     /// Whom it is to run as, for people.
-    pub(super) user: Option<String>,
+    pub(super) user: String,
     /// The analysis's id.
     pub(super) analysis_id: Option<String>,
     /// Its labels.

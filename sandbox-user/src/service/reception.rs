@@ -110,7 +110,7 @@ fn attended(socket: UnixStream, service: &Service) -> io::Result<UnixStream> {
     client.set_nonblocking(false)?;
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
     near.set_nonblocking(true)?;
-    let config = service.in_force().to_file()?;
+    let config = service.config_file()?;
     launch::attendant(&client.into(), &far.into(), &config)?;
     UnixStream::from_std(near)
 }

@@ -76,7 +76,7 @@ impl Records {
             memory_bytes: need.memory_bytes,
             cpus: need.cpus,
             pids: need.pids,
-            user,
+            user: Some(user),
             analysis_id,
             labels,
             command,

@@ -3,10 +3,12 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
+    io,
+    os::fd::OwnedFd,
     rc::Rc,
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::{
     in_force::InForce,
@@ -18,7 +20,7 @@ use super::{
     trail::Trail,
 };
 use crate::{
-    audit::{Event, Excerpt, Words},
+    audit::{AuditError, Event, Excerpt, Words},
     cgroup::Proc,
     say::say,
     spec::RunId,
@@ -33,7 +35,6 @@ pub(super) struct Service {
     pub(super) queue_moved: Notify,
     in_force: RefCell<InForce>,
     queue: RefCell<Queue>,
-    turns: RefCell<HashMap<RunId, oneshot::Sender<()>>>,
     /// How many are before each that waits.
     places: RefCell<HashMap<RunId, usize>>,
     /// The runs that an attendant here looks after.
@@ -63,7 +64,6 @@ impl Service {
             queue_moved: Notify::new(),
             in_force: RefCell::new(in_force),
             queue: RefCell::default(),
-            turns: RefCell::default(),
             places: RefCell::default(),
             attended: RefCell::default(),
             trail,
@@ -93,9 +93,12 @@ impl Service {
         Ok(())
     }
 
-    /// The configuration in force.
-    pub(super) fn in_force(&self) -> InForce {
-        self.in_force.borrow().clone()
+    /// The text of the configuration in force, for a process that is to go by it.
+    ///
+    /// # Errors
+    /// EMFILE and the like.
+    pub(super) fn config_file(&self) -> io::Result<OwnedFd> {
+        self.in_force.borrow().to_file()
     }
 
     /// Reads the configuration anew; one that is not right changes nothing.
@@ -122,16 +125,11 @@ impl Service {
         self.move_up();
     }
 
-    /// Takes a run in: stores it, and says whether it may start. Where it waits, the other end of the turn is
-    /// told when it is its own.
+    /// Takes a run in: stores it, to be started at once or to wait for its turn.
     ///
     /// # Errors
-    /// Why it can be neither stored nor entered in the audit log, for the client.
-    pub(super) fn admit(
-        &self,
-        application: &Application,
-    ) -> Result<(Admission, oneshot::Receiver<()>), String> {
-        let (turn, its_turn) = oneshot::channel();
+    /// Why it is refused, or can be neither stored nor entered in the audit log, for the client.
+    pub(super) fn admit(&self, application: &Application) -> Result<(), String> {
         let run_id = application.run_id;
         let entry = Entry {
             run_id,
@@ -141,17 +139,17 @@ impl Service {
         };
         let capacity = self.in_force.borrow().capacity();
         let admission = self.queue.borrow_mut().admit(entry, &capacity);
-        let state = match &admission {
+        let state = match admission {
             Admission::Start => RunState::Running,
             Admission::Wait => RunState::Queued,
             Admission::Refuse(kind, reason) => {
                 self.refused(Refused {
                     uid: application.uid,
                     pid: application.pid,
-                    kind: *kind,
+                    kind,
                     reason: reason.clone(),
                 });
-                return Ok((admission, its_turn));
+                return Err(reason);
             }
         };
         if let Err(error) = self.store(application, state) {
@@ -159,12 +157,9 @@ impl Service {
             self.move_up();
             return Err(error);
         }
-        if state == RunState::Queued {
-            self.turns.borrow_mut().insert(run_id, turn);
-        }
         self.attended.borrow_mut().insert(run_id);
         self.count();
-        Ok((admission, its_turn))
+        Ok(())
     }
 
     fn store(&self, application: &Application, state: RunState) -> Result<(), String> {
@@ -188,18 +183,25 @@ impl Service {
         })
     }
 
-    /// How many are before a run that waits.
+    /// How many are before a run that waits; `None` where it does not: it may start.
     pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
         self.places.borrow().get(&run_id).copied()
     }
 
-    /// A run that waited is started, or wants to wait no more.
+    /// A run that waited is started.
     ///
     /// # Errors
     /// Where that cannot be stored.
     pub(super) fn starts(&self, run_id: RunId) -> Result<(), StoreError> {
-        if self.turns.borrow_mut().remove(&run_id).is_some() {
-            // It gives up its place.
+        self.records.start(run_id)
+    }
+
+    /// A run does not want to wait for its turn, where it has not had it just now.
+    ///
+    /// # Errors
+    /// As [`Self::starts`].
+    pub(super) fn gives_up(&self, run_id: RunId) -> Result<(), StoreError> {
+        if self.ahead(run_id).is_some() {
             self.queue.borrow_mut().remove(run_id);
             self.move_up();
         }
@@ -226,23 +228,16 @@ impl Service {
 
     fn release(&self, run_id: RunId) {
         self.attended.borrow_mut().remove(&run_id);
-        self.turns.borrow_mut().remove(&run_id);
         self.queue.borrow_mut().remove(run_id);
         self.move_up();
     }
 
-    /// Tells those whose turn it is now.
+    /// Starts those whose turn it is now, and tells all that wait.
     fn move_up(&self) {
         let capacity = self.in_force.borrow().capacity();
-        let started = self.queue.borrow_mut().start_next(&capacity);
-        for run_id in started {
-            if let Some(turn) = self.turns.borrow_mut().remove(&run_id) {
-                // One that has gone is released when that is seen.
-                let _ = turn.send(());
-            }
-        }
-        self.queue_moved.notify_waiters();
+        self.queue.borrow_mut().start_next(&capacity);
         self.count();
+        self.queue_moved.notify_waiters();
     }
 
     fn count(&self) {
@@ -258,7 +253,11 @@ impl Service {
 
     /// Takes in what runs have left, whose places are free from then on, whatever they still do.
     pub(super) fn take_in(&self) {
-        for run_id in self.records.take_in_all() {
+        let over = self.records.take_in_all();
+        if over.is_empty() {
+            return;
+        }
+        for run_id in over {
             self.queue.borrow_mut().remove(run_id);
         }
         self.move_up();
@@ -287,7 +286,7 @@ impl Service {
     ///
     /// # Errors
     /// Where that cannot be entered in the audit log; it is not to be done then.
-    pub(super) fn ordered(&self, order: Ordered) -> Result<(), crate::audit::AuditError> {
+    pub(super) fn ordered(&self, order: Ordered) -> Result<(), AuditError> {
         let Ordered {
             uid,
             pid,
