@@ -27,8 +27,7 @@ use super::{
 use crate::{
     audit::Order,
     config::{self, Config},
-    spec::RunId,
-    store::Filter,
+    store::{Filter, Run},
     supervise::Control,
     sys::{child, fd},
 };
@@ -148,10 +147,7 @@ fn pass_logs(socket: &UnixStream, peer: &Peer, id: &str, office: &mut Office) ->
         Ok(Reply::Run(run, _)) => run,
         other => return answer(other),
     };
-    let opened = RunId::parse_str(&run.run_id)
-        .map_err(io::Error::other)
-        .and_then(logs::open);
-    let logs = match opened {
+    let logs = match logs::open(run.run_id) {
         Ok(logs) => logs,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return refused(format!(
@@ -167,7 +163,7 @@ fn pass_logs(socket: &UnixStream, peer: &Peer, id: &str, office: &mut Office) ->
     {
         return refused(error.to_string());
     }
-    let id = run.run_id;
+    let id = run.run_id.to_string();
     answer(office.call_for(socket, &Call::Wait { whose, id }))
 }
 
@@ -198,28 +194,24 @@ fn kill(peer: &Peer, filter: Filter, reason: Option<String>, office: &mut Office
         reason: reason.clone(),
     };
     let (mut run_ids, mut problems) = (Vec::new(), Vec::new());
-    for run in &runs {
-        let ordered = RunId::parse_str(&run.run_id)
-            .map_err(io::Error::other)
-            .and_then(|run_id| {
-                let entry = Ordered {
-                    uid: peer.caller.uid,
-                    pid: peer.pid,
-                    run_id,
-                    order: Order::Kill,
-                    detail: reason.clone(),
-                };
-                if let Reply::Refused(reason) = office.call(&Call::Ordered(entry))? {
-                    return Err(io::Error::other(reason));
-                }
-                control::order(run_id, &order)
-            });
-        match ordered {
-            Ok(Some(Ok(()))) => run_ids.push(run.run_id.clone()),
+    for Run { run_id, .. } in runs {
+        let entry = Ordered {
+            uid: peer.caller.uid,
+            pid: peer.pid,
+            run_id,
+            order: Order::Kill,
+            detail: reason.clone(),
+        };
+        let entered = match office.call(&Call::Ordered(entry)) {
+            Ok(Reply::Refused(reason)) => Err(io::Error::other(reason)),
+            entered => entered,
+        };
+        match entered.and_then(|_| control::order(run_id, &order)) {
+            Ok(Some(Ok(()))) => run_ids.push(run_id),
             // It has ended meanwhile.
             Ok(None) => {}
-            Ok(Some(Err(problem))) => problems.push(format!("{}: {problem}", run.run_id)),
-            Err(error) => problems.push(format!("{}: {error}", run.run_id)),
+            Ok(Some(Err(problem))) => problems.push(format!("{run_id}: {problem}")),
+            Err(error) => problems.push(format!("{run_id}: {error}")),
         }
     }
     Answer::Told { run_ids, problems }

@@ -154,7 +154,7 @@ pub fn wait(id: &str) -> Result<Option<Shown>, ClientError> {
 pub fn kill(
     filter: Filter,
     reason: Option<String>,
-) -> Result<(Vec<String>, Vec<String>), ClientError> {
+) -> Result<(Vec<RunId>, Vec<String>), ClientError> {
     let Answer::Told { run_ids, problems } = ask(Verb::Kill { filter, reason }, None)? else {
         return Err(something_else());
     };

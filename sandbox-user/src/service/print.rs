@@ -13,7 +13,7 @@ pub(super) fn table(runs: &[Run]) -> String {
         vec![["RUN", "ACCEPTED", "USER", "ANALYSIS", "REASON", "COMMAND"].map(str::to_owned)];
     rows.extend(runs.iter().map(|run| {
         [
-            run.run_id.clone(),
+            run.run_id.to_string(),
             to_the_second(&run.accepted_at),
             Printable(&user(run)).to_string(),
             Printable(run.analysis_id.as_deref().unwrap_or("-")).to_string(),
@@ -44,7 +44,7 @@ pub(super) fn table(runs: &[Run]) -> String {
 pub(super) fn details(run: &Run) -> String {
     let time = |at: &Option<String>| at.as_deref().map_or_else(|| "-".to_owned(), to_the_second);
     let lines = [
-        ("run", run.run_id.clone()),
+        ("run", run.run_id.to_string()),
         (
             "analysis",
             run.analysis_id.clone().unwrap_or_else(|| "-".to_owned()),
@@ -101,7 +101,7 @@ mod tests {
 
     fn run() -> Run {
         Run {
-            run_id: "019aa3c2-5e00-7000-8000-000000000001".to_owned(),
+            run_id: uuid::uuid!("019aa3c2-5e00-7000-8000-000000000001"),
             state: RunState::Ended,
             uid: 1000,
             user: Some("ana".to_owned()),

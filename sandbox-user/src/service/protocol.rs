@@ -142,7 +142,7 @@ pub enum Answer {
     /// These runs have been told.
     Told {
         /// Their ids.
-        run_ids: Vec<String>,
+        run_ids: Vec<RunId>,
         /// What went wrong with others, one sentence each.
         problems: Vec<String>,
     },

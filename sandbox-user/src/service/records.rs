@@ -119,7 +119,7 @@ impl Records {
     /// # Errors
     /// As [`Self::list`].
     pub(super) fn is_over(&self, run_id: RunId) -> Result<bool, StoreError> {
-        let run = self.store.run(&run_id.to_string())?;
+        let run = self.store.run(run_id)?;
         Ok(run.is_none_or(|run| run.state == RunState::Ended))
     }
 
@@ -134,7 +134,7 @@ impl Records {
     ) -> Result<Option<(Run, Option<String>)>, StoreError> {
         match self.store.list(whose, &Filter::of(id), 1)?.pop() {
             Some(run) => {
-                let record = self.store.record(&run.run_id)?;
+                let record = self.store.record(run.run_id)?;
                 Ok(Some((run, record)))
             }
             None => Ok(None),
@@ -156,12 +156,12 @@ impl Records {
         loop {
             // Before it is looked, so that no end is missed.
             let ended = self.ended.notified();
-            match self.store.run(&run.run_id)? {
+            match self.store.run(run.run_id)? {
                 None => return Ok(None),
                 Some(found) => run = found,
             }
             if run.state == RunState::Ended {
-                let record = self.store.record(&run.run_id)?;
+                let record = self.store.record(run.run_id)?;
                 return Ok(Some((run, record)));
             }
             ended.await;
@@ -173,26 +173,24 @@ impl Records {
     /// # Errors
     /// Where the store cannot be written; the record stays in the spool then.
     pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
-        match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
-            Taken::Stored => Ok(()),
-            Taken::NotThere if self.is_recorded(run_id)? => Ok(()),
-            // Its user has been told of it, and can read there why.
-            Taken::NotThere if status == EXIT_FAILURE && logs::open(run_id).is_ok() => self.lose(
-                run_id,
-                Reason::SetupFailed,
-                "Not started: `sandbox logs` has what it said.",
-            ),
-            Taken::NotThere if status == EXIT_FAILURE => {
-                self.trail.tell(&Event::Withdrawn {
-                    run_id,
-                    reason: Excerpt::from("it came to nothing before there was anything to record"),
-                });
-                self.store.withdraw(run_id)?;
-                self.ended.notify_waiters();
-                Ok(())
-            }
-            Taken::NotThere => self.lose(run_id, Reason::RunnerLost, "Lost: it left no record."),
+        if self.has_record(run_id)? {
+            return Ok(());
         }
+        if status != EXIT_FAILURE {
+            return self.lose(run_id, Reason::RunnerLost, "Lost: it left no record.");
+        }
+        if logs::open(run_id).is_ok() {
+            // Its user has been told of it, and can read there why.
+            let notes = "Not started: `sandbox logs` has what it said.";
+            return self.lose(run_id, Reason::SetupFailed, notes);
+        }
+        self.trail.tell(&Event::Withdrawn {
+            run_id,
+            reason: Excerpt::from("it came to nothing before there was anything to record"),
+        });
+        self.store.withdraw(run_id)?;
+        self.ended.notify_waiters();
+        Ok(())
     }
 
     /// The supervisor of a run has gone without a word. Its guardian leaves a record, or whoever finishes the
@@ -202,26 +200,24 @@ impl Records {
     /// Where the store cannot be written.
     pub(super) fn abandoned(&self, run_id: RunId, state: RunState) -> Result<(), StoreError> {
         // In this order: the record is there before what is kept of the run is forgotten.
-        if is_kept(run_id) || control::is_attended(run_id) {
+        if is_kept(run_id) || control::is_attended(run_id) || self.has_record(run_id)? {
             return Ok(());
         }
-        match self.take_in(run_id, &spool::path_of(&self.spool, run_id))? {
-            Taken::Stored => Ok(()),
-            Taken::NotThere if self.is_recorded(run_id)? => Ok(()),
-            Taken::NotThere => self.lose(
-                run_id,
-                Reason::RunnerLost,
-                match state {
-                    RunState::Queued => "Lost: the service was ended while it waited for its turn.",
-                    RunState::Running | RunState::Ended => "Lost: its supervisor was killed.",
-                },
-            ),
-        }
+        let notes = match state {
+            RunState::Queued => "Lost: the service was ended while it waited for its turn.",
+            RunState::Running | RunState::Ended => "Lost: its supervisor was killed.",
+        };
+        self.lose(run_id, Reason::RunnerLost, notes)
     }
 
-    /// Whether its record was taken in already.
+    /// Whether there is a record of a run, which is taken in where it has not been yet.
+    fn has_record(&self, run_id: RunId) -> Result<bool, StoreError> {
+        self.take_in(run_id)?;
+        self.is_recorded(run_id)
+    }
+
     fn is_recorded(&self, run_id: RunId) -> Result<bool, StoreError> {
-        Ok(self.store.record(&run_id.to_string())?.is_some())
+        Ok(self.store.record(run_id)?.is_some())
     }
 
     fn lose(&self, run_id: RunId, reason: Reason, notes: &str) -> Result<(), StoreError> {
@@ -237,19 +233,22 @@ impl Records {
     /// Takes in what runs have left that nobody has told of yet; what cannot be taken in is tried again. Gives the
     /// runs that are over.
     pub(super) fn take_in_all(&self) -> Vec<RunId> {
-        let mut over = Vec::new();
-        match self.spooled() {
-            Ok(spooled) => {
-                for (run_id, path) in spooled {
-                    match self.take_in(run_id, &path) {
-                        Ok(_) => over.push(run_id),
-                        Err(error) => say(format_args!("{}: {error}", path.display())),
-                    }
-                }
+        let mut spooled = match self.spooled() {
+            Ok(spooled) => spooled,
+            Err(error) => {
+                say(format_args!("{}: {error}", self.spool.display()));
+                return Vec::new();
             }
-            Err(error) => say(format_args!("{}: {error}", self.spool.display())),
-        }
-        over
+        };
+        spooled.retain(|run_id| {
+            let taken = self.take_in(*run_id);
+            if let Err(error) = &taken {
+                let path = spool::path_of(&self.spool, *run_id);
+                say(format_args!("{}: {error}", path.display()));
+            }
+            taken.is_ok()
+        });
+        spooled
     }
 
     /// Looks after runs for which nobody here waits: those that a service before this one has started. Where
@@ -261,9 +260,7 @@ impl Records {
             Err(error) => return say(error),
         };
         for run in unfinished {
-            let Ok(run_id) = RunId::parse_str(&run.run_id) else {
-                continue;
-            };
+            let run_id = run.run_id;
             let looked_after = if run.boot_id != boot_id {
                 self.lose(
                     run_id,
@@ -290,39 +287,36 @@ impl Records {
             .keep_runs
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
         match self.store.expire(before, config.keep_bytes) {
-            Ok(expired) => expired.iter().for_each(|run_id| logs::remove(run_id)),
+            Ok(expired) => expired.into_iter().for_each(logs::remove),
             Err(error) => say(error),
         }
     }
 
-    fn spooled(&self) -> io::Result<Vec<(RunId, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.spool)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            let run_id = name.and_then(|name| RunId::parse_str(name.strip_suffix(".json")?).ok());
-            found.extend(run_id.map(|run_id| (run_id, path)));
-        }
-        Ok(found)
+    fn spooled(&self) -> io::Result<Vec<RunId>> {
+        let run_id = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            RunId::parse_str(name.to_str()?.strip_suffix(".json")?).ok()
+        };
+        let entries = fs::read_dir(&self.spool)?;
+        entries
+            .filter_map(|entry| entry.map(run_id).transpose())
+            .collect()
     }
 
-    fn take_in(&self, run_id: RunId, path: &Path) -> Result<Taken, StoreError> {
-        let text = match fs::read(path) {
+    /// Takes in what a run has left, where that is there.
+    fn take_in(&self, run_id: RunId) -> Result<(), StoreError> {
+        let path = spool::path_of(&self.spool, run_id);
+        let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::NotThere),
-            Err(source) => {
-                return Err(StoreError::Directory {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::Directory { path, source }),
         };
         let Spooled { uid, record } = match serde_json::from_slice(&text) {
             Ok(spooled) => spooled,
             Err(source) => {
                 // It would be no better the next time.
                 let aside = path.with_extension("json.damaged");
-                let _ = fs::rename(path, &aside);
+                let _ = fs::rename(&path, &aside);
                 return Err(StoreError::Record {
                     path: aside,
                     source,
@@ -338,16 +332,11 @@ impl Records {
         }
         self.ended.notify_waiters();
         // Where it stays it is stored once more, which changes nothing.
-        if let Err(error) = fs::remove_file(path) {
+        if let Err(error) = fs::remove_file(&path) {
             say(format_args!("{}: {error}", path.display()));
         }
-        Ok(Taken::Stored)
+        Ok(())
     }
-}
-
-enum Taken {
-    Stored,
-    NotThere,
 }
 
 fn boot_id() -> String {

@@ -76,18 +76,16 @@ impl Service {
 
     fn adopt(&self) -> Result<(), StoreError> {
         for run in self.records.unfinished()? {
-            if let Ok(run_id) = RunId::parse_str(&run.run_id) {
-                self.queue.borrow_mut().adopt(Entry {
-                    run_id,
-                    uid: run.uid,
-                    most_of_user: None,
-                    need: Need {
-                        memory_bytes: run.memory_bytes,
-                        cpus: run.cpus,
-                        pids: run.pids,
-                    },
-                });
-            }
+            self.queue.borrow_mut().adopt(Entry {
+                run_id: run.run_id,
+                uid: run.uid,
+                most_of_user: None,
+                need: Need {
+                    memory_bytes: run.memory_bytes,
+                    cpus: run.cpus,
+                    pids: run.pids,
+                },
+            });
         }
         self.count();
         Ok(())

@@ -179,7 +179,7 @@ impl Store {
         &self,
         before: Option<Timestamp>,
         most_bytes: Option<u64>,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Vec<RunId>, StoreError> {
         let failed = |source| StoreError::database(&self.path, source);
         let mut statement = self
             .connection
@@ -199,7 +199,7 @@ impl Store {
                     ":before": before.map(row::time),
                     ":most_bytes": most_bytes.map(row::number),
                 },
-                |row| row.get(0),
+                |row| row::run_id(row, 0),
             )
             .map_err(failed)?;
         expired.collect::<Result<_, _>>().map_err(failed)
@@ -252,7 +252,8 @@ impl Store {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn run(&self, run_id: &str) -> Result<Option<Run>, StoreError> {
+    pub fn run(&self, run_id: RunId) -> Result<Option<Run>, StoreError> {
+        let run_id = run_id.to_string();
         Ok(self.query("run_id = ?1", params![run_id])?.pop())
     }
 
@@ -268,11 +269,11 @@ impl Store {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn record(&self, run_id: &str) -> Result<Option<String>, StoreError> {
+    pub fn record(&self, run_id: RunId) -> Result<Option<String>, StoreError> {
         self.connection
             .query_row(
                 "SELECT record FROM runs WHERE run_id = ?1",
-                params![run_id],
+                params![run_id.to_string()],
                 |row| row.get(0),
             )
             .optional()

@@ -57,7 +57,7 @@ pub enum RunState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Its id.
-    pub run_id: String,
+    pub run_id: RunId,
     /// How far it is.
     pub state: RunState,
     /// Who asked for it.
@@ -100,7 +100,7 @@ impl Run {
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let state: String = row.get(1)?;
         Ok(Self {
-            run_id: row.get(0)?,
+            run_id: run_id(row, 0)?,
             state: match state.as_str() {
                 "queued" => RunState::Queued,
                 "running" => RunState::Running,
@@ -154,6 +154,14 @@ pub(crate) fn excerpt(words: &[String]) -> Vec<&str> {
 pub(super) fn json(strings: &impl Serialize) -> String {
     // Lists and maps of strings always serialise.
     serde_json::to_string(strings).unwrap_or_default()
+}
+
+/// The id of a run, as a column has it.
+pub(super) fn run_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RunId> {
+    let text: String = row.get(column)?;
+    RunId::parse_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+    })
 }
 
 fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {

@@ -42,10 +42,7 @@ fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
     let run = |store: &Store| one(store, record.run_id, Whose::All);
     assert_eq!(run(&store).expect("there").state, RunState::Running);
     assert_eq!(store.unfinished().expect("read").len(), 1);
-    assert_eq!(
-        store.record(&record.run_id.to_string()).expect("read"),
-        None
-    );
+    assert_eq!(store.record(record.run_id).expect("read"), None);
 
     store.conclude(&record, 7).expect("stored");
     // It is there for whoever opens it next.
@@ -59,10 +56,7 @@ fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
         ended.notes.as_deref(),
         Some(record.completion_notes.as_str())
     );
-    let text = store
-        .record(&record.run_id.to_string())
-        .expect("read")
-        .expect("there");
+    let text = store.record(record.run_id).expect("read").expect("there");
     assert_eq!(
         serde_json::from_str::<RunRecord>(&text).expect("JSON"),
         record
@@ -78,12 +72,12 @@ fn users_see_their_own_runs_the_latest_first() {
     for (run_id, uid) in ids.iter().zip([1000, 1001, 1000]) {
         store.accept(&accepted(*run_id, uid)).expect("stored");
     }
-    let listed = |whose, most| -> Vec<String> {
+    let listed = |whose, most| -> Vec<RunId> {
         let runs = store.list(whose, &Filter::default(), most).expect("read");
         runs.into_iter().map(|run| run.run_id).collect()
     };
-    let [first, second, third] = [0, 1, 2].map(|index: usize| ids[index].to_string());
-    assert_eq!(listed(Whose::All, 2), [third.clone(), second.clone()]);
+    let [first, second, third] = [0, 1, 2].map(|index: usize| ids[index]);
+    assert_eq!(listed(Whose::All, 2), [third, second]);
     assert_eq!(listed(Whose::Of(1000), 9), [third, first]);
     assert_eq!(listed(Whose::Of(1001), 9), [second]);
     assert_eq!(one(&store, ids[0], Whose::Of(1001)), None);
@@ -180,8 +174,7 @@ fn a_filter_finds_what_it_asks_for() {
         ),
     ] {
         let runs = store.list(Whose::All, &filter, 9).expect("read");
-        let found: Vec<String> = runs.into_iter().map(|run| run.run_id).collect();
-        let expected: Vec<String> = expected.iter().map(RunId::to_string).collect();
+        let found: Vec<RunId> = runs.into_iter().map(|run| run.run_id).collect();
         assert_eq!(found, expected, "{filter:?}");
     }
     store.start(second).expect("stored");
@@ -203,7 +196,7 @@ fn what_is_old_or_too_much_goes_and_what_goes_on_stays() {
         record.run_id = RunId::now_v7();
         record.ended_at = Timestamp::now() - std::time::Duration::from_secs(hours * 3600);
         records.push((
-            record.run_id.to_string(),
+            record.run_id,
             store.conclude(&record, 7).expect("stored").len(),
         ));
     }
@@ -211,16 +204,16 @@ fn what_is_old_or_too_much_goes_and_what_goes_on_stays() {
     let before = Timestamp::now() - std::time::Duration::from_secs(9000);
     assert_eq!(
         store.expire(Some(before), None).expect("removed"),
-        [records[0].0.clone()]
+        [records[0].0]
     );
     let most = (records[1].1 + records[2].1 - 1) as u64;
     assert_eq!(
         store.expire(None, Some(most)).expect("removed"),
-        [records[1].0.clone()]
+        [records[1].0]
     );
     let left = store.list(Whose::All, &Filter::default(), 9).expect("read");
-    let left: Vec<String> = left.into_iter().map(|run| run.run_id).collect();
-    assert_eq!(left, [going_on.to_string(), records[2].0.clone()]);
+    let left: Vec<RunId> = left.into_iter().map(|run| run.run_id).collect();
+    assert_eq!(left, [going_on, records[2].0]);
 }
 
 #[test]

@@ -9,7 +9,6 @@ mod file;
 mod reader;
 
 use std::{
-    fmt::Display,
     fs::{self, File, OpenOptions},
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -39,14 +38,14 @@ const PART_BYTES: usize = 64 << 10;
 const PARTS_AFTER_THE_END: usize = 8;
 
 /// Removes those of a run, where it has any.
-pub(super) fn remove(run_id: &str) {
+pub(super) fn remove(run_id: RunId) {
     for stream in STREAMS {
         // Most runs have none.
         let _ = fs::remove_file(path(run_id, stream));
     }
 }
 
-fn path(run_id: impl Display, stream: &str) -> PathBuf {
+fn path(run_id: RunId, stream: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{run_id}.{stream}"))
 }
 
