@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::PollTimeout,
     sys::{
         socket::{MsgFlags, recv},
         stat::{Mode, umask},
@@ -39,7 +39,7 @@ use crate::{
     say::say,
     spec::{Destination, RunAs, RunId, RunSpec},
     supervise::{self, Remote},
-    sys::rlimits::CallersLimits,
+    sys::{readiness::readable, rlimits::CallersLimits},
 };
 
 /// The client of a run.
@@ -297,23 +297,18 @@ impl Charge<'_> {
             if is_attached && self.client.wants_the_end() {
                 return self.give_up(office);
             }
-            let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-            let mut waited_for = vec![
-                readable(office.line().as_fd()),
-                readable(self.control.as_fd()),
-            ];
-            if is_attached {
-                waited_for.push(readable(self.client.socket.as_fd()));
-            }
-            while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
-            let comes = |place: usize| {
-                let fd = waited_for.get(place);
-                fd.and_then(PollFd::any) == Some(true)
+            let (line, control) = (office.line().as_fd(), self.control.as_fd());
+            let [is_answered, is_ordered] = if is_attached {
+                let client = self.client.socket.as_fd();
+                let [line, control, _] = readable([line, control, client], PollTimeout::NONE)?;
+                [line, control]
+            } else {
+                readable([line, control], PollTimeout::NONE)?
             };
-            if comes(0) {
+            if is_answered {
                 break;
             }
-            if comes(1) {
+            if is_ordered {
                 return self.give_up(office);
             }
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::PollTimeout,
     sys::socket::{ControlMessage, MsgFlags, sendmsg},
 };
 use rustix::fs::{CWD, Mode, OFlags};
@@ -29,7 +29,7 @@ use crate::{
     spec::RunId,
     store::{Filter, Run},
     supervise::{self, ClientOrder, Signals, block_signals},
-    sys::rlimits::CallersLimits,
+    sys::{readiness::readable, rlimits::CallersLimits},
 };
 
 /// How long the service may take to answer a question.
@@ -175,8 +175,8 @@ impl Logged {
     /// # Errors
     /// Where the service has gone.
     pub(super) fn goes_on(&self) -> io::Result<bool> {
-        let mut line = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut line, PollTimeout::ZERO)? == 0)
+        let [has_ended] = readable([self.socket.as_fd()], PollTimeout::ZERO)?;
+        Ok(!has_ended)
     }
 
     /// Waits a moment, or until it has ended.
@@ -184,9 +184,7 @@ impl Logged {
     /// # Errors
     /// As [`Self::goes_on`].
     pub(super) fn wait_for_more(&self) -> io::Result<()> {
-        let mut line = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        poll(&mut line, LOOK_EVERY_MS)?;
-        Ok(())
+        readable([self.socket.as_fd()], LOOK_EVERY_MS).map(drop)
     }
 }
 

@@ -10,10 +10,7 @@ use std::{
     os::{fd::AsFd as _, unix::net::UnixStream},
 };
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,6 +19,7 @@ use crate::{
     audit::Order,
     spec::RunId,
     store::{Filter, Run, Whose},
+    sys::readiness::readable,
 };
 
 /// What an attendant asks for.
@@ -174,13 +172,10 @@ impl Office {
     /// As [`Self::call`]; where the client has gone.
     pub(super) fn call_for(&mut self, client: &UnixStream, call: &Call) -> io::Result<Reply> {
         self.0.get_mut().write_all(&to_line(call)?)?;
-        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut waited_for = [readable(self.0.get_ref().as_fd()), readable(client.as_fd())];
-        while poll(&mut waited_for, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        match waited_for[0].any() {
-            Some(true) => self.reply(),
+        match readable([self.line().as_fd(), client.as_fd()], PollTimeout::NONE)? {
+            [true, _] => self.reply(),
             // It has said all that it had to say.
-            Some(false) | None => Err(io::ErrorKind::ConnectionAborted.into()),
+            [false, _] => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Children that std starts, and what it does not do for them.
 
 use std::io;
-use std::mem::zeroed;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -9,6 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::creds::FileIdentity;
+use super::pidfd::waitid;
 use super::rlimits::ResourceLimit;
 use super::{Errno, check};
 
@@ -28,17 +28,9 @@ pub fn leave_ends_to_the_kernel() {
 /// A child that has ended and was not waited for, which it stays; `None` where there is none. Of several it is
 /// any one.
 pub fn ended() -> Option<u32> {
-    // SAFETY: siginfo_t is plain data, for which all zeroes is a value; waitid(2) leaves si_pid 0 where no
-    // child has ended.
-    let mut info: libc::siginfo_t = unsafe { zeroed() };
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    // SAFETY: `info` is a live siginfo_t for the kernel to fill in.
-    let found = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
-    // SAFETY: waitid fills in the SIGCHLD fields, or has left them zero.
-    let pid = unsafe { info.si_pid() };
-    u32::try_from(pid)
-        .ok()
-        .filter(|pid| found == 0 && *pid != 0)
+    let (pid, _) = waitid(libc::P_ALL, 0, options).ok()??;
+    Some(pid)
 }
 
 /// Waits for a child that has ended, however it did.
@@ -47,12 +39,7 @@ pub fn ended() -> Option<u32> {
 /// ECHILD where there is no such child.
 pub fn take_away(pid: u32) -> io::Result<()> {
     let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-    // SAFETY: takes numbers; a null siginfo asks for no status.
-    let taken = unsafe { libc::waitid(libc::P_PID, pid, std::ptr::null_mut(), options) };
-    match taken {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    waitid(libc::P_PID, pid, options).map(drop)
 }
 
 /// Has a command start without the descriptors that this process may itself have been started with, but for

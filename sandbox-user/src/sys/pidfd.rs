@@ -45,13 +45,25 @@ pub fn wait(
             Patience::Block => 0,
             Patience::Poll => libc::WNOHANG,
         };
-    let id = pidfd.as_raw_fd().unsigned_abs();
+    let ended = waitid(libc::P_PIDFD, pidfd.as_raw_fd().unsigned_abs(), options)?;
+    Ok(ended.map(|(_, status)| status))
+}
+
+/// Waits for children (waitid(2)): the pid and the end of one; `None` = none has ended, with WNOHANG.
+///
+/// # Errors
+/// ECHILD where there is none.
+pub(super) fn waitid(
+    of: libc::idtype_t,
+    id: u32,
+    options: i32,
+) -> io::Result<Option<(u32, WaitStatus)>> {
     loop {
         // SAFETY: siginfo_t is plain data, for which all zeroes is a value; waitid(2) leaves si_pid 0
         // where no child has ended.
         let mut info: libc::siginfo_t = unsafe { zeroed() };
         // SAFETY: `info` is a live siginfo_t for the kernel to fill in.
-        if unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, options) } != 0 {
+        if unsafe { libc::waitid(of, id, &raw mut info, options) } != 0 {
             let error = io::Error::last_os_error();
             if error.kind() == io::ErrorKind::Interrupted {
                 continue;
@@ -63,13 +75,14 @@ pub fn wait(
         if pid == 0 {
             return Ok(None);
         }
-        return Ok(Some(match info.si_code {
+        let status = match info.si_code {
             libc::CLD_EXITED => WaitStatus::Exited { code: status },
             code => WaitStatus::Signaled {
                 signal: status,
                 core_dumped: code == libc::CLD_DUMPED,
             },
-        }));
+        };
+        return Ok(Some((pid.unsigned_abs(), status)));
     }
 }
 

@@ -1,10 +1,14 @@
-//! Waiting for a descriptor in the event loop.
+//! Waiting for descriptors, in the event loop and without one.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// A descriptor that the event loop waits for: a duplicate, so that it stays open and the same for as
@@ -18,4 +22,24 @@ pub fn watch(fd: &impl AsFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>>
     // deregisters before that.
     let watched = unsafe { AsyncFd::register_with_interest(own, interest) };
     watched.map_err(|error| error.into_parts().1)
+}
+
+/// Waits until there is something to be read from one of these, or its other end is gone, for at most so long.
+/// Says of which that is so.
+///
+/// # Errors
+/// Those of poll(2), but for EINTR.
+pub fn readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    within: impl Into<PollTimeout>,
+) -> io::Result<[bool; N]> {
+    let within = within.into();
+    let mut waited_for = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut waited_for, within) {
+            Ok(_) => return Ok(waited_for.map(|fd| fd.any() == Some(true))),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }

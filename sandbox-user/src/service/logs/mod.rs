@@ -16,17 +16,15 @@ use std::{
     thread::JoinHandle,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd,
-};
+use nix::{errno::Errno, fcntl::OFlag, poll::PollTimeout, unistd};
 pub(super) use reader::Reader;
 
 use file::Log;
 
-use crate::{spec::RunId, sys::own_dir};
+use crate::{
+    spec::RunId,
+    sys::{own_dir, readiness::readable},
+};
 
 /// Where they are: root's alone.
 const DIRECTORY: &str = "/var/lib/sandbox/logs";
@@ -125,15 +123,11 @@ fn write(mut streams: [(OwnedFd, Log); 2], ended: &OwnedFd) {
     let mut part = vec![0; PART_BYTES];
     let mut left = PARTS_AFTER_THE_END;
     while left > 0 {
-        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let [(out, _), (err, _)] = &streams;
-        let mut waited_for = [out.as_fd(), err.as_fd(), ended.as_fd()].map(readable);
-        match poll(&mut waited_for, PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(_) => return,
-        }
-        let [out, err, is_over] = waited_for.map(|fd| fd.any() == Some(true));
+        let fds = [out.as_fd(), err.as_fd(), ended.as_fd()];
+        let Ok([out, err, is_over]) = readable(fds, PollTimeout::NONE) else {
+            return;
+        };
         if is_over {
             left = if out || err { left - 1 } else { 0 };
         }
