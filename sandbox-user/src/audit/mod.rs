@@ -29,8 +29,6 @@ pub use self::{
 };
 use crate::cli::{AuditArgs, AuditCommand};
 
-/// Its directory, the store's.
-pub const DIRECTORY: &str = "/var/lib/sandbox";
 /// Its file's name.
 const FILE: &str = "audit.jsonl";
 

@@ -14,12 +14,12 @@ use nix::libc;
 use serde::Serialize;
 
 use super::{
-    AuditError, DIRECTORY, FILE, Head,
+    AuditError, FILE, Head,
     finding::{Finding, Witness},
     journal,
     verify::{Known, Report, verify},
 };
-use crate::cli::AuditVerifyArgs;
+use crate::{cli::AuditVerifyArgs, store};
 
 /// Exit status where something is wrong with the log.
 const EXIT_FOUND: u8 = 1;
@@ -68,7 +68,7 @@ struct Told<'a> {
 /// # Errors
 /// Where the log cannot be read, or stdout not be written.
 pub(super) fn verify_and_tell(args: &AuditVerifyArgs) -> Result<u8, Box<dyn Error>> {
-    let path = Path::new(DIRECTORY).join(FILE);
+    let path = Path::new(store::DIRECTORY).join(FILE);
     let known = match args.head {
         Some(head) => Ok((Witness::CommandLine, vec![head])),
         // Before the log is read, which has each entry before the journal has its hash.

@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use super::{
     SOCKET,
-    hearing::receive,
+    hearing::{Line, read_line},
     logs::Reader,
     protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
 };
@@ -194,62 +194,36 @@ impl Logged {
 /// [`ClientError`]; where it was not detached.
 pub fn logs(id: &str) -> Result<Option<Logged>, ClientError> {
     let socket = connect()?;
-    socket.set_read_timeout(Some(ANSWERED_WITHIN))?;
     let request = Request {
         version: VERSION,
         verb: Verb::Logs { id: id.to_owned() },
     };
     send(&socket, &request, &[])?;
-    let (mut line, mut descriptors) = (Vec::new(), Vec::new());
-    let mut part = [0; 4096];
-    while !line.contains(&b'\n') {
-        let length = receive(&socket, &mut part, &mut descriptors)?;
-        if length == 0 {
-            break;
-        }
-        line.extend(part.iter().take(length));
+    let Line {
+        text, descriptors, ..
+    } = read_line(&socket, ANSWERED_WITHIN)?;
+    let answer = understand(&String::from_utf8_lossy(&text))?;
+    if matches!(answer, Answer::Nothing {}) {
+        return Ok(None);
     }
-    let (line, _) = line.split_at(
-        line.iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1),
-    );
-    match understand(&String::from_utf8_lossy(line))? {
-        Answer::Nothing {} => Ok(None),
-        Answer::Logs {} => {
-            let logs = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| something_else())?;
-            let logs = logs.map(|log| Reader::new(log.into()));
-            Ok(Some(Logged { logs, socket }))
-        }
-        Answer::Accepted { .. }
-        | Answer::Detached { .. }
-        | Answer::Ended { .. }
-        | Answer::Runs(_)
-        | Answer::Run { .. }
-        | Answer::Queued { .. }
-        | Answer::Metrics(_)
-        | Answer::Told { .. }
-        | Answer::Refused { .. } => Err(something_else()),
-    }
+    let (Answer::Logs {}, Ok(logs)) = (answer, <[OwnedFd; 2]>::try_from(descriptors)) else {
+        return Err(something_else());
+    };
+    let logs = logs.map(|log| Reader::new(log.into()));
+    Ok(Some(Logged { logs, socket }))
 }
 
 /// A run and its record.
 type Shown = (Run, Option<Box<RawValue>>);
 
 fn shown(answer: Answer) -> Result<Option<Shown>, ClientError> {
-    match answer {
-        Answer::Run { run, record } => Ok(Some((*run, record))),
-        Answer::Nothing {} => Ok(None),
-        Answer::Accepted { .. }
-        | Answer::Detached { .. }
-        | Answer::Ended { .. }
-        | Answer::Logs {}
-        | Answer::Runs(_)
-        | Answer::Queued { .. }
-        | Answer::Metrics(_)
-        | Answer::Told { .. }
-        | Answer::Refused { .. } => Err(something_else()),
+    if matches!(answer, Answer::Nothing {}) {
+        return Ok(None);
     }
+    let Answer::Run { run, record } = answer else {
+        return Err(something_else());
+    };
+    Ok(Some((*run, record)))
 }
 
 fn connect() -> Result<UnixStream, ClientError> {
@@ -348,8 +322,8 @@ async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
                     Answer::Runs(_)
                     | Answer::Run { .. }
                     | Answer::Logs {}
-        | Answer::Metrics(_)
-        | Answer::Told { .. }
+                    | Answer::Metrics(_)
+                    | Answer::Told { .. }
                     | Answer::Nothing {}
                     | Answer::Refused { .. } => return Err(something_else()),
                 },

@@ -36,38 +36,19 @@ pub(super) struct Heard {
 /// # Errors
 /// Where no whole request comes in time, or what comes is none: what is wrong, for the client.
 pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
-    let until = Instant::now() + ASKED_WITHIN;
-    let mut line = Vec::new();
-    let mut descriptors = Vec::new();
-    let mut part = vec![0; 64 << 10];
-    let mut rest = None;
-    while rest.is_none() {
-        let left = until.saturating_duration_since(Instant::now());
-        // A timeout of 0 would be none.
-        let left = left.max(Duration::from_millis(1));
-        let received = socket
-            .set_read_timeout(Some(left))
-            .and_then(|()| receive(socket, &mut part, &mut descriptors));
-        match received {
-            Ok(0) => return Err("not a request: it ended early".to_owned()),
-            Ok(length) => {
-                let before = line.len();
-                line.extend(part.iter().take(length));
-                let end = part.iter().take(length).position(|byte| *byte == b'\n');
-                rest = end.map(|end| line.split_off(before + end + 1));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err("no whole request came within 10 s".to_owned());
-            }
-            Err(error) => return Err(format!("not a request: {error}")),
+    let Line {
+        text,
+        descriptors,
+        rest,
+    } = read_line(socket, ASKED_WITHIN).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            "no whole request came within 10 s".to_owned()
+        } else {
+            format!("not a request: {error}")
         }
-        if line.len() > MAX_REQUEST_BYTES {
-            return Err("not a request: it is longer than 6 MiB".to_owned());
-        }
-    }
+    })?;
     let request: Request =
-        serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))?;
+        serde_json::from_slice(&text).map_err(|error| format!("not a request: {error}"))?;
     if request.version != VERSION {
         return Err(format!(
             "not a request: version {} of the protocol, the service speaks {VERSION}",
@@ -77,15 +58,66 @@ pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
     Ok(Heard {
         request,
         descriptors,
-        rest: rest.unwrap_or_default(),
+        rest,
     })
+}
+
+/// A line.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// It, with its newline.
+    pub(super) text: Vec<u8>,
+    /// What came on it.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// What came right behind it.
+    rest: Vec<u8>,
+}
+
+/// Reads a line of at most a request's length, and what comes on it.
+///
+/// # Errors
+/// WouldBlock where it does not come in time; UnexpectedEof; where it is too long; those of recvmsg(2).
+pub(super) fn read_line(socket: &UnixStream, within: Duration) -> io::Result<Line> {
+    let until = Instant::now() + within;
+    let (mut text, mut descriptors) = (Vec::new(), Vec::new());
+    let mut part = vec![0; 64 << 10];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        // A timeout of 0 would be none.
+        socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let length = match receive(socket, &mut part, &mut descriptors) {
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it ended early",
+                ));
+            }
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let before = text.len();
+        text.extend(part.iter().take(length));
+        let end = part.iter().take(length).position(|byte| *byte == b'\n');
+        let rest = end.map(|end| text.split_off(before + end + 1));
+        if text.len() > MAX_REQUEST_BYTES {
+            return Err(io::Error::other("it is longer than 6 MiB"));
+        }
+        if let Some(rest) = rest {
+            return Ok(Line {
+                text,
+                descriptors,
+                rest,
+            });
+        }
+    }
 }
 
 /// Reads some of what has come, with the descriptors that are on it.
 ///
 /// # Errors
 /// Those of recvmsg(2); where there are more descriptors than belong to anything.
-pub(super) fn receive(
+fn receive(
     socket: &UnixStream,
     part: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,

@@ -36,7 +36,5 @@ pub use verbs::{Said, kill, list, logs, show, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
-/// Where its store is.
-const STORE: &str = "/var/lib/sandbox";
 /// Where records wait for the store.
 const SPOOL: &str = "/var/lib/sandbox/spool";

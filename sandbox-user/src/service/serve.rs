@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    SOCKET, SPOOL, STORE,
+    SOCKET, SPOOL,
     in_force::InForce,
     metrics::{self, Metrics},
     reception::receive,
@@ -34,7 +34,7 @@ use crate::{
     cgroup::Hierarchy,
     config::{self, ConfigError},
     say::say,
-    store::{Opened, Store, StoreError},
+    store::{self, Opened, Store, StoreError},
     supervise::{self, Meaning, Signals, block_signals, recover},
     sys::{child, own_dir},
 };
@@ -161,7 +161,7 @@ fn only_one() -> Result<File, ServeError> {
 
 /// Opens the store and the audit log, and brings them up to date with what happened while no service was there.
 fn begin(in_force: InForce, metrics: &Rc<Metrics>) -> Result<Service, ServeError> {
-    let Opened { store, aside } = Store::open(Path::new(STORE))?;
+    let Opened { store, aside } = Store::open(Path::new(store::DIRECTORY))?;
     if let Some(aside) = aside {
         say(format_args!(
             "the store was damaged, and is kept as {}; a new one is used",
@@ -171,7 +171,7 @@ fn begin(in_force: InForce, metrics: &Rc<Metrics>) -> Result<Service, ServeError
     let spool = Path::new(SPOOL);
     own_dir::own(spool, 0o700).map_err(ServeError::system("making /var/lib/sandbox/spool"))?;
     recover_lost();
-    let trail = Rc::new(Trail::open(Path::new(STORE))?);
+    let trail = Rc::new(Trail::open(Path::new(store::DIRECTORY))?);
     let records = Records::new(store, spool, Rc::clone(&trail), Rc::clone(metrics));
     Service::new(records, in_force, trail, Rc::clone(metrics))
 }

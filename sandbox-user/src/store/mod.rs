@@ -28,6 +28,8 @@ use crate::{
     spec::RunId,
 };
 
+/// The directory of the host's; the audit log lies there too.
+pub const DIRECTORY: &str = "/var/lib/sandbox";
 /// Its file's name.
 const FILE: &str = "runs.sqlite";
 
