@@ -28,7 +28,7 @@ pub use enclosing::Enclosing;
 pub use events::Events;
 pub use guest::{Guest, Mode};
 pub use leftovers::Leftovers;
-pub use maps::{FullMap, Maps};
+pub use maps::{FullMap, Maps, PINS, unpin};
 pub use outsider::Outsider;
 pub use record::Record;
 pub use run::{Outcome, Running, Sandbox, cache_victim, has_ended, victim};

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -13,7 +14,20 @@ use nix::errno::Errno;
 use crate::sys;
 
 /// Where each build of the engine has a folder of pins.
-const PINS: &str = "/sys/fs/bpf/sandbox";
+pub const PINS: &str = "/sys/fs/bpf/sandbox";
+
+/// Removes all pins, so that the next run loads the programs anew.
+///
+/// # Panics
+///
+/// Where some cannot be removed.
+#[track_caller]
+pub fn unpin() {
+    match fs::remove_dir_all(PINS) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{PINS}: {error}"),
+        Ok(()) | Err(_) => {}
+    }
+}
 
 /// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_HASH_OF_MAPS`: the maps whose keys come and go.
 const HASHES: &[u64] = &[1, 13];

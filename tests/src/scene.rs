@@ -95,6 +95,24 @@ impl Scene {
         self.run("bash", &["-c", line])
     }
 
+    /// Runs a line of shell to its end, as ana, who has no rights.
+    #[must_use]
+    pub fn ana(&self, line: &str) -> Spoken {
+        self.write("line.sh", line);
+        self.bash("exec runuser -u ana -- bash line.sh")
+    }
+
+    /// Has something run by a caller whose own cgroup is limited.
+    #[must_use]
+    pub fn run_of_a_limited_caller(&self) -> Spoken {
+        self.bash(
+            "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
+             echo 1G >/sys/fs/cgroup/limited/memory.max; \
+             (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
+             status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
+        )
+    }
+
     /// Runs a Python script to its end, as root.
     #[must_use]
     pub fn python(&self, script: &str) -> Spoken {

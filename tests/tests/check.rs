@@ -2,9 +2,7 @@
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
-use sandbox_tests::{Guest, Sandbox, Scene};
-
-const PINS: &str = "/sys/fs/bpf/sandbox";
+use sandbox_tests::{Guest, PINS, Sandbox, Scene};
 
 fn pins() -> usize {
     std::fs::read_dir(PINS).map_or(0, Iterator::count)

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use sandbox_tests::{Guest, Outcome, Record, Sandbox, Scene, wait};
+use sandbox_tests::{Guest, Outcome, PINS, Record, Sandbox, Scene, unpin, wait};
 
 /// Something mounted over a folder, for as long as the test runs.
 struct Covered(&'static str);
@@ -24,12 +24,6 @@ impl Drop for Covered {
     fn drop(&mut self) {
         umount2(self.0, MntFlags::MNT_DETACH).expect("it is mounted");
     }
-}
-
-/// Unpins what earlier tests loaded, so that the next run has to load anew.
-fn unpin() {
-    drop(fs::remove_dir_all("/sys/fs/bpf/sandbox"));
-    assert!(!Path::new("/sys/fs/bpf/sandbox").exists());
 }
 
 /// A host without BTF, where no program can be loaded.
@@ -79,8 +73,8 @@ fn without_btf_a_run_completes_and_says_what_is_missing() {
     let degraded = record.at("/tracing/degraded").to_string();
     assert!(degraded.contains("/sys/kernel/btf/vmlinux"), "{degraded}");
     assert!(
-        !Path::new("/sys/fs/bpf/sandbox").exists() || {
-            fs::read_dir("/sys/fs/bpf/sandbox").is_ok_and(|mut pins| pins.next().is_none())
+        !Path::new(PINS).exists() || {
+            fs::read_dir(PINS).is_ok_and(|mut pins| pins.next().is_none())
         }
     );
 }

@@ -5,14 +5,8 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use sandbox_tests::enclosing::RUNS;
-use sandbox_tests::{Configured, Enclosing, Guest, Scene, Service, Spoken, wait};
+use sandbox_tests::{Configured, Enclosing, Guest, Scene, Service, wait};
 use serde_json::Value;
-
-/// A line of shell as ana, who has no rights.
-fn ana(scene: &Scene, line: &str) -> Spoken {
-    scene.write("line.sh", line);
-    scene.bash("exec runuser -u ana -- bash line.sh")
-}
 
 /// The runs that there are, the oldest first: id of the analysis, state and reason.
 fn listed(scene: &Scene) -> Vec<(String, String, Option<String>)> {
@@ -115,14 +109,13 @@ fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
     let _config = Configured::with("[budget]\nmemory = '512MiB'\n");
     let _service = Service::start();
     let scene = Scene::new();
-    let said = ana(&scene, "sandbox run --memory 1GiB -- true").expect(125);
+    let said = scene.ana("sandbox run --memory 1GiB -- true").expect(125);
     assert!(
         said.err()
             .contains("its memory limit of 1 GiB is more than all runs together may have, 512 MiB"),
         "{said}"
     );
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         "sandbox run --memory 400MiB --id first -- bash -c 'echo >started; until [ -e go ]; do sleep 0.1; done' & \
          until [ -e started ]; do sleep 0.05; done; \
          sandbox run --memory 400MiB --id second -- echo second 2>err & second=$!; \
@@ -140,7 +133,7 @@ fn a_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing() {
     let _config = Configured::with("[ceilings]\nmemory = '1GiB'\n");
     let service = Service::start();
     let scene = Scene::new();
-    let asks = |scene: &Scene| ana(scene, "sandbox run --memory 2GiB -- true");
+    let asks = |scene: &Scene| scene.ana("sandbox run --memory 2GiB -- true");
     assert!(asks(&scene).err().contains("1 GiB"));
 
     // It is not looked at before.
@@ -164,12 +157,7 @@ fn limited_callers_have_their_runs_done_where_the_host_allows_it() {
     let _config = Configured::with("[service]\nlimited-callers = 'allow'\n");
     let _service = Service::start();
     let scene = Scene::new();
-    let said = scene.bash(
-        "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
-         echo 1G >/sys/fs/cgroup/limited/memory.max; \
-         (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
-         status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
-    );
+    let said = scene.run_of_a_limited_caller();
     assert_eq!(said.code(), 0, "{said}");
 }
 
@@ -178,9 +166,11 @@ fn what_was_asked_for_and_how_it_ended_is_entered_and_counted() {
     let _guest = Guest::enter();
     let mut service = Service::start();
     let scene = Scene::new();
-    let said = ana(&scene, "sandbox run --id a-17 -- bash -c 'exit 3'");
+    let said = scene.ana("sandbox run --id a-17 -- bash -c 'exit 3'");
     assert_eq!(said.code(), 3, "{said}");
-    let said = ana(&scene, "setpriv --no-new-privs sandbox run -- true").expect(125);
+    let said = scene
+        .ana("setpriv --no-new-privs sandbox run -- true")
+        .expect(125);
     assert!(said.err().contains("no_new_privs"), "{said}");
     service.kill();
     service.restart();
@@ -222,7 +212,7 @@ fn metrics_are_served_over_http_and_on_the_socket() {
     let scene = Scene::new();
     scene.loopback_up();
     let _service = Service::start();
-    let said = ana(&scene, "sandbox run -- bash -c 'exit 3'");
+    let said = scene.ana("sandbox run -- bash -c 'exit 3'");
     assert_eq!(said.code(), 3, "{said}");
     let said = scene.python(
         r#"

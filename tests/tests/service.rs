@@ -5,14 +5,8 @@ use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox_tests::{Guest, Record, Scene, Service, Spoken, assert_has, wait};
+use sandbox_tests::{Guest, Record, Scene, Service, assert_has, wait};
 use serde_json::{Value, json};
-
-/// A line of shell as ana, who has no rights.
-fn ana(scene: &Scene, line: &str) -> Spoken {
-    scene.write("line.sh", line);
-    scene.bash("exec runuser -u ana -- bash line.sh")
-}
 
 fn listed(scene: &Scene) -> Vec<Value> {
     let said = scene.bash("sandbox list --json").expect(0);
@@ -55,8 +49,7 @@ fn pid_in(scene: &Scene, file: &str) -> Pid {
 /// Starts a run of ana's that nobody waits for; gives its main process.
 #[track_caller]
 fn left_running(scene: &Scene) -> Pid {
-    let _started = ana(
-        scene,
+    let _started = scene.ana(
         "(sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
          until [ -s pid ]; do sleep 0.05; done",
     );
@@ -68,8 +61,7 @@ fn a_user_without_rights_has_it_run_as_if_it_were_done_here() {
     let _guest = Guest::enter();
     let _service = Service::start();
     let scene = Scene::new();
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         "umask 027; export COLOUR=$'gr\\xf6n'; ulimit -n 333; mkdir sub; cd sub; echo in | \
          sandbox run --record ../record.json --id a-17 -- bash -c \
          'id -un; umask; echo $COLOUR | od -An -c; ulimit -n; cat; pwd; echo err >&2; >made; exit 3'; \
@@ -100,7 +92,7 @@ fn a_user_without_rights_has_it_run_as_if_it_were_done_here() {
         &run,
         &json!({"uid": 1000, "user": "ana", "analysis_id": "a-17", "reason": "exit_code", "exit_code": 3}),
     );
-    let table = ana(&scene, "sandbox list").expect(0).out();
+    let table = scene.ana("sandbox list").expect(0).out();
     assert!(table.contains("a-17"), "{table}");
 
     // Nobody else is told of it.
@@ -121,7 +113,7 @@ fn only_root_may_choose_a_user() {
     let _guest = Guest::enter();
     let _service = Service::start();
     let scene = Scene::new();
-    let said = ana(&scene, "sandbox run --user root -- id").expect(125);
+    let said = scene.ana("sandbox run --user root -- id").expect(125);
     assert!(
         said.err()
             .contains("only root can run an analysis as another user"),
@@ -139,9 +131,13 @@ fn what_is_not_used_rightly_is_said_and_not_stored() {
     let _service = Service::start();
     let scene = Scene::new();
     scene.write("bad.toml", "[sandbox]\nmemory = 'much'\n");
-    let said = ana(&scene, "sandbox run --metadata bad.toml -- true").expect(125);
+    let said = scene
+        .ana("sandbox run --metadata bad.toml -- true")
+        .expect(125);
     assert!(said.err().contains("bad.toml:2"), "{said}");
-    let said = ana(&scene, "sandbox run --record fd:9 -- true 9>record.json").expect(125);
+    let said = scene
+        .ana("sandbox run --record fd:9 -- true 9>record.json")
+        .expect(125);
     assert!(said.err().contains("--standalone"), "{said}");
     assert_eq!(listed(&scene), [] as [Value; 0]);
 }
@@ -155,13 +151,10 @@ fn signals_reach_the_run_and_a_client_that_goes_cancels_it() {
     ] {
         let _service = Service::start();
         let scene = Scene::new();
-        let said = ana(
-            &scene,
-            &format!(
-                "sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' & \
+        let said = scene.ana(&format!(
+            "sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' & \
                  until [ -s pid ]; do sleep 0.05; done; kill -{signal} $!; wait $!; echo $?"
-            ),
-        );
+        ));
         assert_eq!(said.out(), status, "{said}");
         let record = stored(&scene);
         record.assert_verdict("cancelled", "same");
@@ -185,8 +178,7 @@ fn a_run_is_waited_for_and_killed_by_its_id_and_only_by_its_user() {
     assert_eq!(said.out(), "1\n1\n1", "{said}");
     assert!(kill(main, None).is_ok(), "it goes on");
 
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         &format!(
             "sandbox wait {run_id} & sandbox kill {run_id} --reason $'wrong input\\e[2J'; wait $!; echo $?"
         ),
@@ -201,7 +193,7 @@ fn a_run_is_waited_for_and_killed_by_its_id_and_only_by_its_user() {
         notes.contains(r"sandbox kill by ana: wrong input\x1b[2J"),
         "{notes}"
     );
-    let said = ana(&scene, &format!("sandbox wait {run_id}; echo $?"));
+    let said = scene.ana(&format!("sandbox wait {run_id}; echo $?"));
     assert_eq!(said.out(), "143", "{said}");
     let said = scene.bash(&format!("sandbox kill {run_id}")).expect(1);
     assert!(
@@ -215,8 +207,7 @@ fn a_detached_run_goes_on_without_client_and_service_and_what_it_prints_is_kept(
     let _guest = Guest::enter();
     let mut service = Service::start();
     let scene = Scene::new();
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         "mkfifo go; sandbox run --detach --id a-17 -- bash -c \
          'cat; echo out; echo err >&2; echo $$ >pid; read line <go; echo late; exit 5'; echo $?",
     );
@@ -224,7 +215,7 @@ fn a_detached_run_goes_on_without_client_and_service_and_what_it_prints_is_kept(
     let run_id = run["run_id"].as_str().expect("an id").to_owned();
     assert_eq!(said.out(), format!("{run_id}\n0"), "{said}");
     let _main = pid_in(&scene, "pid");
-    let said = ana(&scene, "sandbox logs a-17").expect(0);
+    let said = scene.ana("sandbox logs a-17").expect(0);
     assert_eq!(
         (said.out().as_str(), said.err().trim()),
         ("out", "err"),
@@ -233,8 +224,7 @@ fn a_detached_run_goes_on_without_client_and_service_and_what_it_prints_is_kept(
 
     service.kill();
     service.restart();
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         "sandbox logs --follow a-17 >followed & echo >go; wait $!; echo $?; cat followed; sandbox wait a-17; echo $?",
     );
     assert_eq!(said.out(), "0\nout\nlate\n5", "{said}");
@@ -251,8 +241,7 @@ fn of_what_a_detached_run_prints_the_beginning_and_the_end_are_kept() {
     let _guest = Guest::enter();
     let _service = Service::start();
     let scene = Scene::new();
-    let said = ana(
-        &scene,
+    let said = scene.ana(
         "sandbox run --detach --id a-17 -- seq 5000000 >/dev/null; sandbox wait a-17; sandbox logs a-17 >log; \
          head -1 log; tail -1 log; stat -c %s log",
     )
@@ -311,8 +300,7 @@ fn what_is_run_in_the_end_is_not_there_for_ever_once_its_client_has_gone() {
     let _guest = Guest::enter();
     let _service = Service::start();
     let scene = Scene::new();
-    let _said = ana(
-        &scene,
+    let _said = scene.ana(
         "sandbox run --on-complete 'trap \"\" TERM; echo $$ >pid; while :; do sleep 1; done' -- true & \
          until [ -s pid ]; do sleep 0.05; done; kill -KILL $!; wait",
     );
@@ -407,14 +395,11 @@ fn who_is_elsewhere_or_in_a_run_is_refused() {
         .bash("sandbox run --user root -- sandbox kill --user ana")
         .expect(125);
     assert!(said.err().contains(why), "{said}");
-    let said = ana(&scene, "setpriv --no-new-privs sandbox run -- true").expect(125);
+    let said = scene
+        .ana("setpriv --no-new-privs sandbox run -- true")
+        .expect(125);
     assert!(said.err().contains("no_new_privs"), "{said}");
-    let said = scene.bash(
-        "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
-         echo 1G >/sys/fs/cgroup/limited/memory.max; \
-         (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
-         status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
-    );
+    let said = scene.run_of_a_limited_caller();
     assert_eq!(said.code(), 125, "{said}");
     assert!(
         said.err().contains("limited by the cgroup /limited"),
@@ -472,5 +457,5 @@ if ask(b"nonsense\n") is None: raise SystemExit("it does not answer any more")
 if ask(b'{"version":1,', shut=False) != "no whole request came within 10 s": raise SystemExit("it waits for ever")
 "#));
     assert_eq!(said.code(), 0, "{said}");
-    let _done = ana(&scene, "sandbox run -- true").expect(0);
+    let _done = scene.ana("sandbox run -- true").expect(0);
 }

@@ -78,6 +78,9 @@ pub enum Control {
 /// What is answered there; nothing where the run has ended meanwhile.
 pub type Controlled = Result<(), String>;
 
+/// What was said, and where the answer goes.
+type Asked = (Control, oneshot::Sender<Controlled>);
+
 /// Something that is asked of a run.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -103,7 +106,7 @@ impl Order {
 pub(super) struct Orders {
     signals: Signals,
     client: Option<Listened>,
-    inbox: Option<mpsc::UnboundedReceiver<(Control, oneshot::Sender<Controlled>)>>,
+    inbox: Option<mpsc::UnboundedReceiver<Asked>>,
     is_asked: bool,
 }
 
@@ -264,10 +267,7 @@ impl Listened {
 }
 
 /// Takes in what is said on a run's socket, until the run has ended.
-async fn listen(
-    socket: UnixListener,
-    orders: mpsc::UnboundedSender<(Control, oneshot::Sender<Controlled>)>,
-) {
+async fn listen(socket: UnixListener, orders: mpsc::UnboundedSender<Asked>) {
     loop {
         match socket.accept().await {
             Ok((connection, _)) => {
@@ -279,10 +279,7 @@ async fn listen(
     }
 }
 
-async fn hear(
-    connection: UnixStream,
-    orders: mpsc::UnboundedSender<(Control, oneshot::Sender<Controlled>)>,
-) {
+async fn hear(connection: UnixStream, orders: mpsc::UnboundedSender<Asked>) {
     let (said, mut answers) = connection.into_split();
     let mut line = String::new();
     let mut said = BufReader::new(said).take(MAX_LINE_BYTES as u64);

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -12,6 +11,7 @@ use serde_json::Value;
 use super::tracer::{self, Step, Taken, Traced};
 use super::witness::Witness;
 use crate::leftovers::{Leftovers, SETTLING};
+use crate::maps::unpin;
 use crate::record::Record;
 use crate::scene::Scene;
 use crate::sound::flaws;
@@ -20,8 +20,6 @@ use crate::sound::flaws;
 const EXIT_FAILURE: i32 = 125;
 /// What Rust exits with after a panic.
 const PANICKED: i32 = 101;
-/// Where the programs are pinned that all runs share.
-const PINS: &str = "/sys/fs/bpf/sandbox";
 /// What a run is asked for besides its own, so that all that it reads and writes can fail.
 const OPTIONS: &[&str] = &[
     "--user=ana",
@@ -86,15 +84,6 @@ impl Scenario {
     }
 }
 
-/// Has the next run load the programs anew.
-fn unload() {
-    match fs::remove_dir_all(PINS) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => panic!("{PINS}: {error}"),
-    }
-}
-
 /// What a run left to look at.
 #[derive(Debug)]
 pub struct Trial {
@@ -117,7 +106,7 @@ impl Trial {
     #[must_use]
     pub fn run(scenario: Scenario, fault: Option<(Step, Errno)>) -> Self {
         match scenario {
-            Scenario::Cold => unload(),
+            Scenario::Cold => unpin(),
             Scenario::Completes | Scenario::Overruns | Scenario::LeavesOver => {}
         }
         let before = Leftovers::find();
