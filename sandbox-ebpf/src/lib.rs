@@ -155,6 +155,9 @@ pub const KILL_BEHIND_ANOTHER: u32 = 1 << 6;
 /// The sender was in rt_sigqueueinfo(2) or one of its kin, which may claim any negative `si_code`. Looked for
 /// only where `si_code` would say that it was sent by no process.
 pub const KILL_BY_SIGQUEUE: u32 = 1 << 7;
+/// The sender traces the victim, and had it go on with this signal in place of the one that it had stopped for
+/// (ptrace(2)).
+pub const KILL_INJECTED: u32 = 1 << 8;
 
 /// The OOM killer's context at a kill, from `struct oom_control` (include/linux/oom.h).
 #[repr(C)]
@@ -288,6 +291,7 @@ pub struct Offsets {
     pub task_struct_runtime: u32,
     pub task_struct_mm: u32,
     pub task_struct_pending_signal: u32,
+    pub task_struct_last_siginfo: u32,
     pub mm_struct_arg_start: u32,
     pub mm_struct_arg_end: u32,
     /// Of the count of `rss_stat[MM_FILEPAGES]`.
@@ -320,6 +324,7 @@ pub struct Offsets {
     pub oom_control_chosen: u32,
     pub oom_control_chosen_points: u32,
     pub oom_control_order: u32,
+    pub kernel_siginfo_si_signo: u32,
     pub kernel_siginfo_si_code: u32,
     pub pids_cgroup_counter: u32,
     pub pids_cgroup_limit: u32,
@@ -339,7 +344,7 @@ const _: () = {
     assert!(size_of::<VictimKey>() == 24);
     assert!(size_of::<ProcessKey>() == 16);
     assert!(size_of::<Fugitive>() == 24 + 16);
-    assert!(size_of::<Offsets>() == 45 * 4);
+    assert!(size_of::<Offsets>() == 47 * 4);
 };
 
 impl Offsets {
@@ -360,6 +365,7 @@ impl Offsets {
         task_struct_runtime: 0,
         task_struct_mm: 0,
         task_struct_pending_signal: 0,
+        task_struct_last_siginfo: 0,
         mm_struct_arg_start: 0,
         mm_struct_arg_end: 0,
         mm_struct_rss_file: 0,
@@ -386,6 +392,7 @@ impl Offsets {
         oom_control_chosen: 0,
         oom_control_chosen_points: 0,
         oom_control_order: 0,
+        kernel_siginfo_si_signo: 0,
         kernel_siginfo_si_code: 0,
         pids_cgroup_counter: 0,
         pids_cgroup_limit: 0,

@@ -11,6 +11,7 @@
 //! | `oom_begin`, `oom_end` | fentry, fexit `oom_kill_process` | exact |
 //! | `cgroup_kill_begin`, `cgroup_kill_end` | fentry, fexit `cgroup_kill_write` | exact |
 //! | `fork_denied` | fexit `pids_can_fork` | exact |
+//! | `inject` | fentry `ptrace_request` | exact |
 //! | `signal_generate` | tp_btf | both |
 //! | `exec` | tp_btf `sched_process_exec` | both |
 //! | `wakeup_new` | tp_btf `sched_wakeup_new` | strong |

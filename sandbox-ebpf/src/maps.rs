@@ -67,6 +67,9 @@ pub(crate) static EXECS: PerCpuArray<ExecEvent> = PerCpuArray::with_max_entries(
 /// The same for a signal's.
 #[map]
 pub(crate) static SIGNALS: PerCpuArray<SignalEvent> = PerCpuArray::with_max_entries(1, 0);
+/// The same for a signal that a tracer injects: another may be generated on this CPU meanwhile.
+#[map]
+pub(crate) static INJECTIONS: PerCpuArray<SignalEvent> = PerCpuArray::with_max_entries(1, 0);
 
 /// Cgroup id → the ring buffer of the supervisor that watches it.
 ///

@@ -2,31 +2,34 @@
 //!
 //! `signal_generate` (kernel/signal.c, `__send_signal_locked`) runs under the target's `siglock`
 //! with interrupts off, so none is missed. The filter is the *target's* cgroup; the current task
-//! is the sender, or for the OOM killer the one that asked for memory.
+//! is the sender, or for the OOM killer the one that asked for memory. A tracer can put a signal in
+//! another's place, which generates none: `ptrace_request` tells of that.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, BPF_EXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    macros::{btf_tracepoint, fentry},
+    programs::{BtfTracePointContext, FEntryContext},
 };
 use aya_log_ebpf::debug;
 use sandbox_ebpf::{
     EventKind, Facts, INFO_NOINFO, INFO_POINTER, INFO_PRIV, KILL_BEHIND_ANOTHER, KILL_BY_SIGQUEUE,
-    KILL_IN_CGROUP_KILL, KILL_IN_OOM, KILL_OF_MAIN, KILL_SENDER_EXITING, KILL_SENDER_IN_LEAF,
-    KILL_TARGET_NEW, Kill, Oom, SignalEvent, VICTIMS_PER_LEAF, VictimKey,
+    KILL_IN_CGROUP_KILL, KILL_IN_OOM, KILL_INJECTED, KILL_OF_MAIN, KILL_SENDER_EXITING,
+    KILL_SENDER_IN_LEAF, KILL_TARGET_NEW, Kill, Oom, SignalEvent, VICTIMS_PER_LEAF, VictimKey,
 };
 
 use crate::{
     kernel::{self, PF_EXITING, Ptr, TASK_NEW, load},
     maps::{
-        self, CGROUP_KILLS, INTENTS, LAST_KILLS, MAINS, OOMS, SIGNALS, VICTIMS, count, count_from,
+        self, CGROUP_KILLS, INJECTIONS, INTENTS, LAST_KILLS, MAINS, OOMS, SIGNALS, VICTIMS, count,
+        count_from,
     },
     offsets::offset,
     stream,
 };
 
+const SIGTRAP: i32 = 5;
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 /// The `si_code`s of timers, message queues and I/O (include/uapi/asm-generic/siginfo.h), from one to the other.
@@ -51,8 +54,12 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     };
     let event = unsafe { &mut *event };
     event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
-    describe(&ctx, signal, target, cgroup_id, &mut event.kill);
+    describe(signal, target, cgroup_id, &mut event.kill);
     event.kill.at_ns = event.header.at_ns;
+    event.kill.group = ctx.arg::<i32>(3) as u32;
+    event.kill.result = ctx.arg(4);
+    describe_info(&ctx, target, &mut event.kill);
+    describe_brackets(target, &mut event.kill);
     debug!(
         &ctx,
         "signal {} to {} result {}", signal, event.kill.victim.pid, event.kill.result
@@ -64,6 +71,62 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `ptrace_request(child, request, addr, data)`: its tracer is about to let a tracee go on, with the
+/// signal `data` in place of the one that it stopped for. If that is another, no `signal_generate`
+/// tells of it (`ptrace_signal`, kernel/signal.c). The tracee is held until the request is done
+/// (`ptrace_freeze_traced`, kernel/ptrace.c).
+#[fentry(function = "ptrace_request")]
+fn inject(ctx: FEntryContext) -> i32 {
+    let tracee: Ptr = ctx.arg(0);
+    let cgroup_id = kernel::task_cgroup_id(tracee);
+    let Some(facts) = maps::facts(cgroup_id) else {
+        return 0;
+    };
+    let (request, data): (u64, u64) = (ctx.arg(1), ctx.arg(3));
+    if !resumes(request) || data == 0 || data > 64 {
+        return 0;
+    }
+    let signal = data as i32;
+    if !can_be_fatal(signal) || !is_another(tracee, signal) {
+        return 0;
+    }
+    // No run of this program is ever within another on one CPU (`prog->active`).
+    let Some(event) = INJECTIONS.get_ptr_mut(0) else {
+        return 0;
+    };
+    let event = unsafe { &mut *event };
+    event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
+    describe(signal, tracee, cgroup_id, &mut event.kill);
+    event.kill.at_ns = event.header.at_ns;
+    event.kill.flags |= KILL_INJECTED;
+    remember(facts, cgroup_id, &event.kill);
+    stream::send(facts, cgroup_id, event);
+    0
+}
+
+/// Whether a request of ptrace(2) lets the tracee go on and takes a signal for it
+/// (include/uapi/linux/ptrace.h, arch/x86/include/uapi/asm/ptrace-abi.h).
+#[inline(always)]
+fn resumes(request: u64) -> bool {
+    // PTRACE_CONT, SINGLESTEP, DETACH, SYSCALL, SYSEMU, SYSEMU_SINGLESTEP, SINGLEBLOCK
+    const RESUMING: u64 = 1 << 7 | 1 << 9 | 1 << 17 | 1 << 24 | 1 << 31 | 1 << 32 | 1 << 33;
+    request < 64 && RESUMING & (1 << request) != 0
+}
+
+/// Whether a tracee stopped for another signal than this one, so that this one is its tracer's. In a
+/// stop that is no signal's it is not taken: `si_code` holds the event then (`ptrace_do_notify`).
+#[inline(always)]
+fn is_another(tracee: Ptr, signal: i32) -> bool {
+    let info: Ptr = load(tracee, offset!(task_struct_last_siginfo));
+    if info.is_null() {
+        return false;
+    }
+    let stopped_for: i32 = load(info, offset!(kernel_siginfo_si_signo));
+    let code: i32 = load(info, offset!(kernel_siginfo_si_code));
+    let is_event = stopped_for == SIGTRAP && code > 0xff;
+    stopped_for != signal && !is_event
+}
+
 /// Whether the default action of a signal ends or stops nothing: signal(7).
 #[inline(always)]
 fn can_be_fatal(signal: i32) -> bool {
@@ -73,8 +136,10 @@ fn can_be_fatal(signal: i32) -> bool {
     !(0..64).contains(&signal) || HARMLESS & (1 << signal) == 0
 }
 
+/// Describes a signal of who runs to one of the leaf's: delivered, to one thread, by SI_USER, unless
+/// more is known.
 #[inline(always)]
-fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64, kill: &mut Kill) {
+fn describe(signal: i32, target: Ptr, cgroup_id: u64, kill: &mut Kill) {
     *kill = Kill {
         at_ns: 0,
         kill_cgroup_id: 0,
@@ -82,8 +147,8 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
         signal,
         si_code: 0,
         info: INFO_POINTER,
-        group: ctx.arg::<i32>(3) as u32,
-        result: ctx.arg(4),
+        group: 0,
+        result: 0,
         flags: 0,
         intent: 0,
         victim_rss_pages: 0,
@@ -99,11 +164,34 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
             demanded: 0,
         },
     };
+    if load::<u32>(kernel::current(), offset!(task_struct_flags)) & PF_EXITING != 0 {
+        kill.flags |= KILL_SENDER_EXITING;
+    }
+    if load::<u32>(target, offset!(task_struct_state)) & TASK_NEW != 0 {
+        kill.flags |= KILL_TARGET_NEW;
+    }
+    if kill.sender.cgroup_id == cgroup_id {
+        kill.flags |= KILL_SENDER_IN_LEAF;
+    }
+    if let Some(intent) = unsafe { INTENTS.get(cgroup_id) } {
+        kill.intent = intent.reason;
+    }
+    if let Some(main) = unsafe { MAINS.get(cgroup_id) }
+        && main.task.tgid == kill.victim.tgid
+        && main.task.start_time_ns == kill.victim.start_time_ns
+    {
+        kill.flags |= KILL_OF_MAIN;
+    }
+}
+
+/// What the sender gave with it.
+#[inline(always)]
+fn describe_info(ctx: &BtfTracePointContext, target: Ptr, kill: &mut Kill) {
     match info_of(ctx) {
         0 => kill.info = INFO_NOINFO,
         1 => {
             kill.info = INFO_PRIV;
-            kill.cpu_limit_s = cpu_limit_s(signal, target);
+            kill.cpu_limit_s = cpu_limit_s(kill.signal, target);
         }
         info => {
             let si_code =
@@ -114,24 +202,21 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
             }
         }
     }
-    if load::<u32>(kernel::current(), offset!(task_struct_flags)) & PF_EXITING != 0 {
-        kill.flags |= KILL_SENDER_EXITING;
-    }
-    if load::<u32>(target, offset!(task_struct_state)) & TASK_NEW != 0 {
-        kill.flags |= KILL_TARGET_NEW;
-    }
-    if kill.sender.cgroup_id == cgroup_id {
-        kill.flags |= KILL_SENDER_IN_LEAF;
-    }
     // A SIGKILL to all of a process has been given to each of its threads by now (`complete_signal`).
-    if kill.group != 0 && signal != SIGKILL && is_pending(target, signal) {
+    if kill.group != 0 && kill.signal != SIGKILL && is_pending(target, kill.signal) {
         kill.flags |= KILL_BEHIND_ANOTHER;
     }
-    // A bracket whose end was missed stays open, so each is asked for only where the signal looks
-    // as its own do: SIGKILL without a siginfo, and SEND_SIG_PRIV from `__oom_kill_process`
-    // (mm/oom_kill.c). Up to 6.18 kill(2) has a siginfo.
+}
+
+/// Whether the sender is carrying out an OOM kill or a `cgroup.kill`.
+///
+/// A bracket whose end was missed stays open, so each is asked for only where the signal looks as its
+/// own do: SIGKILL without a siginfo, and SEND_SIG_PRIV from `__oom_kill_process` (mm/oom_kill.c). Up
+/// to 6.18 kill(2) has a siginfo.
+#[inline(always)]
+fn describe_brackets(target: Ptr, kill: &mut Kill) {
     let sender_task = bpf_get_current_pid_tgid();
-    if signal == SIGKILL
+    if kill.signal == SIGKILL
         && kill.info == INFO_PRIV
         && let Some(oom) = unsafe { OOMS.get(sender_task) }
     {
@@ -139,21 +224,12 @@ fn describe(ctx: &BtfTracePointContext, signal: i32, target: Ptr, cgroup_id: u64
         kill.oom = *oom;
         kill.victim_rss_pages = kernel::resident_pages(target);
     }
-    if signal == SIGKILL
+    if kill.signal == SIGKILL
         && kill.info != INFO_POINTER
         && let Some(killed) = unsafe { CGROUP_KILLS.get(sender_task) }
     {
         kill.flags |= KILL_IN_CGROUP_KILL;
         kill.kill_cgroup_id = *killed;
-    }
-    if let Some(intent) = unsafe { INTENTS.get(cgroup_id) } {
-        kill.intent = intent.reason;
-    }
-    if let Some(main) = unsafe { MAINS.get(cgroup_id) }
-        && main.task.tgid == kill.victim.tgid
-        && main.task.start_time_ns == kill.victim.start_time_ns
-    {
-        kill.flags |= KILL_OF_MAIN;
     }
 }
 

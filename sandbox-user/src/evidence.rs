@@ -238,6 +238,8 @@ pub struct Signal {
     /// The sender was in rt_sigqueueinfo(2) or one of its kin: whatever `si_code` says, it is who sent it. Known
     /// only where `si_code` says that no process did.
     pub by_sigqueue: bool,
+    /// The sender traced the victim, and had it go on with this signal in place of another (ptrace(2)).
+    pub injected: bool,
     /// The victim's RLIMIT_CPU, soft for SIGXCPU and hard for SIGKILL, where the kernel sent it.
     pub cpu_limit_s: Option<u64>,
     /// The cgroup whose `cgroup.kill` was being written by the sender, if any.

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use sandbox_tests::{Guest, Sandbox, wait};
+use nix::sys::signal::Signal;
+use sandbox_tests::{Guest, Outsider, Sandbox, wait};
 
 /// Has `trace(pid)`, which says so and waits for nothing.
 const TRACE: &str = "import ctypes, os, sys, time
@@ -92,4 +93,44 @@ os._exit(3)";
     let degraded = record.at("/tracing/degraded").to_string();
     let named = format!("python3 (pid {}), which traced it", tracer.0.id());
     assert!(degraded.contains(&named), "{degraded}");
+}
+
+#[test]
+fn a_signal_that_a_tracer_puts_in_anothers_place_is_the_tracers() {
+    let _guest = Guest::enter();
+    // The first SIGTERM it takes; the next is its end.
+    let script = "import os, signal, time
+def take(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print('taken', flush=True)
+signal.signal(signal.SIGTERM, take)
+print('ready', os.getpid(), flush=True)
+while True:
+    time.sleep(0.05)";
+    let running = Sandbox::new()
+        .options(["--timeout", "300s"])
+        .start(["python3", "-c", script]);
+    let pid = running.ready();
+    let handled = Outsider::signals(pid, Signal::SIGTERM);
+    let _ = running.line("taken");
+    let tracer = Command::new(sandbox_tests::victim())
+        .args(["trace", &pid.to_string(), "inject-term"])
+        .spawn();
+    let mut tracer = tracer.expect("`victim` can be started");
+    let pid_of_tracer = tracer.id();
+    let status = tracer.wait().expect("a child can be waited for");
+    assert!(status.success(), "it could not inject a signal: {status}");
+    let record = running
+        .finish()
+        .ended(128 + Signal::SIGTERM as i32, "external_kill", "same");
+    assert_eq!(record.confidence(), "exact", "{record}");
+    let fatal = record.fatal();
+    assert_eq!(fatal["injected"], true, "{record}");
+    assert_eq!(fatal["sender"]["pid"], pid_of_tracer, "{record}");
+    let senders = record.list("/kills").iter().map(|kill| &kill["sender"]);
+    let of_handled = handled.as_sender();
+    assert!(
+        senders.clone().any(|sender| *sender == of_handled),
+        "{record}"
+    );
 }

@@ -148,6 +148,7 @@ impl Judged<'_> {
                 Delivery::Ignored | Delivery::AlreadyPending => Some(false),
                 Delivery::Overflowed => None,
             },
+            injected: signal.injected,
             victim: Victim {
                 pid: signal.victim.pid,
                 start_time: signal.victim.start_time_ns,

@@ -62,7 +62,7 @@ fn signal() -> impl Strategy<Value = Signal> {
             Delivery::Overflowed,
         ]),
     );
-    let who = (a_process(), a_process(), any::<[bool; 7]>(), of(0..9_u64));
+    let who = (a_process(), a_process(), any::<[bool; 8]>(), of(0..9_u64));
     let oom = of((of(cgroup_id()), of(time()), any::<bool>()));
     (what, who, of(cgroup_id()), oom, of(intent())).prop_map(
         |(what, (sender, victim, flags, cpu_limit_s), cgroup_kill, oom, intent)| {
@@ -75,6 +75,7 @@ fn signal() -> impl Strategy<Value = Signal> {
                 target_new,
                 behind_another,
                 by_sigqueue,
+                injected,
             ] = flags;
             Signal {
                 at_ns,
@@ -95,6 +96,7 @@ fn signal() -> impl Strategy<Value = Signal> {
                 target_new,
                 behind_another,
                 by_sigqueue,
+                injected,
                 cpu_limit_s,
                 cgroup_kill,
                 oom: oom.map(|(cgroup_id, bytes, demanded)| OomContext {

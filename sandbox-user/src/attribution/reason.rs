@@ -305,11 +305,11 @@ fn killed_unseen(signal: i32, evidence: &Evidence, dossier: &mut Dossier) -> Rea
         return Reason::Signal;
     }
     if signal == SIGKILL && nothing_was_missed(evidence) {
-        // `__secure_computing_strict`, kernel/seccomp.c: do_exit(SIGKILL). A tracer that resumes main
-        // with SIGKILL generates none either (`ptrace_signal`, kernel/signal.c).
+        // `__secure_computing_strict`, kernel/seccomp.c: do_exit(SIGKILL); and `page_fault_oops`,
+        // arch/x86/mm/fault.c.
         dossier.lower(Confidence::Strong);
         dossier.note(Finding::Conclusion {
-            text: "SIGKILL without a signal is strict seccomp's, or a tracer's".to_owned(),
+            text: "SIGKILL without a signal is strict seccomp's, or a kernel oops's".to_owned(),
         });
         return Reason::Signal;
     }

@@ -275,6 +275,10 @@ fn somebody_else_kills_it() {
                 .at_one_thread(),
         ),
         (
+            "a tracer that lets it go on with SIGKILL",
+            Kill::of_main(SIGKILL).by_outsider().injected(),
+        ),
+        (
             "cgroup.kill",
             Kill::of_main(SIGKILL).by_outsider().via_cgroup_kill(LEAF),
         ),

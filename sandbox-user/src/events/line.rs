@@ -108,6 +108,8 @@ pub enum What<'a> {
         si_code: Option<i32>,
         /// What stood in the place of a siginfo.
         info: SignalInfo,
+        /// Whether a tracer had its tracee go on with it in place of another.
+        injected: bool,
         /// Who sent it; of the OOM killer's who asked for memory.
         sender: Task<'a>,
         /// The sender's real uid.
@@ -309,6 +311,7 @@ pub(crate) fn signal(signal: &crate::evidence::Signal, cause: KillCause) -> What
         delivery: signal.result,
         si_code: signal.si_code,
         info: signal.info,
+        injected: signal.injected,
         sender: (&signal.sender).into(),
         sender_uid: signal.sender.uid,
         sender_in_run: signal.sender_in_leaf,

@@ -18,6 +18,10 @@ pub struct KillEntry {
     /// Whether it was queued for its target, which may yet have handled it; null where the queue
     /// overflowed.
     pub delivered: Option<bool>,
+    /// The sender traced the victim, and had it go on with this signal in place of the one that it had stopped
+    /// for (ptrace(2)).
+    #[serde(default)]
+    pub injected: bool,
     /// Whom it was for.
     pub victim: Victim,
     /// Who sent it; null where the current task says nothing about that.

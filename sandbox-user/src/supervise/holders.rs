@@ -157,6 +157,7 @@ mod tests {
             target_new: false,
             behind_another: false,
             by_sigqueue: false,
+            injected: false,
             cpu_limit_s: None,
             cgroup_kill: None,
             oom: Some(OomContext {

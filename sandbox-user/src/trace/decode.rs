@@ -254,6 +254,7 @@ pub(super) fn signal(kill: &wire::Kill) -> Signal {
         target_new: has(wire::KILL_TARGET_NEW),
         behind_another: has(wire::KILL_BEHIND_ANOTHER),
         by_sigqueue: has(wire::KILL_BY_SIGQUEUE),
+        injected: has(wire::KILL_INJECTED),
         cpu_limit_s: Some(kill.cpu_limit_s).filter(|limit| !matches!(*limit, 0 | u64::MAX)),
         cgroup_kill: has(wire::KILL_IN_CGROUP_KILL).then_some(kill.kill_cgroup_id),
         oom: has(wire::KILL_IN_OOM).then(|| oom(&kill.oom, kill.victim_rss_pages)),

@@ -155,6 +155,7 @@ proptest! {
         prop_assert_eq!(signal.target_new, has(wire::KILL_TARGET_NEW));
         prop_assert_eq!(signal.behind_another, has(wire::KILL_BEHIND_ANOTHER));
         prop_assert_eq!(signal.by_sigqueue, has(wire::KILL_BY_SIGQUEUE));
+        prop_assert_eq!(signal.injected, has(wire::KILL_INJECTED));
         let limit = signal.cpu_limit_s.unwrap_or(0);
         prop_assert!(limit == kill.cpu_limit_s || kill.cpu_limit_s == u64::MAX);
         if let Some(oom) = &signal.oom {

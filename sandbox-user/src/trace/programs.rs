@@ -51,6 +51,7 @@ const EXACT: &[Program] = &[
     ),
     program("cgroup_kill_end", "cgroup_kill_write", Attach::Fexit, true),
     program("fork_denied", "pids_can_fork", Attach::Fexit, false),
+    program("inject", "ptrace_request", Attach::Fentry, true),
     SIGNAL,
     EXEC,
 ];

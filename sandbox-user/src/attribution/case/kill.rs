@@ -26,6 +26,7 @@ impl Kill {
             target_new: false,
             behind_another: false,
             by_sigqueue: false,
+            injected: false,
             cpu_limit_s: None,
             cgroup_kill: None,
             oom: None,
@@ -178,6 +179,12 @@ impl Kill {
             oom.demanded = true;
         }
         self
+    }
+
+    /// By a tracer, in place of another.
+    pub(crate) fn injected(mut self) -> Self {
+        self.0.injected = true;
+        self.at_one_thread()
     }
 
     pub(crate) fn by_sigqueue(mut self) -> Self {

@@ -207,20 +207,21 @@ pub(crate) fn is_killed_with_all_of_its_user(_: &mut Random) -> Case {
 pub(crate) fn is_traced_to_death(random: &mut Random) -> Case {
     let running = sandbox().start_victim(["sleep"]);
     let pid = running.ready();
-    let deed = random.pick(&["exit", "kill"]);
+    let deed = random.pick(&["exit", "kill", "inject-term", "inject-kill"]);
+    let signal = if deed == "inject-term" { 15 } else { 9 };
     let mut tracer = std::process::Command::new(sandbox_tests::victim())
         .args(["trace", &pid.to_string(), deed])
         .spawn()
         .expect("`victim` can be started");
     let fatal = match deed {
         "exit" => json!({"cause": "kernel", "oom": null, "sender": {"kind": "kernel"}}),
-        _ => json!({"cause": "process", "oom": null, "sender": {
+        _ => json!({"cause": "process", "injected": deed != "kill", "oom": null, "sender": {
             "kind": "process", "pid": tracer.id(), "comm": "victim", "uid": 0, "in_run": false,
         }}),
     };
     let traced = tracer.wait().expect("a child can be waited for");
     assert!(traced.success(), "it could not trace main: {traced}");
-    Case::new(running.finish(), Truth::from_outside(9, &fatal))
+    Case::new(running.finish(), Truth::from_outside(signal, &fatal))
 }
 
 /// Somebody freezes the leaf; then the deadline passes, or a SIGKILL comes.

@@ -18,7 +18,7 @@ pub(crate) enum Doubt {
 }
 
 /// What the evidence concludes from that.
-const NO_SIGNAL: &str = "SIGKILL without a signal is strict seccomp's, or a tracer's";
+const NO_SIGNAL: &str = "SIGKILL without a signal is strict seccomp's, or a kernel oops's";
 
 /// How sure a record is, and whether it says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

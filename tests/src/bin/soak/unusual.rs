@@ -10,15 +10,17 @@ use crate::truth::{Case, Truth};
 
 /// A child of main's traces it, and main dies of it.
 pub(crate) fn is_traced_by_its_child(random: &mut Random) -> Case {
-    let deed = random.pick(&["exit", "kill"]);
+    let deed = random.pick(&["exit", "kill", "inject-term", "inject-kill"]);
+    let signal = if deed == "inject-term" { 15 } else { 9 };
     let outcome = sandbox().victim(["traced-by-child", deed]);
     let fatal = match deed {
         "exit" => json!({"cause": "kernel", "oom": null}),
-        _ => {
-            json!({"cause": "process", "oom": null, "sender": {"kind": "process", "in_run": true}})
-        }
+        _ => json!({
+            "cause": "process", "injected": deed != "kill", "oom": null,
+            "sender": {"kind": "process", "in_run": true},
+        }),
     };
-    Case::new(outcome, Truth::own_signal(9, &fatal))
+    Case::new(outcome, Truth::own_signal(signal, &fatal))
 }
 
 /// A PID namespace within the run ends, and the kernel kills who is left in it.
