@@ -5,7 +5,8 @@
 //! about the run.
 
 use std::{
-    io::{self, Write as _},
+    fs::File,
+    io::{self, Seek as _, Write as _},
     os::fd::AsFd as _,
     path::PathBuf,
     process::{Child, ExitStatus, Stdio},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use nix::{libc, unistd::User};
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{
     io::Interest,
     time::{Instant, sleep_until},
@@ -64,17 +66,8 @@ impl OnComplete<'_> {
         record: &RunRecord,
         orders: Option<&mut Orders>,
     ) -> io::Result<ExitStatus> {
-        let text = serde_json::to_vec(record)?;
-        let mut child = self.spawn()?;
-        let stdin = child.stdin.take();
-        // In a thread that nobody waits for: whether it is read, and when, is the command's affair.
-        let writing = std::thread::Builder::new().spawn(move || {
-            stdin.map(|mut stdin| stdin.write_all(&text).and_then(|()| stdin.write_all(b"\n")))
-        });
-        let waited = match writing {
-            Ok(_) => wait(&mut child, orders).await,
-            Err(error) => Err(error),
-        };
+        let mut child = self.spawn(written(record)?)?;
+        let waited = wait(&mut child, orders).await;
         if waited.is_err() {
             // It is not to run on unseen.
             let _ = child.kill();
@@ -83,13 +76,13 @@ impl OnComplete<'_> {
         waited
     }
 
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, stdin: File) -> io::Result<Child> {
         let mut command = std::process::Command::new("/bin/sh");
         command
             .args(["-c", self.command])
             .env_clear()
             .envs(caller::environment())
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
         if self.caller.uid != nix::unistd::geteuid().as_raw() {
             let account = User::from_uid(self.caller.uid.into()).ok().flatten();
@@ -105,6 +98,17 @@ impl OnComplete<'_> {
         child::start_as_caller(&mut command, self.caller, self.rlimits.to_restore());
         command.spawn()
     }
+}
+
+/// The record in a file of its own: whether it is read, and when, is the command's affair then, and
+/// nobody waits for that.
+fn written(record: &RunRecord) -> io::Result<File> {
+    let mut text = serde_json::to_vec(record)?;
+    text.push(b'\n');
+    let mut file = File::from(memfd_create("sandbox-record", MemfdFlags::CLOEXEC)?);
+    file.write_all(&text)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes

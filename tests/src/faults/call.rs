@@ -126,6 +126,7 @@ const CALLS: &[(i64, &str, Fault)] = &[
         "pidfd_send_signal",
         Error(Errno::EPERM),
     ),
+    (libc::SYS_memfd_create, "memfd_create", Error(Errno::EMFILE)),
     (libc::SYS_pipe2, "pipe2", Error(Errno::EMFILE)),
     (libc::SYS_poll, "poll", Error(Errno::EINTR)),
     (libc::SYS_ppoll, "ppoll", Error(Errno::EINTR)),

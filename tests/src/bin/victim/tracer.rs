@@ -47,10 +47,11 @@ pub(crate) fn trace(pid: Pid, deed: Deed) -> Result<()> {
 /// Has a tracee stop for a signal that it would take no notice of.
 fn stop_by_a_signal(pid: Pid) -> Result<()> {
     kill(pid, Signal::SIGURG).with_context(|| format!("could not signal process {pid}"))?;
-    match waitpid(pid, None)? {
-        WaitStatus::Stopped(_, Signal::SIGURG) => Ok(()),
-        other => bail!("process {pid} did not stop for SIGURG: {other:?}"),
+    let status = waitpid(pid, None)?;
+    if status != WaitStatus::Stopped(pid, Signal::SIGURG) {
+        bail!("process {pid} did not stop for SIGURG: {status:?}");
     }
+    Ok(())
 }
 
 /// Has a child do it to us.
