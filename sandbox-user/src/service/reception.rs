@@ -28,7 +28,9 @@ use crate::say::say;
 
 /// Connections at a time; further ones wait.
 const CONNECTIONS: usize = 8192;
-/// Of these, one user's at most, root apart: further ones are refused.
+/// Of these, all users' at most, root apart: further ones are refused. Whoever holds them, root is heard.
+const CONNECTIONS_OF_USERS: usize = CONNECTIONS - 256;
+/// One user's at most.
 const CONNECTIONS_OF_A_USER: usize = 2048;
 /// How long one may wait for being heard out.
 const HEARD_WITHIN: Duration = Duration::from_secs(60);
@@ -67,9 +69,12 @@ async fn welcome(socket: UnixStream, users: &Users, service: &Rc<Service>) {
     };
     let visit = users.admit(peer.uid());
     service.count_clients(users.connections());
-    let Some(visit) = visit else {
-        service.turned_away(Refusal::Connections);
-        return refuse(&socket, "you have too many connections: close some");
+    let visit = match visit {
+        Ok(visit) => visit,
+        Err(reason) => {
+            service.turned_away(Refusal::Connections);
+            return refuse(&socket, reason);
+        }
     };
     match timeout(ASKED_WITHIN, says_something(&socket)).await {
         Err(_) => {
@@ -140,18 +145,30 @@ struct User {
 struct Visit(Users, u32);
 
 impl Users {
-    /// Counts one more; `None` where that user has enough.
-    fn admit(&self, uid: u32) -> Option<Visit> {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// Where that user has enough, or all have: what is to be said.
+    fn admit(&self, uid: u32) -> Result<Visit, &'static str> {
+        if uid != 0 && self.of_others_than_root() >= CONNECTIONS_OF_USERS {
+            return Err("too many connections are open: try again later");
+        }
         let mut users = self.0.borrow_mut();
         let user = users.entry(uid).or_insert_with(|| User {
             connections: 0,
             asking: Arc::new(Semaphore::new(ASKING_OF_A_USER)),
         });
         if uid != 0 && user.connections >= CONNECTIONS_OF_A_USER {
-            return None;
+            return Err("you have too many connections: close some");
         }
         user.connections += 1;
-        Some(Visit(self.clone(), uid))
+        Ok(Visit(self.clone(), uid))
+    }
+
+    fn of_others_than_root(&self) -> usize {
+        let users = self.0.borrow();
+        let others = users.iter().filter(|(uid, _)| **uid != 0);
+        others.map(|(_, user)| user.connections).sum()
     }
 
     /// How many connections there are.
@@ -194,10 +211,25 @@ mod tests {
         let visits: Vec<Visit> = (0..CONNECTIONS_OF_A_USER)
             .map(|_| users.admit(1000).expect("there is room"))
             .collect();
-        assert!(users.admit(1000).is_none());
-        assert!(users.admit(1001).is_some() && users.admit(0).is_some());
+        assert!(users.admit(1000).is_err());
+        assert!(users.admit(1001).is_ok() && users.admit(0).is_ok());
         drop(visits);
-        assert!(users.admit(1000).is_some());
+        assert!(users.admit(1000).is_ok());
         assert!(users.0.borrow().is_empty(), "nobody is there any more");
+    }
+
+    #[test]
+    fn users_together_leave_places_for_root() {
+        let users = Users::default();
+        let visits: Vec<Visit> = (0..)
+            .map_while(|number| users.admit(1000 + number / 1000).ok())
+            .collect();
+        assert_eq!(visits.len(), CONNECTIONS_OF_USERS);
+        assert!(users.admit(7).is_err());
+        let roots: Vec<Visit> = (visits.len()..CONNECTIONS)
+            .map_while(|_| users.admit(0).ok())
+            .collect();
+        assert_eq!(visits.len() + roots.len(), CONNECTIONS);
+        assert!(users.admit(7).is_err(), "root's are not theirs");
     }
 }
