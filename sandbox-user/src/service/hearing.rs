@@ -14,7 +14,7 @@ use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
 };
 
-use super::protocol::{DESCRIPTORS, MAX_REQUEST_BYTES, Request, VERSION};
+use super::protocol::{DESCRIPTORS, MAX_REQUEST_BYTES, Request};
 use crate::sys::fd;
 
 /// How long a client may take to say what it wants.
@@ -47,16 +47,8 @@ pub(super) fn hear(socket: &UnixStream) -> Result<Heard, String> {
             format!("not a request: {error}")
         }
     })?;
-    let request: Request =
-        serde_json::from_slice(&text).map_err(|error| format!("not a request: {error}"))?;
-    if request.version != VERSION {
-        return Err(format!(
-            "not a request: version {} of the protocol, the service speaks {VERSION}",
-            request.version
-        ));
-    }
     Ok(Heard {
-        request,
+        request: Request::parse(&text)?,
         descriptors,
         rest,
     })

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     spec::RunId,
     store::{Filter, Run},
+    units::Printable,
 };
 
 /// The version that is spoken here. One that is not known is refused.
@@ -37,6 +38,24 @@ pub struct Request {
     /// What is asked for.
     #[serde(flatten)]
     pub verb: Verb,
+}
+
+impl Request {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Where it is none, or of another version: what is wrong, for the client.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        let request: Self = serde_json::from_slice(line)
+            .map_err(|error| format!("not a request: {}", Printable(&error.to_string())))?;
+        if request.version != VERSION {
+            return Err(format!(
+                "not a request: version {} of the protocol, the service speaks {VERSION}",
+                request.version
+            ));
+        }
+        Ok(request)
+    }
 }
 
 /// What is asked for.

@@ -1,4 +1,5 @@
-//! What must hold for the decoder and for the readers of metadata and configuration whatever they are given.
+//! What must hold for the decoder and for the readers of metadata, configuration and requests whatever they are
+//! given.
 //!
 //! `cargo xtask fuzz` has libFuzzer look for input that breaks it; the tests of this package put the
 //! committed corpus through the same checks with a plain compiler. A crash that was found is added
@@ -8,11 +9,14 @@ mod checks;
 mod config;
 mod decoder;
 mod metadata;
+mod protocol;
 mod seeds;
 
 use std::process::ExitCode;
 
-pub use self::{config::config, decoder::decoder, metadata::metadata, seeds::decoder_seeds};
+pub use self::{
+    config::config, decoder::decoder, metadata::metadata, protocol::protocol, seeds::decoder_seeds,
+};
 
 /// Puts each file that is named on the command line through `target`, which panics where one breaks
 /// it.

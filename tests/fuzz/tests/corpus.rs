@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandbox::document::Format;
 use sandbox::metadata::Metadata;
+use sandbox::service::protocol::Request;
 use sandbox::trace::decode_event;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -23,6 +24,7 @@ fn the_corpus_breaks_no_target() {
         ("decoder", sandbox_fuzz::decoder as fn(&[u8])),
         ("metadata", sandbox_fuzz::metadata),
         ("config", sandbox_fuzz::config),
+        ("protocol", sandbox_fuzz::protocol),
     ] {
         let files = corpus(target);
         assert!(!files.is_empty(), "{target} has nothing to start from");
@@ -48,6 +50,15 @@ fn the_corpus_has_one_whole_event_of_every_kind() {
             "{name} is not as the events are laid out: run `cargo run -p sandbox-fuzz --example seeds`"
         );
     }
+}
+
+#[test]
+fn the_corpus_has_requests_that_are_understood() {
+    let files = corpus("protocol");
+    let understood = files
+        .iter()
+        .filter(|(_, line)| Request::parse(line).is_ok());
+    assert!(understood.count() >= 8);
 }
 
 #[test]

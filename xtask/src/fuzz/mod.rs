@@ -1,5 +1,5 @@
 //! `cargo xtask fuzz`: libFuzzer looks for input that breaks the decoder, or the readers of
-//! metadata and configuration.
+//! metadata, configuration and requests.
 //!
 //! All targets of `tests/fuzz` are run at once for a minute each, from the committed corpus and what
 //! earlier runs found. What is found stays under `target/fuzz`: the repository's corpus only grows
@@ -23,7 +23,7 @@ const CARGO_FUZZ_VERSION: &str = "0.13.2";
 /// go without the instrumentation.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Look for input that breaks the decoder, or the readers of metadata and configuration.
+/// Look for input that breaks the decoder, or the readers of metadata, configuration and requests.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Fuzz {
     /// What to run; all where it is left out.
@@ -42,16 +42,19 @@ enum Target {
     Metadata,
     /// The host's configuration.
     Config,
+    /// What clients of the service say.
+    Protocol,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Decoder, Self::Metadata, Self::Config];
+    const ALL: [Self; 4] = [Self::Decoder, Self::Metadata, Self::Config, Self::Protocol];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Decoder => "decoder",
             Self::Metadata => "metadata",
             Self::Config => "config",
+            Self::Protocol => "protocol",
         }
     }
 
@@ -60,7 +63,7 @@ impl Target {
         match self {
             // More than twice the largest event, an exec with its arguments.
             Self::Decoder => 2048,
-            Self::Metadata | Self::Config => 4096,
+            Self::Metadata | Self::Config | Self::Protocol => 4096,
         }
     }
 
@@ -70,6 +73,7 @@ impl Target {
             Self::Decoder => None,
             Self::Metadata => Some("tests/fuzz/metadata.dict"),
             Self::Config => Some("tests/fuzz/config.dict"),
+            Self::Protocol => Some("tests/fuzz/protocol.dict"),
         }
     }
 }
