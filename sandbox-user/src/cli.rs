@@ -58,6 +58,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Look after the service's audit log: who asked for what, and how it ended
     Audit(AuditArgs),
+    /// Hold the host's runs, and cancel them when this ends; started by systemd, not by people.
+    #[command(hide = true)]
+    Hold,
     /// Attend to a client of the service; started by that, not by people.
     #[command(hide = true)]
     Attend {

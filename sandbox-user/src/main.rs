@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         },
         Command::Serve(_) => service::serve().map(|()| 0).map_err(Into::into),
         Command::Audit(args) => audit::audit(&args),
+        Command::Hold => service::hold().map(|()| 0).map_err(Into::into),
         Command::Attend {
             client,
             office,

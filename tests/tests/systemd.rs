@@ -2,22 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Configured, Guest, Mode, Running, Sandbox, Scene, wait};
+use sandbox_tests::{Configured, Guest, Mode, Running, Sandbox, Scene, systemctl, wait};
 
 fn enter() -> Guest {
     let guest = Guest::enter();
     assert_eq!(guest.mode, Mode::Systemd);
     guest
-}
-
-fn systemctl(words: &[&str]) -> String {
-    let output = Command::new("systemctl").args(words).output();
-    let output = output.expect("the guest has systemctl");
-    assert!(output.status.success(), "systemctl {words:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A run that holds, with what is known of its place.

@@ -10,6 +10,7 @@ mod demo;
 mod ebpf;
 mod files;
 mod fuzz;
+mod package;
 mod soak;
 mod test;
 mod tidy;
@@ -34,8 +35,10 @@ enum Task {
     Demo(demo::Demo),
     /// Build the eBPF object that is committed under `sandbox-ebpf/prebuilt`.
     Ebpf(ebpf::Ebpf),
-    /// Look for input that breaks the decoder or the metadata readers, with libFuzzer.
+    /// Look for input that breaks the decoder or the readers of what people write, with libFuzzer.
     Fuzz(fuzz::Fuzz),
+    /// Make the Debian package, and say where it is.
+    Package(package::Package),
     /// Run a random mix of all endings in guests, and say which verdicts were wrong.
     Soak(soak::Soak),
     /// Run the unit tests on this machine, then the guest tests on every supported kernel.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Demo(demo) => demo.run(),
         Task::Ebpf(ebpf) => ebpf.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Package(package) => package.run(),
         Task::Soak(soak) => soak.run(),
         Task::Test(test) => test.run(),
         Task::Tidy => tidy::run(),

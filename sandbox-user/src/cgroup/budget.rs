@@ -45,7 +45,7 @@ impl Place {
         }
         let of_all = match self.placement {
             Placement::Scope => slice_of(&self.base),
-            Placement::OwnUnit(_) | Placement::Bare(_) => self.runs(),
+            Placement::Unit(_) | Placement::Bare(_) => self.runs(),
         };
         let dir = Dir::open(self.mount.dir(&of_all)?)?;
         let mut changes = Changes::between(&control::effective(&dir)?, budget)?;
@@ -53,7 +53,7 @@ impl Place {
         let withheld = changes.withhold(&of_all, needed_bytes);
         match self.placement {
             Placement::Scope => changes.ask_for(&dir, &of_all).await?,
-            Placement::OwnUnit(_) | Placement::Bare(_) => changes.write(&dir)?,
+            Placement::Unit(_) | Placement::Bare(_) => changes.write(&dir)?,
         }
         Ok(withheld)
     }

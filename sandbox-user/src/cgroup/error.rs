@@ -93,6 +93,16 @@ pub enum CgroupError {
         /// That leaf.
         cgroup: String,
     },
+    /// The unit that holds the host's runs is only started by systemd.
+    #[error(
+        "this process is in {found}, and would have to be in {wanted}: `systemctl start sandbox-runs.service` starts it there (with systemd 254 or later)"
+    )]
+    NotTheHolder {
+        /// Where it belongs.
+        wanted: String,
+        /// Where it is.
+        found: String,
+    },
     /// Controllers cannot be enabled because processes sit in the cgroup itself.
     #[error(
         "cannot enable {controllers} below {path}, since processes sit in that cgroup ({pids}) and cgroup v2 allows a cgroup either processes or controlled children: move them into a child, for example {path}/init, and try again"

@@ -10,6 +10,7 @@ mod budget;
 mod control;
 mod error;
 mod files;
+mod held;
 mod kill;
 mod leaf;
 mod mount;
@@ -25,12 +26,14 @@ mod tree;
 pub use control::cpu_max_for;
 pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};
+pub use held::{HeldLeaf, HeldRuns};
 pub use leaf::{EventFile, LeafCgroup, Population, Removal, leaf_path, limits_of};
 pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
 pub use placement::{
-    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, leaf_around, prepare,
+    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, leaf_around,
+    leave_the_service, prepare,
 };
 pub use sampler::Sampler;
 pub use staging::Staging;

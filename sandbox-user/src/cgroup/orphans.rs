@@ -201,14 +201,15 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
 }
 
 /// A cgroup below another.
-struct Child {
-    name: String,
+pub(super) struct Child {
+    /// The last part of its path.
+    pub(super) name: String,
     /// Its inode's number, which is its id (fs/kernfs/dir.c, kernfs_fop_readdir).
     id: u64,
 }
 
 /// The cgroups right below one.
-fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
+pub(super) fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
     let fail = |error| CgroupError::read(path, error);
     let mut children = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail)? {
@@ -305,7 +306,7 @@ fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {
     leaf::remove(path, Duration::from_secs(1))
 }
 
-fn is_gone(error: &std::io::Error) -> bool {
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
     [Errno::NOENT, Errno::NODEV]
         .into_iter()
         .any(|errno| tree::is(error, errno))

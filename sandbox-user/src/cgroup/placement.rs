@@ -1,12 +1,13 @@
 //! Where a run's leaf goes in the cgroup tree.
 //!
 //! The tree has an owner. On a systemd host that is PID 1, which may move processes that it did not
-//! delegate, so a leaf goes into a unit that is delegated to us: our own, or a transient scope asked
-//! for over D-Bus. On a bare host it goes below the root. Facts are gathered, then [`decide`] says
+//! delegate, so a leaf goes into a unit that is delegated to us: our own, the one that holds the
+//! host's runs, or a transient scope asked for over D-Bus. On a bare host it goes below the root. Facts are gathered, then [`decide`] says
 //! where, then [`prepare`] does it; `sandbox` itself stays in its caller's cgroup, only the guardian
 //! is moved (<https://systemd.io/CGROUP_DELEGATION/>).
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -23,9 +24,12 @@ use super::{systemd, tree};
 pub(super) const BARE_BASE: &str = "/sandbox";
 /// The slice that transient scopes are in, as its cgroup.
 pub(super) const SLICE: &str = "/sandbox.slice";
+/// The unit that holds the host's runs where it is started (`sandbox-runs.service`), as its cgroup. It has
+/// nothing of the service's, so that runs outlive that.
+pub(super) const HOLDING: &str = "/system.slice/sandbox-runs.service";
 /// The child of a base that holds the leaves.
 pub(super) const RUNS: &str = "runs";
-/// The child of a base that holds the guardian.
+/// The child of a base that holds the guardian, and where the service does the run its supervisor.
 pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// Who owns the cgroup tree.
@@ -63,7 +67,7 @@ pub enum Delegation {
     Kept,
 }
 
-/// The systemd unit that we run in.
+/// A systemd unit that leaves could be in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
     /// Its cgroup.
@@ -83,6 +87,8 @@ pub struct PlacementFacts {
     pub manager: Manager,
     /// The unit that we run in, where there is one.
     pub unit: Option<Unit>,
+    /// The unit that holds the host's runs, where it is started.
+    pub holding: Option<Unit>,
     /// The leaf of another run that we run in, if any.
     pub inside_leaf: Option<String>,
 }
@@ -91,8 +97,8 @@ pub struct PlacementFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "cgroup")]
 pub enum Placement {
-    /// Into our own unit, which is delegated to us.
-    OwnUnit(String),
+    /// Into a unit that is delegated: our own, or the one that holds the host's runs.
+    Unit(String),
     /// Into a transient scope of the run's own.
     Scope,
     /// Below the root of a host without systemd.
@@ -132,19 +138,35 @@ impl PlacementFacts {
     pub fn gather(mount: &Mount) -> Result<Self, CgroupError> {
         let own = Proc::default().cgroup("self")?;
         let manager = Manager::of_host()?;
-        let unit = match (manager, unit_of(&own)) {
-            (Manager::Systemd, Some(cgroup)) => Some(Unit::gather(mount, cgroup)?),
-            (Manager::Systemd, None) | (Manager::None, _) => None,
+        let (unit, holding) = match manager {
+            Manager::Systemd => (
+                unit_of(&own)
+                    .map(|cgroup| Unit::gather(mount, cgroup))
+                    .transpose()?,
+                Unit::holding(mount)?,
+            ),
+            Manager::None => (None, None),
         };
         Ok(Self {
             manager,
             unit,
+            holding,
             inside_leaf: leaf_around(mount, &own)?,
         })
     }
 }
 
 impl Unit {
+    /// The unit that holds the host's runs; `None` where it is not started.
+    fn holding(mount: &Mount) -> Result<Option<Self>, CgroupError> {
+        match Self::gather(mount, HOLDING.to_owned()) {
+            Err(CgroupError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Ok(None)
+            }
+            unit => unit.map(Some),
+        }
+    }
+
     fn gather(mount: &Mount, cgroup: String) -> Result<Self, CgroupError> {
         let path = mount.dir(&cgroup)?;
         let dir = Dir::open(&path)?;
@@ -171,13 +193,14 @@ pub fn decide(facts: &PlacementFacts) -> Result<Placement, CgroupError> {
             cgroup: cgroup.clone(),
         });
     }
-    Ok(match (facts.manager, &facts.unit) {
-        (Manager::None, _) => Placement::Bare(BARE_BASE.to_owned()),
-        (Manager::Systemd, Some(unit)) if unit.is_usable() => {
-            Placement::OwnUnit(unit.cgroup.clone())
-        }
-        (Manager::Systemd, _) => Placement::Scope,
-    })
+    let units = facts.unit.iter().chain(&facts.holding);
+    Ok(
+        match (facts.manager, units.clone().find(|unit| unit.is_usable())) {
+            (Manager::None, _) => Placement::Bare(BARE_BASE.to_owned()),
+            (Manager::Systemd, Some(unit)) => Placement::Unit(unit.cgroup.clone()),
+            (Manager::Systemd, None) => Placement::Scope,
+        },
+    )
 }
 
 impl Unit {
@@ -202,7 +225,7 @@ pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupErr
     let placement = decide(&PlacementFacts::gather(&mount)?)?;
     let mut degraded = Vec::new();
     let base = match &placement {
-        Placement::OwnUnit(cgroup) => cgroup.clone(),
+        Placement::Unit(cgroup) => cgroup.clone(),
         Placement::Scope => systemd::start_scope(guardian_pid, run_id).await?,
         Placement::Bare(cgroup) => {
             if let Err(error) = mount.switch_on_nsdelegate() {
@@ -241,6 +264,26 @@ impl Place {
         let runs = self.mount.dir(&self.runs())?;
         tree::make(&runs)?;
         tree::enable_controllers(&runs)
+    }
+}
+
+/// Has this process, which becomes the supervisor of a run of the service's, go with the unit that holds the
+/// host's runs, where there is one: the service can then be stopped without it.
+///
+/// # Errors
+/// When cgroupfs cannot be read, or refuses.
+pub fn leave_the_service() -> Result<(), CgroupError> {
+    if Manager::of_host()? == Manager::None {
+        return Ok(());
+    }
+    let mount = Mount::find()?;
+    match Unit::holding(&mount)? {
+        Some(unit) if unit.is_usable() => {
+            let supervisor = mount.dir(&child(&unit.cgroup, SUPERVISOR))?;
+            tree::make(&supervisor)?;
+            tree::move_process(&supervisor, std::process::id())
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -312,7 +355,7 @@ mod tests {
     #[test]
     fn the_tree_s_owner_decides_where_leaves_go() {
         use Delegation::{Delegated, Kept};
-        let own = Placement::OwnUnit("/system.slice/sandbox.service".to_owned());
+        let own = Placement::Unit("/system.slice/sandbox.service".to_owned());
         let bare = Placement::Bare("/sandbox".to_owned());
         let all = "cpu io memory pids";
         let table = [
@@ -334,6 +377,34 @@ mod tests {
             let facts = PlacementFacts {
                 manager,
                 unit,
+                holding: None,
+                inside_leaf: None,
+            };
+            assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_unit_of_ones_own_goes_before_the_one_that_holds_the_hosts_runs_and_a_scope_after() {
+        use Delegation::{Delegated, Kept};
+        let all = "cpu io memory pids";
+        let holding = |processes| {
+            let mut unit = unit(Delegated, processes, all)?;
+            unit.cgroup = HOLDING.to_owned();
+            Some(unit)
+        };
+        let held = Placement::Unit(HOLDING.to_owned());
+        let own = Placement::Unit("/system.slice/sandbox.service".to_owned());
+        for (unit, holding, expected) in [
+            (None, holding(0), held.clone()),
+            (unit(Kept, 1, all), holding(0), held),
+            (unit(Delegated, 0, all), holding(0), own),
+            (None, holding(1), Placement::Scope),
+        ] {
+            let facts = PlacementFacts {
+                manager: Manager::Systemd,
+                unit,
+                holding,
                 inside_leaf: None,
             };
             assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
@@ -345,6 +416,7 @@ mod tests {
         let facts = PlacementFacts {
             manager: Manager::None,
             unit: None,
+            holding: None,
             inside_leaf: Some("/sandbox/runs/x".to_owned()),
         };
         let error = decide(&facts).expect_err("refused").to_string();

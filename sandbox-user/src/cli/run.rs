@@ -296,6 +296,7 @@ impl RunArgs {
             | Command::Serve(_)
             | Command::Audit(_)
             | Command::Attend { .. }
+            | Command::Hold
             | Command::Guardian => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
         }
     }

@@ -33,6 +33,7 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::Kill(_)
         | Command::Audit(_)
         | Command::Attend { .. }
+        | Command::Hold
         | Command::Guardian) => panic!("not `run`: {other:?}"),
     }
 }

@@ -216,7 +216,7 @@ fn local_events(mount: &Mount) -> Option<Finding> {
 fn place(decided: Result<Placement, CgroupError>, facts: &HostFacts) -> Finding {
     let name = "placement";
     match decided {
-        Ok(Placement::OwnUnit(cgroup)) => {
+        Ok(Placement::Unit(cgroup)) => {
             Finding::ok(name, format!("in {cgroup}, which systemd delegated"))
         }
         Ok(Placement::Scope) => match facts.system_bus {

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     caller,
+    cgroup::leave_the_service,
     cli::{self, EXIT_FAILURE, RunArgs},
     config::ServiceConfig,
     record::lossless,
@@ -190,6 +191,11 @@ fn supervise(
     office: &mut Office,
 ) -> Answer {
     let run_id = requested.spec.run_id;
+    if let Err(error) = leave_the_service() {
+        return refused(format!(
+            "the run's supervisor cannot leave the service: {error}"
+        ));
+    }
     // First, since a run that is stored and cannot be talked to counts as lost.
     let control = match control::bind(run_id) {
         Ok(control) => control,

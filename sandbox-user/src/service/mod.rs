@@ -13,9 +13,11 @@ pub mod client;
 mod control;
 mod desk;
 mod hearing;
+mod holder;
 mod in_force;
 mod launch;
 mod logs;
+mod manager;
 pub mod metrics;
 mod office;
 mod peer;
@@ -31,6 +33,7 @@ mod verbs;
 
 pub use attendant::attend;
 pub use client::{ClientError, Followed};
+pub use holder::{HoldError, hold};
 pub use serve::{ServeError, serve};
 pub use verbs::{Said, kill, list, logs, show, wait};
 

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     SOCKET, SPOOL,
     in_force::InForce,
+    manager,
     metrics::{self, Metrics},
     reception::receive,
     records::Records,
@@ -104,6 +105,8 @@ pub fn serve() -> Result<(), ServeError> {
         "making the directory of its socket, /run/sandbox",
     ))?;
     let _lock = only_one()?;
+    let passed =
+        manager::socket().map_err(ServeError::system("taking the socket that systemd passes"))?;
     let in_force = InForce::read()?;
     block_signals().map_err(ServeError::system("blocking signals"))?;
     child::leave_ends_to_the_kernel();
@@ -112,8 +115,11 @@ pub fn serve() -> Result<(), ServeError> {
         let metrics_at = in_force.config.service.metrics;
         let metrics = Rc::new(Metrics::new());
         let service = Rc::new(begin(in_force, &metrics)?);
-        let listener =
-            listen(socket).map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
+        let listener = match passed {
+            Some(passed) => UnixListener::from_std(passed),
+            None => listen(socket),
+        }
+        .map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
         if let Some(address) = metrics_at {
             let listener = TcpListener::bind(address)
                 .await
@@ -122,11 +128,15 @@ pub fn serve() -> Result<(), ServeError> {
         }
         let signals = Signals::open().map_err(ServeError::system("opening a signalfd"))?;
         say(format_args!("listening on {SOCKET}"));
+        manager::ready();
+        spawn_local(manager::keep_the_watchdog_quiet());
         spawn_local(keep_looking(Rc::clone(&service)));
         spawn_local(receive(listener, Rc::clone(&service)));
         until_ended(&signals, &service)
             .await
-            .map_err(ServeError::system("reading a signalfd"))
+            .map_err(ServeError::system("reading a signalfd"))?;
+        manager::stopping("runs go on by themselves");
+        Ok(())
     })
 }
 

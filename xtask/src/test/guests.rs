@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::plan::{Pass, Test};
 use super::report::Row;
 use crate::vm::{self, Assets, Ending, Guest, Payload, Stream, Task};
-use crate::{command, workspace};
+use crate::{command, package, workspace};
 
 /// The test binaries and what they test.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Binaries {
     tests: Vec<(String, PathBuf)>,
     /// `sandbox` and `victim`.
     programs: Vec<(String, PathBuf)>,
+    /// The Debian package, where it is wanted.
+    package: Option<PathBuf>,
 }
 
 impl Binaries {
@@ -38,6 +40,7 @@ impl Binaries {
             list: Vec::new(),
             tests: Vec::new(),
             programs,
+            package: None,
         };
         for executable in built
             .into_iter()
@@ -58,6 +61,12 @@ impl Binaries {
         Ok(binaries)
     }
 
+    /// Makes the Debian package too.
+    pub(crate) fn add_package(&mut self) -> Result<()> {
+        self.package = Some(package::build(vm::PROFILE)?);
+        Ok(())
+    }
+
     fn payload(&self, folder: &Path, tests: &[&Test], test_limit: u64) -> Result<Payload> {
         let mut payload = Payload::new(folder.join("payload"))?;
         for (name, path) in &self.programs {
@@ -65,6 +74,9 @@ impl Binaries {
         }
         for (name, path) in &self.tests {
             payload.file(&format!("tests/{name}"), path)?;
+        }
+        if let Some(package) = &self.package {
+            payload.file("files/sandbox.deb", package)?;
         }
         let lines = tests.iter().enumerate();
         let plan: String = lines

@@ -52,7 +52,7 @@ impl Test {
             }
         }
         let mut passes = plan::passes(&self.kernels, self.mode);
-        let binaries = Binaries::build()?;
+        let mut binaries = Binaries::build()?;
         for pass in &mut passes {
             pass.choose(&binaries.list, self.filter.as_deref());
         }
@@ -64,6 +64,9 @@ impl Test {
                     bail!("no test is meant for the guest {}", idle.label());
                 }
             }
+        }
+        if passes.iter().any(Pass::wants_the_package) {
+            binaries.add_package()?;
         }
         let kernels: Vec<Series> = Series::ALL
             .into_iter()

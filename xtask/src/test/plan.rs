@@ -9,6 +9,8 @@ use crate::vm::{Machine, Mode, Series};
 const SYSTEMD_KERNEL: Series = Series::V6_12;
 /// That of the locked-down pass.
 const LOCKED_DOWN_KERNEL: Series = Series::V6_12;
+/// The target that installs the Debian package.
+const PACKAGE: &str = "systemd_package";
 /// The target with hundreds of runs in one test, and how many times as long as others it may take.
 const LONG: (&str, u64) = ("many", 6);
 
@@ -61,6 +63,11 @@ impl Pass {
     /// The name that people see.
     pub(crate) fn label(&self) -> String {
         format!("{} {}", self.series, self.mode)
+    }
+
+    /// Whether some of its tests install the Debian package.
+    pub(crate) fn wants_the_package(&self) -> bool {
+        self.tests.iter().any(|test| test.target == PACKAGE)
     }
 
     /// The machine it runs on.

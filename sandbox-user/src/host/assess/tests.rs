@@ -33,6 +33,7 @@ fn good() -> HostFacts {
         placement: Some(Ok(PlacementFacts {
             manager: Manager::Systemd,
             unit: None,
+            holding: None,
             inside_leaf: None,
         })),
         manager: Manager::Systemd,
@@ -86,6 +87,7 @@ fn each_lack_is_one_finding_that_says_how_to_mend_it() {
                 f.placement = Some(Ok(PlacementFacts {
                     manager: Manager::None,
                     unit: None,
+                    holding: None,
                     inside_leaf: None,
                 }));
             },
@@ -227,6 +229,7 @@ fn being_inside_a_leaf_is_missing_a_place() {
         facts.placement = Some(Ok(PlacementFacts {
             manager: Manager::None,
             unit: None,
+            holding: None,
             inside_leaf: Some("/".to_owned()),
         }));
     });
