@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::caller::Caller;
+use crate::cgroup::Proc;
 use crate::document::{self, DocumentError, Format, Kind, toml};
 use crate::identity::{self, Accounts, Choice, Facts, Identity, IdentityError, SystemAccounts};
 use crate::policy::{Budget, Ceilings, HostPolicy, Layer, Setting};
@@ -135,7 +136,9 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let entries = toml::entries(text, MAX_TABLE_DEPTH - 1)
             .map_err(|error| DocumentError::syntax(error, Format::Toml, path))?;
-        table::interpret(&entries, text).map_err(|fault| DocumentError::key(fault, text, path))
+        let memory_total_bytes = Proc::default().memory_total_bytes().unwrap_or(0);
+        table::interpret(&entries, text, memory_total_bytes)
+            .map_err(|fault| DocumentError::key(fault, text, path))
     }
 
     /// What it says of the runs of `who`; where that is not known, what it says of everybody's.

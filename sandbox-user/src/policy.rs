@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Limit, Limits, OnPidsLimit, OomScope, Source};
 use crate::units::format_duration;
 
-pub use budget::Budget;
+pub use budget::{Budget, share_of};
 pub use ceilings::{Ceiling, Ceilings, Excess};
 
 /// What was said about something that can be lifted.

@@ -197,6 +197,11 @@ impl Proc {
         Ok(parse_meminfo(&self.read("meminfo")?, "SwapTotal"))
     }
 
+    /// `MemTotal` of /proc/meminfo, bytes; `None` where that cannot be told.
+    pub fn memory_total_bytes(&self) -> Option<u64> {
+        parse_meminfo(&self.read("meminfo").ok()?, "MemTotal")
+    }
+
     fn stat(&self, pid: u32) -> Result<Option<Stat>, CgroupError> {
         let name = format!("{pid}/stat");
         let text = match self.read(&name) {

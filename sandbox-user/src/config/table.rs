@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::{Config, Rules, ServiceConfig};
 use crate::document::{Entry, Fault, Field, Problem, Seen, Value, like, normal, read, wrong_kind};
 use crate::limits::Source;
-use crate::policy::values::ValueError;
-use crate::policy::{Budget, Ceiling, Ceilings, Excess, Layer, Setting};
+use crate::policy::values::{ValueError, check_memory};
+use crate::policy::{Budget, Ceiling, Ceilings, Excess, Layer, Setting, share_of};
 use crate::spec::check_user;
 
 use service::count_or_none;
@@ -86,7 +86,11 @@ enum Part {
 const CEILING: Keys<Part> = &[("at-most", Part::AtMost), ("otherwise", Part::Otherwise)];
 
 /// The configuration that the document's entries make.
-pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> {
+pub(super) fn interpret(
+    entries: &[Entry],
+    text: &str,
+    memory_total_bytes: u64,
+) -> Result<Config, Fault> {
     let mut config = Config {
         user: None,
         budget: Budget::default(),
@@ -95,7 +99,10 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
         groups: Vec::new(),
         users: Vec::new(),
     };
-    let reader = Reader { text };
+    let reader = Reader {
+        text,
+        memory_total_bytes,
+    };
     reader.each(entries, "", TOP, |key, entry, path| {
         match key {
             Top::User => {
@@ -125,6 +132,8 @@ fn nothing() -> Rules {
 
 struct Reader<'a> {
     text: &'a str,
+    /// What this host has.
+    memory_total_bytes: u64,
 }
 
 impl Reader<'_> {
@@ -171,7 +180,18 @@ impl Reader<'_> {
     }
 
     fn budget(&self, table: &Entry, path: &str) -> Result<Budget, Fault> {
-        let limits = self.layer(table, path, BUDGET)?.limits;
+        let mut layer = Layer::silent(Source::Host);
+        self.each(table.table(path)?, path, BUDGET, |field, entry, path| {
+            let set = if field == Field::Memory && entry.value == Value::Text("auto".to_owned()) {
+                let share = |_: &str| check_memory(share_of(self.memory_total_bytes));
+                read(&entry.value, "a size, \"none\" or \"auto\"", share)
+                    .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
+            } else {
+                field.set(&mut layer, &entry.value)
+            };
+            set.map_err(|problem| entry.fault(path, problem))
+        })?;
+        let limits = layer.limits;
         Ok(Budget {
             memory_bytes: limits.memory_bytes,
             swap_bytes: limits.swap_bytes,

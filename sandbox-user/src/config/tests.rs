@@ -65,6 +65,15 @@ fn limits(config: &Config, who: &Identity) -> Limits {
 }
 
 #[test]
+fn a_memory_budget_can_go_by_what_the_host_has() {
+    let config = config("[budget]\nmemory = 'auto'\npids = 9\n");
+    let total = crate::cgroup::Proc::default().memory_total_bytes();
+    let share = crate::policy::share_of(total.expect("this host has memory"));
+    assert_eq!(config.budget.memory_bytes, Some(Setting::Value(share)));
+    assert_eq!(config.budget.pids, Some(Setting::Value(9)));
+}
+
+#[test]
 fn the_example_of_the_readme_is_accepted() {
     let readme = include_str!("../../../README.md");
     let (_, rest) = readme.split_once("```toml\n").expect("it has an example");

@@ -4,6 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Setting;
 
+/// What all runs may have of a host's memory where its own services are to be left enough: all but a tenth of it,
+/// or 1 GiB where that is more, but half of a small one's.
+pub fn share_of(memory_total_bytes: u64) -> u64 {
+    const LEAST: u64 = 1 << 30;
+    let kept = LEAST.max(memory_total_bytes / 10);
+    memory_total_bytes - kept.min(memory_total_bytes / 2)
+}
+
 /// The host's budget: limits of the cgroup that has all its runs; `None` = nothing is said, so that
 /// what is in force stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,4 +24,18 @@ pub struct Budget {
     pub cpus: Option<Setting<f64>>,
     /// `pids.max`, tasks.
     pub pids: Option<Setting<u64>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_own_services_are_left_a_tenth_or_a_gibibyte_or_half() {
+        const GIB: u64 = 1 << 30;
+        for (total, share) in [(GIB / 2, GIB / 4), (4 * GIB, 3 * GIB), (10 * GIB, 9 * GIB)] {
+            assert_eq!(share_of(total), share);
+        }
+        assert_eq!(share_of(1000 * GIB), 900 * GIB);
+    }
 }
