@@ -18,6 +18,7 @@ use super::error::CgroupError;
 use super::files::Dir;
 use super::mount::{Controller, Mount, NsDelegate};
 use super::owner::{Mark, Proc};
+use super::tree::Made;
 use super::{systemd, tree};
 
 /// The cgroup of a bare host that everything of ours is in.
@@ -234,7 +235,12 @@ pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupErr
                 ));
             }
             tree::enable_controllers(&mount.root)?;
-            tree::make(&mount.dir(cgroup)?)?;
+            let path = mount.dir(cgroup)?;
+            if tree::make(&path)? == Made::New
+                && let Err(error) = tree::let_others_go_first(&path)
+            {
+                degraded.push(format!("runs compete with what serves the host: {error}"));
+            }
             cgroup.clone()
         }
     };
