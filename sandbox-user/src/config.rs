@@ -36,6 +36,8 @@ const MAX_TABLE_DEPTH: usize = 5;
 pub struct Config {
     /// Whom plain root's analyses run as where `--user` does not say.
     pub user: Option<String>,
+    /// What the shell is to run in the end of each run, as whoever called, with the record on its stdin.
+    pub on_complete: Option<String>,
     /// What all runs together may have.
     pub budget: Budget,
     /// How the service goes about its work.
@@ -151,6 +153,7 @@ impl Config {
         accounts: &dyn Accounts,
     ) -> Result<HostPolicy, ConfigError> {
         let mut policy = HostPolicy {
+            on_complete: self.on_complete.clone(),
             budget: self.budget.clone(),
             runs: self.service.runs_per_user,
             metadata_paths: self.service.metadata_paths.clone(),

@@ -113,6 +113,8 @@ pub struct HostPolicy {
     pub ceilings: Ceilings,
     /// What all the host's runs may have together.
     pub budget: Budget,
+    /// What the shell is to run in the end of each, with the record on its stdin.
+    pub on_complete: Option<String>,
     /// How many of theirs the service does at once; `None` = no limit.
     pub runs: Option<usize>,
     /// Below which directories their metadata has to be; `None` = anywhere.

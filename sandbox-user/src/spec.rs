@@ -79,7 +79,10 @@ pub struct RunSpec {
     pub ring_bytes: u32,
     /// When stderr gets the completion notes.
     pub notes: NotesPolicy,
-    /// What the shell is to run in the end, with the record on its stdin.
+    /// What the host's configuration has the shell run in the end, with the record on its stdin.
+    #[serde(default)]
+    pub host_on_complete: Option<String>,
+    /// The same, as it was asked for; that comes after.
     pub on_complete: Option<String>,
     /// Whether the record says where the time went.
     pub timings: Timings,
@@ -286,6 +289,7 @@ pub(crate) mod tests {
             sampling: Sampling::Every(Duration::from_millis(100)),
             ring_bytes: DEFAULT_RING_BYTES,
             notes: NotesPolicy::Always,
+            host_on_complete: None,
             on_complete: None,
             timings: Timings::Include,
         }

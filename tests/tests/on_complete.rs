@@ -1,6 +1,6 @@
 //! `--on-complete`: a command of the caller's that gets the record in the end.
 
-use sandbox_tests::{Guest, Record, Scene, wait};
+use sandbox_tests::{Configured, Guest, Record, Scene, wait};
 
 #[test]
 fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
@@ -35,6 +35,45 @@ fn its_failure_is_said_and_is_not_the_runs() {
             .contains("--on-complete: exit 9 ended with exit status: 9"),
         "{said}"
     );
+}
+
+#[test]
+fn one_that_fails_is_run_once_more_and_one_that_has_not_is_not() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "sandbox run --user ana --record record.json \
+         --on-complete '[ -e failed ] || { >failed; exit 9; }; echo run >>runs; cat >got.json' -- true",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    let told = "ended with exit status: 9; it is run once more in 1 s";
+    assert_eq!(said.err().matches(told).count(), 1, "{said}");
+    assert_eq!(scene.read("runs"), "run\n");
+    let got = Record::parse(&scene.read("got.json"));
+    assert_eq!(got.to_string(), scene.record().to_string());
+}
+
+#[test]
+fn the_hosts_comes_before_the_runs_own_and_gets_the_record_too() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let _config =
+        Configured::with("on-complete = 'echo host >>order; id -un >who; cat >host.json'\n");
+    let said = scene.bash(
+        "sudo -u ana sudo sandbox run --record record.json \
+         --on-complete 'echo own >>order; cat >own.json' -- true",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    assert_eq!(scene.read("order"), "host\nown\n");
+    assert_eq!(scene.read("who"), "ana\n");
+    let record = scene.record().to_string();
+    for file in ["host.json", "own.json"] {
+        assert_eq!(
+            Record::parse(&scene.read(file)).to_string(),
+            record,
+            "{file}"
+        );
+    }
 }
 
 #[test]

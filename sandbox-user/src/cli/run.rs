@@ -202,7 +202,8 @@ struct OutputArgs {
     /// When to say on stderr what ended it [default: failure]
     #[arg(long, value_name = "always|failure|never", value_parser = argument::text(argument::notes))]
     notes: Option<NotesPolicy>,
-    /// Have /bin/sh run CMD when it is over, as you, with the record on its stdin, for 10 minutes at most
+    /// Have /bin/sh run CMD when it is over, as you, with the record on its stdin, for 10
+    /// minutes at most; where it fails, twice more
     #[arg(long, value_name = "CMD")]
     on_complete: Option<String>,
 
@@ -437,6 +438,7 @@ impl RunSpec {
             sampling: output.sample.unwrap_or_default(),
             ring_bytes: output.ring_size.unwrap_or(DEFAULT_RING_BYTES),
             notes: output.notes.unwrap_or_default(),
+            host_on_complete: host.on_complete,
             on_complete: output.on_complete,
             timings: if output.timings {
                 Timings::Include

@@ -33,13 +33,14 @@ pub fn check() -> Result<String, ConfigError> {
 
 fn line(text: &mut String, what: &str, says: impl Display) {
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "{what:<10}{says}");
+    let _ = writeln!(text, "{what:<13}{says}");
 }
 
 fn summary(config: &Config) -> String {
     let mut text = String::new();
     let Config {
         user,
+        on_complete,
         budget,
         service,
         rules,
@@ -62,6 +63,8 @@ fn summary(config: &Config) -> String {
         listed(&ceilings(&rules.ceilings), "none"),
     );
     line(&mut text, "budget", listed(&budget_of(budget), "none"));
+    let on_complete = on_complete.as_deref().unwrap_or("nothing");
+    line(&mut text, "on-complete", Printable(on_complete).to_string());
     line(&mut text, "groups", names(groups));
     line(&mut text, "users", names(users));
     line(&mut text, "service", service_of(service).join(", "));
@@ -259,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_configuration_is_summed_up_with_all_that_it_says() {
-        let text = "user = 'analysis'\n\
+        let text = "user = 'analysis'\non-complete = 'tell-the-database'\n\
             [defaults]\nmemory = '4GiB'\nswap = 0\ncpus = 2\npids = 'none'\ntimeout = '1h'\ncpu-time = '2h'\n\
             grace = 0\nwarn = 'USR1@2m'\non-pids-limit = 'deny'\noom = 'process'\n\
             [ceilings]\nmemory = '32GiB'\ncpus = 'none'\ntimeout = {at-most = '1d', otherwise = 'cap'}\n\

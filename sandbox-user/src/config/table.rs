@@ -19,6 +19,7 @@ type Keys<T> = &'static [(&'static str, T)];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Top {
     User,
+    OnComplete,
     Budget,
     Defaults,
     Ceilings,
@@ -31,6 +32,7 @@ enum Top {
 
 const TOP: Keys<Top> = &[
     ("user", Top::User),
+    ("on-complete", Top::OnComplete),
     ("budget", Top::Budget),
     ("defaults", Top::Defaults),
     ("ceilings", Top::Ceilings),
@@ -93,6 +95,7 @@ pub(super) fn interpret(
 ) -> Result<Config, Fault> {
     let mut config = Config {
         user: None,
+        on_complete: None,
         budget: Budget::default(),
         service: ServiceConfig::default(),
         rules: nothing(),
@@ -108,6 +111,11 @@ pub(super) fn interpret(
             Top::User => {
                 let user = name(&entry.value).map_err(|problem| entry.fault(path, problem))?;
                 config.user = Some(user);
+            }
+            Top::OnComplete => {
+                let command =
+                    command(&entry.value).map_err(|problem| entry.fault(path, problem))?;
+                config.on_complete = Some(command);
             }
             Top::Budget => config.budget = reader.budget(entry, path)?,
             Top::Defaults => config.rules.defaults = reader.defaults(entry, path)?,
@@ -170,7 +178,12 @@ impl Reader<'_> {
                         let runs = count_or_none(&entry.value);
                         rules.runs = Some(runs.map_err(|problem| entry.fault(path, problem))?);
                     }
-                    Top::User | Top::Budget | Top::Service | Top::Groups | Top::Users => {}
+                    Top::User
+                    | Top::OnComplete
+                    | Top::Budget
+                    | Top::Service
+                    | Top::Groups
+                    | Top::Users => {}
                 }
                 Ok(())
             })?;
@@ -299,6 +312,13 @@ fn name(value: &Value) -> Result<String, Problem> {
     };
     check_user(name)?;
     Ok(name.clone())
+}
+
+fn command(value: &Value) -> Result<String, Problem> {
+    let Value::Text(command) = value else {
+        return Err(wrong_kind("a line of shell", value));
+    };
+    Ok(command.clone())
 }
 
 fn join(within: &str, key: &str) -> String {

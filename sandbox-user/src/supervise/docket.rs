@@ -101,14 +101,27 @@ impl TraceDocket {
 }
 
 impl Docket {
-    /// What is to be run in the end, if anything.
-    pub(super) fn on_complete(&self) -> Option<OnComplete<'_>> {
-        let command = self.spec.on_complete.as_deref()?;
-        Some(OnComplete {
-            command,
-            caller: &self.caller,
-            rlimits: &self.rlimits,
-        })
+    /// What is to be run in the end, one after another.
+    pub(super) fn on_complete(&self) -> impl Iterator<Item = OnComplete<'_>> {
+        let hosts = self
+            .spec
+            .host_on_complete
+            .as_deref()
+            .map(|command| (command, "on-complete of the host's configuration"));
+        let own = self
+            .spec
+            .on_complete
+            .as_deref()
+            .map(|command| (command, "--on-complete"));
+        hosts
+            .into_iter()
+            .chain(own)
+            .map(|(command, name)| OnComplete {
+                name,
+                command,
+                caller: &self.caller,
+                rlimits: &self.rlimits,
+            })
     }
 
     /// What the record says of a run apart from how it went.

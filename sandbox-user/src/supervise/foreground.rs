@@ -238,9 +238,9 @@ async fn run(
         guardian.dismiss();
     }
     say_notes(made.docket.spec.notes, &record);
-    if let Some(on_complete) = made.docket.on_complete() {
-        // Those that came while the run was concluded were about the run.
-        while let Ok(Some(_)) = orders.try_next() {}
+    // Those that came while the run was concluded were about the run.
+    while let Ok(Some(_)) = orders.try_next() {}
+    for on_complete in made.docket.on_complete() {
         on_complete.run(&record, Some(&mut orders)).await;
     }
     let status = match recorded {

@@ -1,7 +1,7 @@
 //! `--on-complete`: a command that gets the record once the run is over, whoever wrote it.
 //!
-//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and at most
-//! once. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
+//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and once more
+//! only where it has failed. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
 //! about the run.
 
 use std::{
@@ -17,7 +17,7 @@ use nix::{libc, unistd::User};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{
     io::Interest,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::orders::Orders;
@@ -33,9 +33,14 @@ const WITHIN: Duration = Duration::from_secs(600);
 /// How long it may take to end once it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long it is waited before a command that failed is run once more; then it is given up.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
 /// A command for the end.
 #[derive(Debug)]
 pub(super) struct OnComplete<'a> {
+    /// What it is called, for people.
+    pub(super) name: &'static str,
     /// What the shell is given.
     pub(super) command: &'a str,
     /// Whom it runs as.
@@ -44,28 +49,40 @@ pub(super) struct OnComplete<'a> {
     pub(super) rlimits: &'a CallersLimits,
 }
 
+/// How it ended.
+struct Ended {
+    status: ExitStatus,
+    /// It was asked to, or took too long: it is not to be run once more.
+    was_asked: bool,
+}
+
 impl OnComplete<'_> {
-    /// Runs it to its end; what goes wrong is said, and nothing more comes of it. What asks for the
-    /// end of the run ends it too.
-    pub(super) async fn run(&self, record: &RunRecord, orders: Option<&mut Orders>) {
-        match self.try_run(record, orders).await {
-            Ok(status) if status.success() => {}
-            Ok(status) => say(format_args!(
-                "--on-complete: {} ended with {status}",
-                self.command
-            )),
-            Err(error) => say(format_args!(
-                "--on-complete: {} could not be run: {error}",
-                self.command
-            )),
+    /// Runs it to its end, and where it fails a few times more; what goes wrong is said, and nothing more comes of
+    /// it. What asks for the end of the run ends it too.
+    pub(super) async fn run(&self, record: &RunRecord, mut orders: Option<&mut Orders>) {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let (problem, is_last) = match self.try_run(record, orders.as_deref_mut()).await {
+                Ok(Ended { status, .. }) if status.success() => return,
+                Ok(Ended { status, was_asked }) => (format!("ended with {status}"), was_asked),
+                Err(error) => (format!("could not be run: {error}"), false),
+            };
+            let pause = pauses.next().filter(|_| !is_last);
+            let then = pause.map_or_else(String::new, |pause| {
+                format!("; it is run once more in {} s", pause.as_secs())
+            });
+            say(format_args!(
+                "{}: {} {problem}{then}",
+                self.name, self.command
+            ));
+            let Some(pause) = pause else { return };
+            if is_ended_within(*pause, orders.as_deref_mut()).await {
+                return;
+            }
         }
     }
 
-    async fn try_run(
-        &self,
-        record: &RunRecord,
-        orders: Option<&mut Orders>,
-    ) -> io::Result<ExitStatus> {
+    async fn try_run(&self, record: &RunRecord, orders: Option<&mut Orders>) -> io::Result<Ended> {
         let mut child = self.spawn(written(record)?)?;
         let waited = wait(&mut child, orders).await;
         if waited.is_err() {
@@ -111,12 +128,25 @@ fn written(record: &RunRecord) -> io::Result<File> {
     Ok(file)
 }
 
+/// Waits for a while; whether an end was asked for meanwhile.
+async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
+    let asked = async {
+        match orders {
+            // Signals that cannot be read ask for nothing.
+            Some(orders) => while !orders.next().await.is_ok_and(|order| order.ends()) {},
+            None => std::future::pending().await,
+        }
+    };
+    timeout(pause, asked).await.is_ok()
+}
+
 /// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes
 /// too long.
-async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<ExitStatus> {
+async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<Ended> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
+    let mut was_asked = false;
     let mut kill_at = Instant::now() + WITHIN;
     loop {
         let order = async {
@@ -128,18 +158,21 @@ async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<
         tokio::select! {
             ready = ended.readable() => {
                 ready?.retain_ready();
-                return child.wait();
+                let status = child.wait()?;
+                return Ok(Ended { status, was_asked });
             }
             order = order => {
                 if order?.ends() {
                     // It may have ended just now.
                     let _ = pidfd::send_signal(pidfd.as_fd(), ask);
                     ask = libc::SIGKILL;
+                    was_asked = true;
                     kill_at = kill_at.min(Instant::now() + ENDS_WITHIN);
                 }
             }
             () = sleep_until(kill_at) => {
                 let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+                was_asked = true;
                 kill_at = Instant::now() + WITHIN;
             }
         }

@@ -104,7 +104,8 @@ impl States {
     /// Where it cannot be written; what was kept before stays then, and nothing else is left behind.
     pub(super) fn keep(&self, state: &State) -> io::Result<()> {
         let spec = &state.docket.spec;
-        if spec.record.is_none() && spec.on_complete.is_none() && spec.spool.is_none() {
+        let has_hook = spec.on_complete.is_some() || spec.host_on_complete.is_some();
+        if spec.record.is_none() && !has_hook && spec.spool.is_none() {
             return Ok(());
         }
         own_dir::own_around(&self.0)?;

@@ -206,7 +206,7 @@ impl Ward {
         if let (Some(docket), Some(record)) = (&docket, &record) {
             // Notes and hook come last: a hook may take its time.
             say_notes(docket.spec.notes, record);
-            if let Some(on_complete) = docket.on_complete() {
+            for on_complete in docket.on_complete() {
                 on_complete.run(record, None).await;
             }
         }
