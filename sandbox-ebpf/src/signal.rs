@@ -29,7 +29,6 @@ use crate::{
     stream,
 };
 
-const SIGTRAP: i32 = 5;
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 /// The `si_code`s of timers, message queues and I/O (include/uapi/asm-generic/siginfo.h), from one to the other.
@@ -113,8 +112,9 @@ fn resumes(request: u64) -> bool {
     request < 64 && RESUMING & (1 << request) != 0
 }
 
-/// Whether a tracee stopped for another signal than this one, so that this one is its tracer's. In a
-/// stop that is no signal's it is not taken: `si_code` holds the event then (`ptrace_do_notify`).
+/// Whether a tracee stopped for another signal than this one, so that this one is its tracer's. In the stop
+/// of an event, or of its group, it is not taken: `si_code` has that above the signal's number then
+/// (`ptrace_do_notify`, `do_jobctl_trap`).
 #[inline(always)]
 fn is_another(tracee: Ptr, signal: i32) -> bool {
     let info: Ptr = load(tracee, offset!(task_struct_last_siginfo));
@@ -123,7 +123,7 @@ fn is_another(tracee: Ptr, signal: i32) -> bool {
     }
     let stopped_for: i32 = load(info, offset!(kernel_siginfo_si_signo));
     let code: i32 = load(info, offset!(kernel_siginfo_si_code));
-    let is_event = stopped_for == SIGTRAP && code > 0xff;
+    let is_event = code > 0xff && code & 0xff == stopped_for;
     stopped_for != signal && !is_event
 }
 
