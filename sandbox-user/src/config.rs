@@ -19,6 +19,7 @@ use crate::caller::Caller;
 use crate::cgroup::Proc;
 use crate::document::{self, DocumentError, Format, Kind, toml};
 use crate::identity::{self, Accounts, Choice, Facts, Identity, IdentityError, SystemAccounts};
+use crate::limits::{DEFAULT_MEMORY_BYTES, Source};
 use crate::policy::{Budget, Ceilings, HostPolicy, Layer, Setting};
 use crate::units::{Printable, Quoted};
 
@@ -159,6 +160,9 @@ impl Config {
             metadata_paths: self.service.metadata_paths.clone(),
             ..HostPolicy::default()
         };
+        policy
+            .defaults
+            .extend(self.default_memory_within_the_budget());
         policy.add(&self.rules);
         let Some(who) = who else {
             return Ok(policy);
@@ -178,6 +182,17 @@ impl Config {
             }
         }
         Ok(policy)
+    }
+
+    /// Instead of the built-in default of memory what all runs may have, where that is less: else who says nothing
+    /// could never run.
+    fn default_memory_within_the_budget(&self) -> Option<Layer> {
+        let budget = self.budget.memory_bytes?.into_option()?;
+        (budget < DEFAULT_MEMORY_BYTES).then(|| {
+            let mut layer = Layer::silent(Source::Host);
+            layer.limits.memory_bytes = Some(Setting::Value(budget));
+            layer
+        })
     }
 
     /// The users and groups it names that the host does not know: rules for nobody.

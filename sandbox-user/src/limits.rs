@@ -62,11 +62,14 @@ pub struct Limits {
     pub cputime: Limit<Duration>,
 }
 
+/// `memory.max` where nobody says anything.
+pub const DEFAULT_MEMORY_BYTES: u64 = 2 << 30;
+
 impl Default for Limits {
     /// 2 GiB memory without swap, 1 core, 100 PIDs, 30 min wall clock, no CPU time budget.
     fn default() -> Self {
         Self {
-            memory_bytes: Limit::new(Some(2 << 30), Source::Default),
+            memory_bytes: Limit::new(Some(DEFAULT_MEMORY_BYTES), Source::Default),
             swap_bytes: Limit::new(Some(0), Source::Default),
             cpus: Limit::new(Some(1.0), Source::Default),
             pids: Limit::new(Some(100), Source::Default),

@@ -1,5 +1,6 @@
 //! The unit that holds the host's runs, as its own process sees it.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::error::CgroupError;
@@ -8,6 +9,7 @@ use super::mount::Mount;
 use super::orphans::{children, is_gone};
 use super::owner::{Mark, Proc, ProcessId};
 use super::placement::{HOLDING, RUNS, SUPERVISOR, child};
+use crate::sys::pidfd;
 
 /// The unit's cgroup.
 #[derive(Debug)]
@@ -69,13 +71,21 @@ impl HeldRuns {
             .collect())
     }
 
-    /// How many processes look after runs: supervisors, guardians and what those have started.
+    /// The processes that look after runs, as pidfds: supervisors, guardians and what those have started.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn supervisors(&self) -> Result<usize, CgroupError> {
+    pub fn supervisors(&self) -> Result<Vec<OwnedFd>, CgroupError> {
         let own = std::process::id();
-        let pids = self.supervisor.procs()?.unwrap_or_default();
-        Ok(pids.into_iter().filter(|pid| *pid != own).count())
+        let listed = || Ok(self.supervisor.procs()?.unwrap_or_default());
+        let opened: Vec<(u32, OwnedFd)> = listed()?
+            .into_iter()
+            .filter(|pid| *pid != own)
+            .filter_map(|pid| Some((pid, pidfd::open(i32::try_from(pid).ok()?).ok()?)))
+            .collect();
+        // Who is still there is who was opened.
+        let still = listed()?;
+        let there = opened.into_iter().filter(|(pid, _)| still.contains(pid));
+        Ok(there.map(|(_, pidfd)| pidfd).collect())
     }
 }

@@ -188,7 +188,10 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
     let Some(base) = runs.strip_suffix(&format!("/{}", placement::RUNS)) else {
         return false;
     };
-    if !(base.ends_with(placement::BARE_BASE) || base.contains(&format!("{}/", placement::SLICE))) {
+    let is_ours = [placement::BARE_BASE, placement::HOLDING]
+        .iter()
+        .any(|ours| base.ends_with(ours));
+    if !(is_ours || base.contains(&format!("{}/", placement::SLICE))) {
         return false;
     }
     let Some(made) = Uuid::parse_str(name).ok().and_then(|id| id.get_timestamp()) else {
@@ -339,6 +342,10 @@ mod tests {
             (format!("/sandbox/runs/{RUN}"), true),
             (
                 format!("/sandbox.slice/sandbox-{RUN}.scope/runs/{RUN}"),
+                true,
+            ),
+            (
+                format!("/system.slice/sandbox-runs.service/runs/{RUN}"),
                 true,
             ),
             (format!("/system.slice/other.service/runs/{RUN}"), false),

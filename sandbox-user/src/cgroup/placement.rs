@@ -7,7 +7,6 @@
 //! is moved (<https://systemd.io/CGROUP_DELEGATION/>).
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use super::error::CgroupError;
 use super::files::Dir;
 use super::mount::{Controller, Mount, NsDelegate};
+use super::orphans::is_gone;
 use super::owner::{Mark, Proc};
 use super::tree::Made;
 use super::{systemd, tree};
@@ -161,9 +161,7 @@ impl Unit {
     /// The unit that holds the host's runs; `None` where it is not started.
     fn holding(mount: &Mount) -> Result<Option<Self>, CgroupError> {
         match Self::gather(mount, HOLDING.to_owned()) {
-            Err(CgroupError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Ok(None)
-            }
+            Err(CgroupError::Read { source, .. }) if is_gone(&source) => Ok(None),
             unit => unit.map(Some),
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
     }
     for controller in Controller::OPTIONAL {
         if offered.contains(&controller) && !enabled.contains(&controller) {
-            // Only statistics depend on it, and those are null without it.
+            // Statistics depend on it, which are null without it, and who goes first where I/O is short.
             let _ = enable(&dir, controller);
         }
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::identity::{Account, Change};
 use crate::limits::{Limits, Source};
-use crate::policy::{Ceiling, Excess, LimitOverrides, Setting, settle};
+use crate::policy::{Ceiling, Ceilings, Excess, LimitOverrides, Setting, settle};
 
 const GIB: u64 = 1 << 30;
 
@@ -62,6 +62,22 @@ fn limits(config: &Config, who: &Identity) -> Limits {
     let policy = config.policy_for(Some(who), &Groups).expect("looked up");
     let settled = settle(&policy.defaults, &policy.ceilings).expect("nothing was asked for");
     settled.limits
+}
+
+#[test]
+fn the_built_in_default_of_memory_is_no_more_than_all_runs_may_have() {
+    let default = |text| {
+        let policy = config(text).policy_for(None, &Groups);
+        let layers = policy.expect("nobody is looked up").defaults;
+        let settled = settle(&layers, &Ceilings::default()).expect("within all ceilings");
+        settled.limits.memory_bytes.value
+    };
+    assert_eq!(default("[budget]\nmemory = '1GiB'"), Some(GIB));
+    assert_eq!(default("[budget]\nmemory = '3GiB'"), Some(2 * GIB));
+    assert_eq!(
+        default("[budget]\nmemory = '1GiB'\n[defaults]\nmemory = '512MiB'"),
+        Some(GIB / 2)
+    );
 }
 
 #[test]

@@ -3,9 +3,14 @@
 //!
 //! It has nothing to do while they go on, so that there is nothing that could go wrong with it.
 
-use std::{collections::HashSet, io, os::fd::AsFd as _, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 
-use nix::libc::SIGTERM;
+use nix::libc::{SIGKILL, SIGTERM};
 
 use super::{control, manager};
 use crate::{
@@ -17,6 +22,8 @@ use crate::{
 
 /// The unit, for people.
 const UNIT: &str = "sandbox-runs.service";
+/// How long what is left of runs that are over may take to end once it was asked to.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether all have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -50,6 +57,7 @@ pub fn hold() -> Result<(), HoldError> {
 
 async fn cancel_all(held: &HeldRuns) -> Result<(), HoldError> {
     let mut told = HashSet::new();
+    let mut over_since: Option<Instant> = None;
     loop {
         let leaves = held.leaves()?;
         for leaf in &leaves {
@@ -58,8 +66,20 @@ async fn cancel_all(held: &HeldRuns) -> Result<(), HoldError> {
                 told.insert(leaf.name.clone());
             }
         }
-        if leaves.is_empty() && held.supervisors()? == 0 {
-            return Ok(());
+        if leaves.is_empty() {
+            let left = held.supervisors()?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            // Of runs that are over: their completion hooks, and what those have left behind.
+            if over_since.is_none_or(|since| since.elapsed() > ENDS_WITHIN) {
+                let signal = over_since.map_or(SIGTERM, |_| SIGKILL);
+                over_since = Some(Instant::now());
+                for pidfd in &left {
+                    // It may have ended just now.
+                    let _ = pidfd::send_signal(pidfd.as_fd(), signal);
+                }
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -4,7 +4,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{OpenOptionsExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
     path::Path,
     rc::Rc,
     time::{Duration, Instant},
@@ -56,6 +59,11 @@ pub enum ServeError {
     /// There is one.
     #[error("another `sandbox serve` is running on this host (it holds {LOCK}): stop that first")]
     Running,
+    /// Somebody listens in its place.
+    #[error(
+        "somebody else listens on {SOCKET}, such as systemd (sandbox.socket): `systemctl start sandbox` starts the service there"
+    )]
+    Activated,
     /// Its store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,6 +125,7 @@ pub fn serve() -> Result<(), ServeError> {
         let service = Rc::new(begin(in_force, &metrics)?);
         let listener = match passed {
             Some(passed) => UnixListener::from_std(passed),
+            None if UnixStream::connect(socket).is_ok() => return Err(ServeError::Activated),
             None => listen(socket),
         }
         .map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;

@@ -1,7 +1,7 @@
 //! `--on-complete`: a command that gets the record once the run is over, whoever wrote it.
 //!
-//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and once more
-//! only where it has failed. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
+//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and twice
+//! more at most where it fails. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
 //! about the run.
 
 use std::{
@@ -28,7 +28,7 @@ use crate::{
     sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
 };
 
-/// How long it may take.
+/// How long it may take, all that it is run together.
 const WITHIN: Duration = Duration::from_secs(600);
 /// How long it may take to end once it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -61,8 +61,10 @@ impl OnComplete<'_> {
     /// it. What asks for the end of the run ends it too.
     pub(super) async fn run(&self, record: &RunRecord, mut orders: Option<&mut Orders>) {
         let mut pauses = PAUSES.iter();
+        let until = Instant::now() + WITHIN;
         loop {
-            let (problem, is_last) = match self.try_run(record, orders.as_deref_mut()).await {
+            let (problem, is_last) = match self.try_run(record, until, orders.as_deref_mut()).await
+            {
                 Ok(Ended { status, .. }) if status.success() => return,
                 Ok(Ended { status, was_asked }) => (format!("ended with {status}"), was_asked),
                 Err(error) => (format!("could not be run: {error}"), false),
@@ -82,9 +84,14 @@ impl OnComplete<'_> {
         }
     }
 
-    async fn try_run(&self, record: &RunRecord, orders: Option<&mut Orders>) -> io::Result<Ended> {
+    async fn try_run(
+        &self,
+        record: &RunRecord,
+        until: Instant,
+        orders: Option<&mut Orders>,
+    ) -> io::Result<Ended> {
         let mut child = self.spawn(written(record)?)?;
-        let waited = wait(&mut child, orders).await;
+        let waited = wait(&mut child, until, orders).await;
         if waited.is_err() {
             // It is not to run on unseen.
             let _ = child.kill();
@@ -132,8 +139,14 @@ fn written(record: &RunRecord) -> io::Result<File> {
 async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
     let asked = async {
         match orders {
-            // Signals that cannot be read ask for nothing.
-            Some(orders) => while !orders.next().await.is_ok_and(|order| order.ends()) {},
+            Some(orders) => loop {
+                match orders.next().await {
+                    Ok(order) if order.ends() => return,
+                    Ok(_) => {}
+                    // Where signals cannot be read nobody is heard.
+                    Err(_) => return std::future::pending().await,
+                }
+            },
             None => std::future::pending().await,
         }
     };
@@ -142,12 +155,16 @@ async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
 
 /// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes
 /// too long.
-async fn wait(child: &mut Child, mut orders: Option<&mut Orders>) -> io::Result<Ended> {
+async fn wait(
+    child: &mut Child,
+    until: Instant,
+    mut orders: Option<&mut Orders>,
+) -> io::Result<Ended> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
     let mut was_asked = false;
-    let mut kill_at = Instant::now() + WITHIN;
+    let mut kill_at = until;
     loop {
         let order = async {
             match &mut orders {

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use rustix::fs::{Mode, OFlags};
 
 use super::creds::FileIdentity;
 use super::pidfd::waitid;
@@ -92,14 +93,24 @@ pub fn leave_session_keyring() {
     }
 }
 
+fn put_in_reach_of_the_oom_killer() -> Result<(), rustix::io::Errno> {
+    let score = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
+    rustix::io::write(score, b"0").map(drop)
+}
+
 /// Has a command start as its caller would have started it: with an empty signal mask (this process
 /// blocks its signals, and std passes the mask on), with the caller's limits, and as that user with all
-/// of that user's groups.
+/// of that user's groups. Where the OOM killer spares this process, that is not for it.
 pub fn start_as_caller(command: &mut Command, caller: &FileIdentity, limits: &[ResourceLimit]) {
     let (caller, limits) = (caller.clone(), limits.to_vec());
     let own = nix::unistd::geteuid().as_raw();
+    let is_spared = std::fs::read_to_string("/proc/self/oom_score_adj")
+        .is_ok_and(|score| score.starts_with('-'));
     let prepare = move || -> Result<(), Errno> {
         super::clone::set_signal_mask(0)?;
+        if is_spared {
+            put_in_reach_of_the_oom_killer().map_err(|errno| errno.raw_os_error())?;
+        }
         // SAFETY: this is the forked child, for whom the limits are meant.
         limits.iter().try_for_each(|limit| unsafe { limit.set() })?;
         if caller.uid == own {
