@@ -54,6 +54,17 @@ fn one_that_fails_is_run_once_more_and_one_that_has_not_is_not() {
 }
 
 #[test]
+fn it_is_not_spared_by_the_oom_killer_where_sandbox_is() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(
+        "choom -n -900 -- sandbox run --user ana --on-complete 'cat /proc/self/oom_score_adj >score' -- true",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    assert_eq!(scene.read("score"), "0\n");
+}
+
+#[test]
 fn the_hosts_comes_before_the_runs_own_and_gets_the_record_too() {
     let _guest = Guest::enter();
     let scene = Scene::new();

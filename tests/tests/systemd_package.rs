@@ -146,8 +146,10 @@ fn a_run_outlives_whatever_becomes_of_the_service_and_its_manager() {
         systemctl(words);
         after(&words.join(" "));
     }
+    let before = main_pid("sandbox.service");
     package.upgrade();
     after("an upgrade");
+    assert_ne!(main_pid("sandbox.service"), before, "the new program runs");
     // A login: PID 1 looks after that user's processes from then on.
     systemctl(&["start", "user@1000.service"]);
     after("a login");
@@ -209,6 +211,7 @@ fn the_socket_starts_the_service_and_the_watchdog_one_that_hangs_anew() {
     let _guest = enter();
     let _package = Package::install();
     systemctl(&["stop", "sandbox.service"]);
+    assert_eq!(main_pid("sandbox.service").as_raw(), 0);
     let scene = Scene::new();
     let said = scene.ana("sandbox run -- echo ran").expect(0);
     assert_eq!(said.out(), "ran");

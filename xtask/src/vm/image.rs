@@ -29,6 +29,9 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "strace",
     "util-linux",
+    // A service that analyses run beside, and what measures it.
+    "nginx-light",
+    "wrk",
 ];
 
 /// Left out of every package: guests have no reader.
@@ -56,7 +59,7 @@ mkdir -p "$1/payload"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
     e2scrub_all.timer e2scrub_reap.service systemd-tmpfiles-clean.timer getty@tty1.service \
     serial-getty@ttyS0.service getty.target systemd-modules-load.service systemd-binfmt.service \
-    proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount; do
+    proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount nginx.service; do
     ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
