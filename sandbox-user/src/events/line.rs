@@ -16,11 +16,9 @@ pub const SCHEMA: &str = "sandbox.events";
 /// What `version` of the first line says; it rises where a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
 
-/// A line.
+/// A line. Before these fields it has `n`, its number, from 1; a gap is a loss between `sandbox` and its reader.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
-    /// Number of the line, from 1; a gap is a loss between `sandbox` and its reader.
-    pub n: u64,
     /// Number of the event in the kernel's own order, from 1; null where the line is `sandbox`'s.
     /// What is missing in it stands in a `dropped` line.
     pub seq: Option<u64>,
@@ -31,6 +29,26 @@ pub struct Line<'a> {
     /// The rest of the line.
     #[serde(flatten)]
     pub what: &'a What<'a>,
+}
+
+impl Line<'_> {
+    /// All but its number: each reader misses others, and so has numbers of its own.
+    pub(super) fn encode(&self) -> Unnumbered {
+        // Strings, numbers and lists of them all serialise.
+        Unnumbered(serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// A line that has no number yet: the JSON of a [`Line`].
+#[derive(Debug)]
+pub(super) struct Unnumbered(String);
+
+impl Unnumbered {
+    /// The whole line, with this number.
+    pub(super) fn numbered(&self, n: u64) -> String {
+        let fields = self.0.strip_prefix('{').unwrap_or_default();
+        format!("{{\"n\":{n},{fields}\n")
+    }
 }
 
 /// What a line tells, by its `type`.
@@ -194,6 +212,8 @@ pub enum DroppedAt {
     Ring,
     /// Lines: the reader did not take them in time.
     Writer,
+    /// Lines: no more of the stream was to be written.
+    Bound,
 }
 
 /// A task. Its name is what the analysis chose: escape it when printing.

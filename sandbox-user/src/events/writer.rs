@@ -9,6 +9,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
+    time::Instant,
 };
 
 use crate::outlet::{self, Patient};
@@ -37,6 +38,8 @@ pub(super) enum Sent {
     Queued,
     /// The queue is full, or nothing can be written any more.
     Lost,
+    /// It would be more than is to be written.
+    LeftOut,
 }
 
 /// The near end of the queue.
@@ -91,11 +94,25 @@ impl Writer {
     }
 
     /// Has the rest written after all that waits.
-    pub(super) fn finish(self, rest: String) -> Result<(), WriterError> {
+    pub(super) fn finish(self, rest: String) -> Finishing {
         // Where the thread has ended already, it says why.
         let _ = self.rest.try_send(rest);
-        drop(self.lines);
-        match self.ended.recv_timeout(outlet::WITHIN) {
+        Finishing(self.ended)
+    }
+}
+
+/// A writer that has all that it is to write.
+#[derive(Debug)]
+pub(super) struct Finishing(Receiver<io::Result<()>>);
+
+impl Finishing {
+    /// Waits until then for all of it to be written.
+    ///
+    /// # Errors
+    /// Where it could not be, or not by then.
+    pub(super) fn wait(self, until: Instant) -> Result<(), WriterError> {
+        let within = until.saturating_duration_since(Instant::now());
+        match self.0.recv_timeout(within) {
             Ok(written) => Ok(written?),
             Err(RecvTimeoutError::Timeout) => Err(WriterError::Stalled),
             Err(RecvTimeoutError::Disconnected) => {

@@ -18,13 +18,13 @@ use crate::{
     attribution::live_cause,
     cgroup::LeafStats,
     events::{
-        Stream, WriterError,
+        Finished, Stream, WriterError,
         line::{self, DroppedAt, Sample, What},
     },
     evidence::{CgroupRef, ClockAnchor, OomContext, Signal},
     record::{OomLevel, ProcessNode, Reason},
     say::say,
-    spec::{Destination, Sampling},
+    spec::Sampling,
     trace::{Event, EventKind},
 };
 
@@ -39,8 +39,7 @@ pub(super) struct Journal {
     /// Signals to main from outside, as the ring had them: also those that were not delivered, and
     /// those that it got again. The first few of them.
     pub(super) signals_to_main: Vec<Signal>,
-    /// And where it goes.
-    stream: Option<(Stream, Destination)>,
+    stream: Option<Stream>,
     names: Names,
     /// Periods in which it was throttled, and for how long, when it was last looked at.
     throttled: (u64, u64),
@@ -92,8 +91,10 @@ impl Journal {
         let Some(destination) = &spec.events else {
             return Ok(());
         };
+        let mut stream = Stream::new(docket.clock);
         let file = events_file::open(destination, &docket.caller)?;
-        let mut stream = Stream::begin(file, docket.clock)
+        stream
+            .add(format!("the event stream to {destination}"), file, None)
             .map_err(RunError::system("starting the event stream"))?;
         let start = What::Start {
             schema: line::SCHEMA,
@@ -104,7 +105,7 @@ impl Journal {
             tracing: docket.trace.mode,
         };
         stream.write(None, clock::now_ns(), &start);
-        self.stream = Some((stream, destination.clone()));
+        self.stream = Some(stream);
         Ok(())
     }
 
@@ -143,7 +144,7 @@ impl Journal {
             self.signals_to_main.push(signal.clone());
         }
         self.processes.take(event);
-        if let Some((stream, _)) = &mut self.stream {
+        if let Some(stream) = &mut self.stream {
             let what = describe(&event.kind, event.at_ns, &self.processes, &self.names);
             stream.write(Some(event.seq), event.at_ns, &what);
         }
@@ -151,7 +152,7 @@ impl Journal {
     }
 
     fn note_gap(&mut self, missing: &RangeInclusive<u64>) {
-        if let Some((stream, _)) = &mut self.stream {
+        if let Some(stream) = &mut self.stream {
             let what = What::Dropped {
                 place: DroppedAt::Ring,
                 count: missing.end() + 1 - missing.start(),
@@ -164,7 +165,7 @@ impl Journal {
 
     /// Takes in what the leaf used.
     pub(super) fn sample(&mut self, stats: &LeafStats, sampling: Sampling) {
-        let Some((stream, _)) = &mut self.stream else {
+        let Some(stream) = &mut self.stream else {
             return;
         };
         let now_ns = clock::now_ns();
@@ -215,31 +216,39 @@ impl Journal {
                 ));
             }
         }
-        if let Some((stream, destination)) = self.stream.take() {
-            let lost = stream.lost();
-            let end = What::End {
+        let finished = self.stream.take().map(|stream| {
+            stream.finish(clock::now_ns(), |lines_lost| What::End {
                 reason,
                 events: counted.map(|(events, _)| events),
                 dropped: counted.map(|(_, dropped)| dropped),
-                lines_lost: lost,
-            };
-            let problem = match stream.finish(clock::now_ns(), &end) {
-                Ok(()) if lost == 0 => None,
-                Ok(()) => Some(format!(
-                    "{lost} lines are missing that its reader did not take in time"
-                )),
-                // Whoever closes a pipe has read enough.
-                Err(WriterError::Io(error)) if error.raw_os_error() == Some(libc::EPIPE) => None,
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(problem) = problem {
-                let problem = format!("the event stream to {destination} is not whole: {problem}");
+                lines_lost,
+            })
+        });
+        for finished in finished.into_iter().flatten() {
+            if let Some(problem) = problem_with(finished) {
                 say(&problem);
                 problems.push(problem);
             }
         }
         problems
     }
+}
+
+/// What is missing of a stream, in a sentence.
+fn problem_with(finished: Finished) -> Option<String> {
+    let Finished {
+        name,
+        lost,
+        written,
+    } = finished;
+    let problem = match written {
+        Ok(()) if lost == 0 => return None,
+        Ok(()) => format!("{lost} lines are missing that its reader did not take in time"),
+        // Whoever closes a pipe has read enough.
+        Err(WriterError::Io(error)) if error.raw_os_error() == Some(libc::EPIPE) => return None,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("{name} is not whole: {problem}"))
 }
 
 /// The line of an event.
