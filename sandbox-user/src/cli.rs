@@ -22,7 +22,7 @@ use crate::units::{Printable, is_unprintable};
 pub use audit::{AuditArgs, AuditCommand, AuditVerifyArgs};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
-pub use runs::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs};
+pub use runs::{KillArgs, ListArgs, ReadArgs, ShowArgs, WaitArgs};
 pub use serve::ServeArgs;
 
 /// Exit status where `sandbox` itself failed, usage errors included.
@@ -51,7 +51,9 @@ pub enum Command {
     /// Wait until one of them has ended, and exit as `sandbox run` would
     Wait(WaitArgs),
     /// Print what a detached one has printed
-    Logs(LogsArgs),
+    Logs(ReadArgs),
+    /// Print what happened in one of them, its event stream, JSON lines
+    Events(ReadArgs),
     /// End some that go on
     Kill(KillArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them

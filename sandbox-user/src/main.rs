@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Show(args) => print(service::show(&args)),
         Command::Wait(args) => print(service::wait(&args)),
         Command::Logs(args) => print(service::logs(&args)),
+        Command::Events(args) => print(service::events(&args)),
         Command::Kill(args) => print(service::kill(&args)),
         Command::Serve(args) if args.check_config => match config::check() {
             Ok(text) => print(Ok(Said::done(text))),
@@ -78,5 +79,5 @@ fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::
         }
     }
     let spec = request::put_together(args)?.spec;
-    Ok(supervise::foreground(spec, rlimits, None)?.status)
+    Ok(supervise::foreground(spec, rlimits, None, None)?.status)
 }

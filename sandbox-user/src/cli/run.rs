@@ -293,6 +293,7 @@ impl RunArgs {
             | Command::Show(_)
             | Command::Wait(_)
             | Command::Logs(_)
+            | Command::Events(_)
             | Command::Kill(_)
             | Command::Serve(_)
             | Command::Audit(_)

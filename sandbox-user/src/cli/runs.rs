@@ -98,9 +98,9 @@ pub struct WaitArgs {
     pub id: String,
 }
 
-/// Options of `logs`.
+/// Options of `logs` and `events`.
 #[derive(Clone, Debug, Args)]
-pub struct LogsArgs {
+pub struct ReadArgs {
     /// The run's id, or that of an analysis, whose latest run is meant
     #[arg(value_name = "ID", value_parser = argument::text(argument::id))]
     pub id: String,

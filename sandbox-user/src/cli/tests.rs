@@ -30,6 +30,7 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::Serve(_)
         | Command::Wait(_)
         | Command::Logs(_)
+        | Command::Events(_)
         | Command::Kill(_)
         | Command::Audit(_)
         | Command::Attend { .. }
@@ -78,6 +79,7 @@ fn the_help_is_what_people_read() {
         "show",
         "wait",
         "logs",
+        "events",
         "kill",
         "serve",
         "audit verify",

@@ -31,10 +31,12 @@ pub struct ServiceConfig {
     pub keep_bytes: Option<u64>,
     /// The most that is kept of each log of a detached run, bytes.
     pub log_bytes: u64,
+    /// The most that is kept of each run's event stream, bytes before it is compressed; 0 = none is kept.
+    pub events_bytes: u64,
 }
 
 impl Default for ServiceConfig {
-    /// No limit on runs, 1,000 that wait, 100 of them one user's, logs of 16 MiB; all else off.
+    /// No limit on runs, 1,000 that wait, 100 of them one user's, logs and event streams of 16 MiB; all else off.
     fn default() -> Self {
         Self {
             runs: None,
@@ -47,6 +49,7 @@ impl Default for ServiceConfig {
             keep_runs: None,
             keep_bytes: None,
             log_bytes: 16 << 20,
+            events_bytes: 16 << 20,
         }
     }
 }

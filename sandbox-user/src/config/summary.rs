@@ -227,6 +227,7 @@ fn service_of(service: &ServiceConfig) -> Vec<String> {
         keep_runs,
         keep_bytes,
         log_bytes,
+        events_bytes,
     } = service;
     let count = |runs: usize| runs.to_string();
     let paths = metadata_paths.as_ref().map(|paths| {
@@ -253,6 +254,7 @@ fn service_of(service: &ServiceConfig) -> Vec<String> {
         format!("keep-runs {}", or_none(*keep_runs, format_duration)),
         format!("keep-bytes {}", or_none(*keep_bytes, format_bytes)),
         format!("log-bytes {}", format_bytes(*log_bytes)),
+        format!("events-bytes {}", format_bytes(*events_bytes)),
     ]
 }
 

@@ -244,14 +244,16 @@ fn the_services_table_says_what_it_says_and_leaves_the_rest() {
         keep_runs: Some(Duration::from_secs(90 * 86_400)),
         keep_bytes: Some(10 * GIB),
         log_bytes: 1 << 20,
+        events_bytes: 64 << 10,
     };
     let all = "runs = 16\nruns_per_user = '4'\nqueue = 0\nqueue-per-user = 7\nlimited-callers = 'allow'\n\
         metadata-paths = ['/data//./meta/', '/']\nmetrics = '127.0.0.1:9464'\nkeep-runs = '90d'\n\
-        keep-bytes = '10GiB'\nlog-bytes = '1MiB'\n";
+        keep-bytes = '10GiB'\nlog-bytes = '1MiB'\nevents-bytes = '64KiB'\n";
     assert_eq!(read(all), expected);
 
     let none = "runs = 'none'\nruns-per-user = 'none'\nkeep-runs = 'none'\nkeep-bytes = 'none'\n";
     assert_eq!(read(none), ServiceConfig::default());
+    assert_eq!(read("events-bytes = 0").events_bytes, 0);
 
     let some = ServiceConfig {
         metrics: Some(([0, 0, 0, 0, 0, 0, 0, 1], 1).into()),
@@ -349,6 +351,8 @@ fn a_mistake_is_told_with_its_line_and_key() {
         "[service]\nkeep-bytes = 2026-01-01",
         "[service]\nlog-bytes = 0",
         "[service]\nlog-bytes = 'none'",
+        "[service]\nevents-bytes = '1KiB'",
+        "[service]\nevents-bytes = 'none'",
     ];
     let said = documents.map(|text| {
         let error = Config::parse(text, Path::new("config.toml")).expect_err(text);

@@ -212,7 +212,7 @@ pub enum DroppedAt {
     Ring,
     /// Lines: the reader did not take them in time.
     Writer,
-    /// Lines: no more of the stream was to be written.
+    /// Lines: no more of the stream is kept (`events-bytes` of the host's configuration).
     Bound,
 }
 

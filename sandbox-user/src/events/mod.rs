@@ -5,6 +5,7 @@
 //! what a writer had none for, is counted in a `dropped` line where it is missing. The record does not rest on
 //! it.
 
+pub mod kept;
 pub mod line;
 mod outlet;
 mod writer;

@@ -15,7 +15,7 @@ use std::{
 use nix::sys::prctl;
 
 use super::{
-    charge,
+    EVENTS, charge,
     client::send_line,
     control,
     hearing::{Heard, hear},
@@ -27,6 +27,8 @@ use super::{
 use crate::{
     audit::Order,
     config::{self, Config},
+    events::kept,
+    spec::RunId,
     store::{Filter, Run},
     supervise::Control,
     sys::{child, fd},
@@ -98,7 +100,8 @@ fn serve(
         }
         Verb::Show { id } => answer(office.call(&Call::Show { whose, id })),
         Verb::Wait { id } => answer(office.call_for(socket, &Call::Wait { whose, id })),
-        Verb::Logs { id } => pass_logs(socket, peer, &id, office),
+        Verb::Logs { id } => pass(socket, peer, &id, office, logs_of),
+        Verb::Events { id } => pass(socket, peer, &id, office, events_of),
         Verb::Kill { filter, reason } => kill(peer, filter, reason, office),
         Verb::Metrics {} => answer(office.call(&Call::Metrics)),
     }
@@ -139,32 +142,65 @@ pub(super) fn answer(reply: io::Result<Reply>) -> Answer {
     }
 }
 
-/// Passes the logs of a run, and waits for its end.
-fn pass_logs(socket: &UnixStream, peer: &Peer, id: &str, office: &mut Office) -> Answer {
+/// Passes files of a run, and waits for its end.
+fn pass(
+    socket: &UnixStream,
+    peer: &Peer,
+    id: &str,
+    office: &mut Office,
+    open: fn(RunId) -> Result<Files, String>,
+) -> Answer {
     let whose = peer.whose();
     let id = id.to_owned();
     let run = match office.call(&Call::Show { whose, id }) {
         Ok(Reply::Run(run, _)) => run,
         other => return answer(other),
     };
-    let logs = match logs::open(run.run_id) {
-        Ok(logs) => logs,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return refused(format!(
-                "run {} has no logs: it was not detached, or they have been removed",
-                run.run_id
-            ));
-        }
-        Err(error) => return refused(format!("the logs of run {}: {error}", run.run_id)),
+    let Files { said, descriptors } = match open(run.run_id) {
+        Ok(files) => files,
+        Err(reason) => return refused(reason),
     };
-    if let Err(error) = to_line(&Answer::Logs {})
+    if let Err(error) = to_line(&said)
         .map_err(io::Error::from)
-        .and_then(|line| send_line(socket, &line, &logs.map(OwnedFd::from)))
+        .and_then(|line| send_line(socket, &line, &descriptors))
     {
         return refused(error.to_string());
     }
     let id = run.run_id.to_string();
     answer(office.call_for(socket, &Call::Wait { whose, id }))
+}
+
+/// Files that are passed, and what is said with them.
+struct Files {
+    said: Answer,
+    descriptors: Vec<OwnedFd>,
+}
+
+fn logs_of(run_id: RunId) -> Result<Files, String> {
+    match logs::open(run_id) {
+        Ok(logs) => Ok(Files {
+            said: Answer::Logs {},
+            descriptors: logs.map(OwnedFd::from).into(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            "run {run_id} has no logs: it was not detached, or they have been removed"
+        )),
+        Err(error) => Err(format!("the logs of run {run_id}: {error}")),
+    }
+}
+
+fn events_of(run_id: RunId) -> Result<Files, String> {
+    match kept::open(Path::new(EVENTS), run_id) {
+        Ok((events, form)) => Ok(Files {
+            said: Answer::Events { form },
+            descriptors: vec![events.into()],
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            "run {run_id} has no events: none were kept (`events-bytes` in {}), or they have been removed",
+            config::PATH
+        )),
+        Err(error) => Err(format!("the events of run {run_id}: {error}")),
+    }
 }
 
 /// Ends runs, by telling their supervisors.

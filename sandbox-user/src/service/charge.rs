@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
+    path::Path,
 };
 
 use nix::{
@@ -21,7 +22,7 @@ use nix::{
 };
 
 use super::{
-    SPOOL,
+    EVENTS, SPOOL,
     attendant::{answer, refused, tell},
     control,
     logs::{Logging, Logs},
@@ -35,6 +36,7 @@ use crate::{
     cgroup::leave_the_service,
     cli::{self, EXIT_FAILURE, RunArgs},
     config::ServiceConfig,
+    events::kept::Kept,
     record::lossless,
     request::{self, Requested},
     say::say,
@@ -118,7 +120,10 @@ pub(super) fn run(
             };
         }
     };
-    let log_bytes = args.is_detached().then_some(config.log_bytes);
+    let kept = KeptBytes {
+        logs: args.is_detached().then_some(config.log_bytes),
+        events: config.events_bytes,
+    };
     let requested = match request::put_together(args)
         .map_err(Into::into)
         .and_then(settle)
@@ -131,7 +136,7 @@ pub(super) fn run(
             };
         }
     };
-    supervise(client, requested, log_bytes, rlimits, office)
+    supervise(client, requested, kept, rlimits, office)
 }
 
 /// Has this process's descriptors, directory, environment and limits be the client's. Gives the arguments.
@@ -182,11 +187,20 @@ fn settle(mut requested: Requested) -> Result<Requested, Box<dyn std::error::Err
     }
 }
 
-/// Sees a run through, from its being stored to its end. One that is detached has logs of so many bytes.
+/// How much is kept of what a run tells.
+#[derive(Clone, Copy, Debug)]
+struct KeptBytes {
+    /// Of each of its logs; `None`: its client waits for it, and there are none.
+    logs: Option<u64>,
+    /// Of its event stream; 0 = nothing.
+    events: u64,
+}
+
+/// Sees a run through, from its being stored to its end.
 fn supervise(
     client: Attached<'_>,
     requested: Requested,
-    log_bytes: Option<u64>,
+    kept: KeptBytes,
     rlimits: CallersLimits,
     office: &mut Office,
 ) -> Answer {
@@ -204,9 +218,10 @@ fn supervise(
     let mut run = Charge {
         client,
         run_id,
-        log_bytes,
+        kept,
         control,
         logging: None,
+        events: None,
         is_asked: false,
     };
     let application = run.application(&requested);
@@ -218,7 +233,7 @@ fn supervise(
     });
     let answer = match begun {
         Ok(remote) => {
-            let status = see_through(requested.spec, rlimits, remote);
+            let status = see_through(requested.spec, rlimits, remote, run.events.take());
             if let Some(logging) = run.logging.take() {
                 logging.end();
             }
@@ -234,11 +249,12 @@ fn supervise(
 struct Charge<'a> {
     client: Attached<'a>,
     run_id: RunId,
-    /// `None`: its client waits for it.
-    log_bytes: Option<u64>,
+    kept: KeptBytes,
     control: UnixListener,
     /// Once its client has been parted with.
     logging: Option<Logging>,
+    /// Where its event stream goes, once it is stored.
+    events: Option<Kept>,
     /// Whether somebody has something to say to it already.
     is_asked: bool,
 }
@@ -273,6 +289,9 @@ impl Charge<'_> {
     /// its supervisor to hear.
     fn wait(&mut self, application: Application, office: &mut Office) -> Result<(), Answer> {
         let mut reply = office.call(&Call::Accept(application));
+        if matches!(reply, Ok(Reply::Done | Reply::Waiting(_))) {
+            self.keep_events();
+        }
         loop {
             let ahead = match reply {
                 Ok(Reply::Done) => return Ok(()),
@@ -286,8 +305,22 @@ impl Charge<'_> {
         }
     }
 
+    /// Makes the file of its event stream: before its client is told of it, so that whoever asks for the stream
+    /// finds it from then on.
+    fn keep_events(&mut self) {
+        if self.kept.events == 0 {
+            return;
+        }
+        match Kept::make(Path::new(EVENTS), self.run_id, self.kept.events) {
+            Ok(events) => self.events = Some(events),
+            Err(error) => say(format_args!(
+                "`sandbox events` will know nothing of this run: {EVENTS}: {error}"
+            )),
+        }
+    }
+
     fn tell_place(&mut self, ahead: usize) -> Result<(), Answer> {
-        if self.log_bytes.is_some() {
+        if self.kept.logs.is_some() {
             return self.part();
         }
         // Where it has gone that is seen next.
@@ -297,7 +330,7 @@ impl Charge<'_> {
 
     /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.
     fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
-        let is_attached = self.log_bytes.is_none();
+        let is_attached = self.kept.logs.is_none();
         while !self.is_asked && !office.has_more() {
             // Also by what it has said right behind its request.
             if is_attached && self.client.wants_the_end() {
@@ -329,7 +362,7 @@ impl Charge<'_> {
 
     /// Parts with the client of a detached run, where that has not been done yet.
     fn part(&mut self) -> Result<(), Answer> {
-        let (Some(bytes), None) = (self.log_bytes, &self.logging) else {
+        let (Some(bytes), None) = (self.kept.logs, &self.logging) else {
             return Ok(());
         };
         let logging = Logs::make(self.run_id, bytes)
@@ -348,7 +381,7 @@ impl Charge<'_> {
         self.part()?;
         let no_descriptors = |error| refused(format!("no descriptors are left: {error}"));
         let Attached { socket, peer, rest } = &mut self.client;
-        let client = match self.log_bytes {
+        let client = match self.kept.logs {
             Some(_) => None,
             None => {
                 // Where it has gone the supervisor finds that out.
@@ -369,8 +402,8 @@ impl Charge<'_> {
     }
 }
 
-fn see_through(spec: RunSpec, rlimits: CallersLimits, remote: Remote) -> u8 {
-    match supervise::foreground(spec, rlimits, Some(remote)) {
+fn see_through(spec: RunSpec, rlimits: CallersLimits, remote: Remote, events: Option<Kept>) -> u8 {
+    match supervise::foreground(spec, rlimits, Some(remote), events) {
         Ok(outcome) => outcome.status,
         Err(error) => {
             say(error);

@@ -25,6 +25,7 @@ use super::{
     protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
 };
 use crate::{
+    events::kept,
     say::say,
     spec::RunId,
     store::{Filter, Run},
@@ -35,7 +36,7 @@ use crate::{
 /// How long the service may take to answer a question.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a run has printed more.
+/// How often it is looked whether a run has printed or told more.
 const LOOK_EVERY_MS: u8 = 200;
 
 /// Why the service did not do what it was asked for.
@@ -161,21 +162,17 @@ pub fn kill(
     Ok((run_ids, problems))
 }
 
-/// A run whose logs are read.
+/// A run of which files are read.
 #[derive(Debug)]
-pub struct Logged {
-    /// What it has printed to stdout and to stderr.
-    pub(super) logs: [Reader; 2],
-    socket: UnixStream,
-}
+pub(super) struct Watched(UnixStream);
 
-impl Logged {
+impl Watched {
     /// Whether it had not ended.
     ///
     /// # Errors
     /// Where the service has gone.
     pub(super) fn goes_on(&self) -> io::Result<bool> {
-        let [has_ended] = readable([self.socket.as_fd()], PollTimeout::ZERO)?;
+        let [has_ended] = readable([self.0.as_fd()], PollTimeout::ZERO)?;
         Ok(!has_ended)
     }
 
@@ -184,19 +181,47 @@ impl Logged {
     /// # Errors
     /// As [`Self::goes_on`].
     pub(super) fn wait_for_more(&self) -> io::Result<()> {
-        readable([self.socket.as_fd()], LOOK_EVERY_MS).map(drop)
+        readable([self.0.as_fd()], LOOK_EVERY_MS).map(drop)
     }
 }
 
-/// The logs of a run; `None` where there is no such run.
+/// What a run has printed to stdout and to stderr; `None` where there is no such run.
 ///
 /// # Errors
 /// [`ClientError`]; where it was not detached.
-pub fn logs(id: &str) -> Result<Option<Logged>, ClientError> {
+pub(super) fn logs(id: &str) -> Result<Option<([Reader; 2], Watched)>, ClientError> {
+    let id = id.to_owned();
+    let Some((answer, descriptors, run)) = files(Verb::Logs { id })? else {
+        return Ok(None);
+    };
+    let (Answer::Logs {}, Ok(logs)) = (answer, <[OwnedFd; 2]>::try_from(descriptors)) else {
+        return Err(something_else());
+    };
+    Ok(Some((logs.map(|log| Reader::new(log.into())), run)))
+}
+
+/// The event stream of a run; `None` where there is no such run.
+///
+/// # Errors
+/// [`ClientError`]; where none is kept.
+pub(super) fn events(id: &str) -> Result<Option<(kept::Reader, Watched)>, ClientError> {
+    let id = id.to_owned();
+    let Some((answer, descriptors, run)) = files(Verb::Events { id })? else {
+        return Ok(None);
+    };
+    let (Answer::Events { form }, Ok([events])) = (answer, <[OwnedFd; 1]>::try_from(descriptors))
+    else {
+        return Err(something_else());
+    };
+    Ok(Some((kept::Reader::new(events.into(), form), run)))
+}
+
+/// What the service answers, and the files that come with that; `None` where there is no such run.
+fn files(verb: Verb) -> Result<Option<(Answer, Vec<OwnedFd>, Watched)>, ClientError> {
     let socket = connect()?;
     let request = Request {
         version: VERSION,
-        verb: Verb::Logs { id: id.to_owned() },
+        verb,
     };
     send(&socket, &request, &[])?;
     let Line {
@@ -206,11 +231,7 @@ pub fn logs(id: &str) -> Result<Option<Logged>, ClientError> {
     if matches!(answer, Answer::Nothing {}) {
         return Ok(None);
     }
-    let (Answer::Logs {}, Ok(logs)) = (answer, <[OwnedFd; 2]>::try_from(descriptors)) else {
-        return Err(something_else());
-    };
-    let logs = logs.map(|log| Reader::new(log.into()));
-    Ok(Some(Logged { logs, socket }))
+    Ok(Some((answer, descriptors, Watched(socket))))
 }
 
 /// A run and its record.
@@ -322,6 +343,7 @@ async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
                     Answer::Runs(_)
                     | Answer::Run { .. }
                     | Answer::Logs {}
+                    | Answer::Events { .. }
                     | Answer::Metrics(_)
                     | Answer::Told { .. }
                     | Answer::Nothing {}

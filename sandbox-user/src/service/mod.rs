@@ -35,9 +35,11 @@ pub use attendant::attend;
 pub use client::{ClientError, Followed};
 pub use holder::{HoldError, hold};
 pub use serve::{ServeError, serve};
-pub use verbs::{Said, kill, list, logs, show, wait};
+pub use verbs::{Said, events, kill, list, logs, show, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
 /// Where records wait for the store.
 const SPOOL: &str = "/var/lib/sandbox/spool";
+/// Where the event streams of runs are kept: root's alone.
+const EVENTS: &str = "/var/lib/sandbox/events";

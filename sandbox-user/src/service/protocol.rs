@@ -3,7 +3,7 @@
 //! A client sends one [`Request`] with the version that it speaks, and
 //! [`ClientOrder`](crate::supervise::ClientOrder)s while its run goes on;
 //! the service sends [`Answer`]s, of which all but [`Answer::Queued`],
-//! [`Answer::Accepted`] and [`Answer::Logs`] are the last. With [`Verb::Run`] come
+//! [`Answer::Accepted`], [`Answer::Logs`] and [`Answer::Events`] are the last. With [`Verb::Run`] come
 //! four descriptors (SCM_RIGHTS, unix(7)), on the first byte of the line: stdin, stdout, stderr and the
 //! working directory.
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::{
+    events::kept::Form,
     spec::RunId,
     store::{Filter, Run},
     units::Printable,
@@ -87,6 +88,11 @@ pub enum Verb {
         /// The run's id, or its analysis's.
         id: String,
     },
+    /// Pass its event stream, where that is kept, and say when it has ended.
+    Events {
+        /// The run's id, or its analysis's.
+        id: String,
+    },
     /// Tell what the service has counted, as OpenMetrics has it.
     Metrics {},
     /// End the runs that have not ended.
@@ -147,6 +153,11 @@ pub enum Answer {
     /// The descriptors of what it has printed to stdout and to stderr come with this. When the run is over,
     /// [`Answer::Run`] follows.
     Logs {},
+    /// The descriptor of its event stream comes with this. When the run is over, [`Answer::Run`] follows.
+    Events {
+        /// What is to be read there.
+        form: Form,
+    },
     /// Runs that were asked for.
     Runs(Vec<Run>),
     /// A run that was asked for.

@@ -9,12 +9,13 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{control, logs, metrics::Metrics, office::Application, trail::Trail};
+use super::{EVENTS, control, logs, metrics::Metrics, office::Application, trail::Trail};
 use crate::{
     audit::{Event, Excerpt},
     cgroup::Proc,
     cli::EXIT_FAILURE,
     config::ServiceConfig,
+    events::kept,
     record::Reason,
     say::say,
     spec::RunId,
@@ -189,6 +190,7 @@ impl Records {
             reason: Excerpt::from("it came to nothing before there was anything to record"),
         });
         self.store.withdraw(run_id)?;
+        kept::remove(Path::new(EVENTS), run_id);
         self.ended.notify_waiters();
         Ok(())
     }
@@ -278,7 +280,7 @@ impl Records {
         }
     }
 
-    /// Removes what is older, or more, than is to be kept; its logs go with it.
+    /// Removes what is older, or more, than is to be kept; its logs and events go with it.
     pub(super) fn expire(&self, config: &ServiceConfig) {
         if config.keep_runs.is_none() && config.keep_bytes.is_none() {
             return;
@@ -287,7 +289,7 @@ impl Records {
             .keep_runs
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
         match self.store.expire(before, config.keep_bytes) {
-            Ok(expired) => expired.into_iter().for_each(logs::remove),
+            Ok(expired) => expired.into_iter().for_each(remove_files),
             Err(error) => say(error),
         }
     }
@@ -337,6 +339,11 @@ impl Records {
         }
         Ok(())
     }
+}
+
+fn remove_files(run_id: RunId) {
+    logs::remove(run_id);
+    kept::remove(Path::new(EVENTS), run_id);
 }
 
 fn boot_id() -> String {

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    SOCKET, SPOOL,
+    EVENTS, SOCKET, SPOOL,
     in_force::InForce,
     manager,
     metrics::{self, Metrics},
@@ -37,6 +37,7 @@ use crate::{
     audit::AuditError,
     cgroup::Hierarchy,
     config::{self, ConfigError},
+    events::kept,
     say::say,
     store::{self, Opened, Store, StoreError},
     supervise::{self, Meaning, Signals, block_signals, recover},
@@ -210,18 +211,31 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 /// Sees to runs for which nobody here waits.
 async fn keep_looking(service: Rc<Service>) {
+    aside(compress_left).await;
     let mut recovered = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         service.take_in();
         if recovered.elapsed() > RECOVER_EVERY {
             // It may wait for processes to die.
-            if let Err(error) = tokio::task::spawn_blocking(recover_lost).await {
-                say(error);
-            }
+            aside(recover_lost).await;
+            aside(compress_left).await;
             service.look_after();
             recovered = Instant::now();
         }
+    }
+}
+
+/// Does something that takes its time while others are served.
+async fn aside(deed: fn()) {
+    if let Err(error) = tokio::task::spawn_blocking(deed).await {
+        say(error);
+    }
+}
+
+fn compress_left() {
+    for problem in kept::compress_left(Path::new(EVENTS)) {
+        say(format_args!("an event stream is not compressed: {problem}"));
     }
 }
 

@@ -1,11 +1,13 @@
 //! The verbs that ask the service about runs, and what they print.
 
+use std::io;
+
 use super::{
-    client::{self, ClientError},
+    client::{self, ClientError, Watched},
     print,
 };
 use crate::{
-    cli::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs},
+    cli::{KillArgs, ListArgs, ReadArgs, ShowArgs, WaitArgs},
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
@@ -100,17 +102,14 @@ pub fn wait(args: &WaitArgs) -> Result<Said, ClientError> {
 ///
 /// # Errors
 /// As [`list`]; where the run was not detached.
-pub fn logs(args: &LogsArgs) -> Result<Said, ClientError> {
-    let Some(mut running) = client::logs(&args.id)? else {
+pub fn logs(args: &ReadArgs) -> Result<Said, ClientError> {
+    let Some(([mut stdout, mut stderr], run)) = client::logs(&args.id)? else {
         return Ok(Said::nothing(&args.id));
     };
-    loop {
-        // In this order: what it has printed before its end is not missed.
-        let goes_on = args.follow && running.goes_on()?;
-        let [stdout, stderr] = &mut running.logs;
+    read(args, &run, || {
         for left_out in [
-            stdout.copy_to(&mut std::io::stdout())?,
-            stderr.copy_to(&mut std::io::stderr())?,
+            stdout.copy_to(&mut io::stdout())?,
+            stderr.copy_to(&mut io::stderr())?,
         ] {
             if left_out > 0 {
                 say(format_args!(
@@ -118,10 +117,41 @@ pub fn logs(args: &LogsArgs) -> Result<Said, ClientError> {
                 ));
             }
         }
+        Ok(())
+    })
+}
+
+/// `sandbox events`: copies the event stream of a run to stdout.
+///
+/// # Errors
+/// As [`list`]; where none is kept.
+pub fn events(args: &ReadArgs) -> Result<Said, ClientError> {
+    let Some((mut events, run)) = client::events(&args.id)? else {
+        return Ok(Said::nothing(&args.id));
+    };
+    read(args, &run, || events.copy_to(&mut io::stdout()))
+}
+
+/// Copies what there is of a run by now, or what comes until it has ended.
+fn read(
+    args: &ReadArgs,
+    run: &Watched,
+    mut copy: impl FnMut() -> io::Result<()>,
+) -> Result<Said, ClientError> {
+    loop {
+        // In this order: what it has left before its end is not missed.
+        let goes_on = args.follow && run.goes_on()?;
+        match copy() {
+            // Whoever closes a pipe has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Said::done(String::new()));
+            }
+            copied => copied?,
+        }
         if !goes_on {
             return Ok(Said::done(String::new()));
         }
-        running.wait_for_more()?;
+        run.wait_for_more()?;
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     caller::{self, Caller},
     cgroup::{LeafCgroup, Owner, Place, Proc, Staging},
+    events::kept::Kept,
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
     host::HostInfo,
     identity::Identity,
@@ -51,7 +52,7 @@ pub struct Outcome {
 }
 
 /// Runs an analysis to its end, under the caller's limits. A supervisor of the service's is told what to do
-/// by `remote`, too.
+/// by `remote`, too, and keeps the event stream in `events`.
 ///
 /// # Errors
 /// Where the request cannot be carried out on this host at all, so that no record was begun. Later
@@ -60,11 +61,12 @@ pub fn foreground(
     spec: RunSpec,
     rlimits: CallersLimits,
     remote: Option<Remote>,
+    events: Option<Kept>,
 ) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
     signals::block().map_err(RunError::system("blocking signals"))?;
     let runtime = runtime().map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, rlimits, remote, accepted_at))
+    runtime.block_on(run(spec, rlimits, remote, events, accepted_at))
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -118,6 +120,7 @@ async fn run(
     spec: RunSpec,
     rlimits: CallersLimits,
     remote: Option<Remote>,
+    events: Option<Kept>,
     accepted_at: Timestamp,
 ) -> Result<Outcome, RunError> {
     let mut orders = Orders::open(remote).map_err(RunError::system("opening a signalfd"))?;
@@ -191,7 +194,7 @@ async fn run(
         (Ok(_), Err(error)) => Err(RunError::system("starting the guardian")(error)),
         (Ok((identity, outputs)), Ok(guardian_pid)) => {
             let set_up = set_up::set_up(&mut made, guardian_pid).await;
-            let begun = made.journal.begin(&made.docket);
+            let begun = made.journal.begin(&made.docket, events.as_ref());
             // What failed first is why.
             match set_up.and(begun) {
                 Err(error) => Err(error),
@@ -232,6 +235,9 @@ async fn run(
         timings: std::mem::take(&mut made.timings),
     })
     .await;
+    // In this order: who is told that the run has ended finds it compressed. What fails here the service
+    // tries again.
+    let _ = events.map(Kept::compress);
     spool::leave(&made.docket, &record);
     made.forget();
     if let Some(guardian) = made.guardian.take() {

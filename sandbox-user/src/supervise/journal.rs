@@ -2,7 +2,7 @@
 //!
 //! Detail only, and bounded: verdicts rest on the maps.
 
-use std::ops::RangeInclusive;
+use std::{io, ops::RangeInclusive};
 
 use nix::libc;
 
@@ -19,12 +19,13 @@ use crate::{
     cgroup::LeafStats,
     events::{
         Finished, Stream, WriterError,
+        kept::Kept,
         line::{self, DroppedAt, Sample, What},
     },
     evidence::{CgroupRef, ClockAnchor, OomContext, Signal},
     record::{OomLevel, ProcessNode, Reason},
     say::say,
-    spec::Sampling,
+    spec::{Destination, Sampling},
     trace::{Event, EventKind},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Journal {
     /// those that it got again. The first few of them.
     pub(super) signals_to_main: Vec<Signal>,
     stream: Option<Stream>,
+    /// Why it is not kept, though it was to be.
+    not_kept: Option<String>,
     names: Names,
     /// Periods in which it was throttled, and for how long, when it was last looked at.
     throttled: (u64, u64),
@@ -77,25 +80,31 @@ impl Names {
 
 impl Journal {
     /// Begins with what is known of the run, before anything happens in it and whatever came of its
-    /// setup.
+    /// setup. The stream goes where the caller wants it, and to where it is kept; what goes wrong there is no
+    /// reason not to run.
     ///
     /// # Errors
-    /// Where the stream has nowhere to go, or cannot be begun.
-    pub(super) fn begin(&mut self, docket: &Docket) -> Result<(), RunError> {
+    /// Where the caller's has nowhere to go, or cannot be begun.
+    pub(super) fn begin(&mut self, docket: &Docket, kept: Option<&Kept>) -> Result<(), RunError> {
         let spec = &docket.spec;
         let leaf = docket.leaf.as_ref();
         self.names = Names {
             cgroups: leaf.into_iter().chain(&docket.ancestors).cloned().collect(),
             runner_pids: docket.runner_pids.clone(),
         };
-        let Some(destination) = &spec.events else {
-            return Ok(());
-        };
         let mut stream = Stream::new(docket.clock);
-        let file = events_file::open(destination, &docket.caller)?;
-        stream
-            .add(format!("the event stream to {destination}"), file, None)
-            .map_err(RunError::system("starting the event stream"))?;
+        if let Some(kept) = kept
+            && let Err(error) = keep(&mut stream, kept)
+        {
+            self.not_kept = Some(format!("the event stream is not kept: {error}"));
+        }
+        let passed = match &spec.events {
+            Some(destination) => pass(&mut stream, destination, docket),
+            None => Ok(()),
+        };
+        if stream.is_unheard() {
+            return passed;
+        }
         let start = What::Start {
             schema: line::SCHEMA,
             version: line::VERSION,
@@ -106,7 +115,7 @@ impl Journal {
         };
         stream.write(None, clock::now_ns(), &start);
         self.stream = Some(stream);
-        Ok(())
+        passed
     }
 
     /// Takes in an event of the ring.
@@ -204,7 +213,7 @@ impl Journal {
     /// Ends the stream with what the kernel side counted: the last number that it gave to an event, and
     /// how many it dropped. Gives what does not add up, or could not be written.
     pub(super) fn end(&mut self, reason: Reason, counted: Option<(u64, u64)>) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.not_kept.take().into_iter().collect();
         if let Some((events, dropped)) = counted {
             if let Some(missing) = self.sequence.end(events) {
                 self.note_gap(&missing);
@@ -232,6 +241,19 @@ impl Journal {
         }
         problems
     }
+}
+
+fn keep(stream: &mut Stream, kept: &Kept) -> io::Result<()> {
+    let name = "the event stream that is kept".to_owned();
+    stream.add(name, kept.outlet()?, Some(kept.most_bytes))
+}
+
+fn pass(stream: &mut Stream, destination: &Destination, docket: &Docket) -> Result<(), RunError> {
+    let name = format!("the event stream to {destination}");
+    let file = events_file::open(destination, &docket.caller)?;
+    stream
+        .add(name, file, None)
+        .map_err(RunError::system("starting the event stream"))
 }
 
 /// What is missing of a stream, in a sentence.

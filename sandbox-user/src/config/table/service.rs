@@ -23,6 +23,7 @@ enum Key {
     KeepRuns,
     KeepBytes,
     LogBytes,
+    EventsBytes,
 }
 
 const KEYS: Keys<Key> = &[
@@ -36,6 +37,7 @@ const KEYS: Keys<Key> = &[
     ("keep-runs", Key::KeepRuns),
     ("keep-bytes", Key::KeepBytes),
     ("log-bytes", Key::LogBytes),
+    ("events-bytes", Key::EventsBytes),
 ];
 
 /// A client has to have the time to ask how its run ended.
@@ -43,6 +45,7 @@ const LEAST_KEPT: Duration = Duration::from_secs(1);
 /// One record has to fit in: of a run with many processes it is that large.
 const LEAST_KEPT_BYTES: u64 = 1 << 20;
 const LEAST_LOG_BYTES: u64 = 4 << 10;
+const LEAST_EVENTS_BYTES: u64 = 64 << 10;
 
 impl Reader<'_> {
     pub(super) fn service(&self, table: &Entry, path: &str) -> Result<ServiceConfig, Fault> {
@@ -90,6 +93,17 @@ fn set(service: &mut ServiceConfig, key: Key, value: &Value) -> Result<(), Probl
             let bytes =
                 |text: &str| at_least(text, LEAST_LOG_BYTES, "an error message has to fit in");
             service.log_bytes = read(value, A_SIZE, |text| bounded(text, bytes))?;
+        }
+        Key::EventsBytes => {
+            let bytes = |text: &str| match units::parse_size(text)? {
+                0 => Ok(0),
+                _ => at_least(
+                    text,
+                    LEAST_EVENTS_BYTES,
+                    "a short run has to fit in; 0 keeps none",
+                ),
+            };
+            service.events_bytes = read(value, A_SIZE, |text| bounded(text, bytes))?;
         }
         // Has places of its own inside, and so is read by `directories`.
         Key::MetadataPaths => {}
