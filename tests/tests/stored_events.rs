@@ -1,11 +1,14 @@
-//! The event streams that the service keeps: what is in them, who may read them, and how much they are.
+//! The event streams that the service keeps: what is in them, who may read them, how much they are, and how
+//! long they stay.
 
 use std::fs;
+use std::path::Path;
 
 use sandbox_tests::{Configured, Events, Guest, Scene, Service, wait};
 use serde_json::Value;
 
 const KEPT: &str = "/var/lib/sandbox/events";
+const LOGS: &str = "/var/lib/sandbox/logs";
 
 /// The names of the files in a directory of the service's.
 fn files(directory: &str) -> Vec<String> {
@@ -154,4 +157,40 @@ fn the_stream_of_a_run_whose_supervisor_was_killed_is_cut_but_not_lost() {
         files(KEPT).iter().all(|name| name.ends_with(".gz"))
     });
     assert_eq!(kept(&scene), text);
+}
+
+#[test]
+fn logs_and_events_go_with_their_run_and_count_as_kept() {
+    let _guest = Guest::enter();
+    let config = Configured::with("[service]\nkeep-bytes = '1MiB'\n");
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let _ended = scene
+        .ana(
+            "sandbox run --detach --id a-17 -- head -c 2M /dev/urandom; sandbox wait a-17; \
+             sandbox run --detach --id b-1 -- true; sandbox wait b-1",
+        )
+        .expect(0);
+    assert_eq!((files(KEPT).len(), files(LOGS).len()), (2, 4));
+    service.kill();
+    service.restart();
+    let said = scene.ana("sandbox list --json b-1").expect(0);
+    let run_id = said.json()[0]["run_id"].as_str().expect("an id").to_owned();
+    let _gone = scene.ana("sandbox list a-17").expect(1);
+    let left = |directory| {
+        files(directory)
+            .iter()
+            .all(|name| name.starts_with(&run_id))
+    };
+    assert!(left(KEPT) && left(LOGS), "{:?}", files(LOGS));
+    assert_eq!((files(KEPT).len(), files(LOGS).len()), (1, 2));
+
+    config.change("[service]\nkeep-runs = '1s'\n");
+    wait::until("the other run to go", || {
+        service.kill();
+        service.restart();
+        scene.bash("sandbox list b-1").code() == 1
+    });
+    assert_eq!((files(KEPT).len(), files(LOGS).len()), (0, 0));
+    assert!(Path::new(KEPT).exists());
 }

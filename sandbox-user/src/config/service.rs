@@ -27,7 +27,7 @@ pub struct ServiceConfig {
     pub metrics: Option<SocketAddr>,
     /// How long a run stays in the store once it is over; `None` = for good.
     pub keep_runs: Option<Duration>,
-    /// How much records in the store may be together, bytes; `None` = no limit.
+    /// How much records, logs and event streams of ended runs may be together, bytes; `None` = no limit.
     pub keep_bytes: Option<u64>,
     /// The most that is kept of each log of a detached run, bytes.
     pub log_bytes: u64,

@@ -12,6 +12,7 @@ mod charge;
 pub mod client;
 mod control;
 mod desk;
+mod files;
 mod hearing;
 mod holder;
 mod in_force;

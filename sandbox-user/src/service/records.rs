@@ -9,17 +9,16 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{EVENTS, control, logs, metrics::Metrics, office::Application, trail::Trail};
+use super::{control, files, logs, metrics::Metrics, office::Application, trail::Trail};
 use crate::{
     audit::{Event, Excerpt},
     cgroup::Proc,
     cli::EXIT_FAILURE,
     config::ServiceConfig,
-    events::kept,
     record::Reason,
     say::say,
     spec::RunId,
-    store::{Accepted, Filter, Run, RunState, Store, StoreError, Whose},
+    store::{Accepted, Filter, Most, Run, RunState, Store, StoreError, Whose},
     supervise::{
         is_kept,
         spool::{self, Spooled},
@@ -190,7 +189,7 @@ impl Records {
             reason: Excerpt::from("it came to nothing before there was anything to record"),
         });
         self.store.withdraw(run_id)?;
-        kept::remove(Path::new(EVENTS), run_id);
+        files::remove(run_id);
         self.ended.notify_waiters();
         Ok(())
     }
@@ -288,8 +287,19 @@ impl Records {
         let before = config
             .keep_runs
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
-        match self.store.expire(before, config.keep_bytes) {
-            Ok(expired) => expired.into_iter().for_each(remove_files),
+        let most = config.keep_bytes.map(|bytes| {
+            let beside = files::bytes()?;
+            Ok(Most { bytes, beside })
+        });
+        let most = most.transpose().unwrap_or_else(|error: io::Error| {
+            // What cannot be told is no reason to remove anything.
+            say(format_args!(
+                "how much is kept of runs cannot be told: {error}"
+            ));
+            None
+        });
+        match self.store.expire(before, most.as_ref()) {
+            Ok(expired) => expired.into_iter().for_each(files::remove),
             Err(error) => say(error),
         }
     }
@@ -339,11 +349,6 @@ impl Records {
         }
         Ok(())
     }
-}
-
-fn remove_files(run_id: RunId) {
-    logs::remove(run_id);
-    kept::remove(Path::new(EVENTS), run_id);
 }
 
 fn boot_id() -> String {

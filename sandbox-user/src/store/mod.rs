@@ -10,6 +10,7 @@ mod row;
 mod schema;
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -38,6 +39,22 @@ const FILE: &str = "runs.sqlite";
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+}
+
+/// How much is to be kept of ended runs, and what lies beside the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Most {
+    /// Records and what lies beside them may be so many bytes together.
+    pub bytes: u64,
+    /// What lies beside the record of each run, bytes.
+    pub beside: HashMap<RunId, u64>,
+}
+
+/// A run that is over.
+struct Ended {
+    run_id: RunId,
+    at: String,
+    record_bytes: u64,
 }
 
 /// What opening one came to.
@@ -172,39 +189,55 @@ impl Store {
         Ok(text)
     }
 
-    /// Removes ended runs: those that were over before then, and the oldest of those whose records are more
-    /// than so many bytes together. Gives their ids.
+    /// Removes ended runs: those that were over before then, and the oldest of those that are more than is to be
+    /// kept. Gives their ids.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Where it cannot be read or written; none is removed then.
     pub fn expire(
         &self,
         before: Option<Timestamp>,
-        most_bytes: Option<u64>,
+        most: Option<&Most>,
     ) -> Result<Vec<RunId>, StoreError> {
         let failed = |source| StoreError::database(&self.path, source);
-        let mut statement = self
-            .connection
-            .prepare(
-                "DELETE FROM runs WHERE run_id IN (
-                     SELECT run_id FROM (
-                         SELECT run_id, ended_at, SUM(LENGTH(CAST(record AS BLOB)))
-                             OVER (ORDER BY ended_at DESC, run_id DESC) AS bytes
-                         FROM runs WHERE state = 'ended')
-                     WHERE ended_at < :before OR bytes > :most_bytes)
-                 RETURNING run_id",
-            )
-            .map_err(failed)?;
-        let expired = statement
-            .query_map(
-                named_params! {
-                    ":before": before.map(row::time),
-                    ":most_bytes": most_bytes.map(row::number),
-                },
-                |row| row::run_id(row, 0),
-            )
-            .map_err(failed)?;
-        expired.collect::<Result<_, _>>().map_err(failed)
+        let before = before.map(row::time);
+        let mut bytes = 0;
+        let mut expired = self.ended().map_err(failed)?;
+        expired.retain(|ended| {
+            let beside = most.and_then(|most| most.beside.get(&ended.run_id));
+            bytes += ended.record_bytes + beside.unwrap_or(&0);
+            before.as_ref().is_some_and(|before| ended.at < *before)
+                || most.is_some_and(|most| bytes > most.bytes)
+        });
+        let expired: Vec<RunId> = expired.into_iter().map(|ended| ended.run_id).collect();
+        self.remove(&expired).map_err(failed)?;
+        Ok(expired)
+    }
+
+    /// The runs that are over, the latest first.
+    fn ended(&self) -> rusqlite::Result<Vec<Ended>> {
+        let mut statement = self.connection.prepare(
+            "SELECT run_id, ended_at, COALESCE(LENGTH(CAST(record AS BLOB)), 0) FROM runs
+             WHERE state = 'ended' ORDER BY ended_at DESC, run_id DESC",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(Ended {
+                run_id: row::run_id(row, 0)?,
+                at: row.get(1)?,
+                record_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
+            })
+        })?;
+        rows.collect()
+    }
+
+    fn remove(&self, run_ids: &[RunId]) -> rusqlite::Result<()> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut statement = transaction.prepare("DELETE FROM runs WHERE run_id = ?1")?;
+        for run_id in run_ids {
+            statement.execute(params![run_id.to_string()])?;
+        }
+        drop(statement);
+        transaction.commit()
     }
 
     /// Marks a run as over that has no record, and will have none.

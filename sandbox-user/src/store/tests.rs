@@ -206,9 +206,17 @@ fn what_is_old_or_too_much_goes_and_what_goes_on_stays() {
         store.expire(Some(before), None).expect("removed"),
         [records[0].0]
     );
-    let most = (records[1].1 + records[2].1 - 1) as u64;
+    let bytes = (records[1].1 + records[2].1) as u64 + 1000;
+    let most = |beside: [(RunId, u64); 2]| Most {
+        bytes,
+        beside: beside.into(),
+    };
+    // What goes on is not counted, and stays.
+    let fits = most([(records[2].0, 1000), (going_on, 1 << 40)]);
+    assert!(store.expire(None, Some(&fits)).expect("read").is_empty());
+    let too_much = most([(records[2].0, 1000), (records[1].0, 1)]);
     assert_eq!(
-        store.expire(None, Some(most)).expect("removed"),
+        store.expire(None, Some(&too_much)).expect("removed"),
         [records[1].0]
     );
     let left = store.list(Whose::All, &Filter::default(), 9).expect("read");

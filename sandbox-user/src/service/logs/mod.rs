@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Where they are: root's alone.
-const DIRECTORY: &str = "/var/lib/sandbox/logs";
+pub(super) const DIRECTORY: &str = "/var/lib/sandbox/logs";
 /// The two streams, by the ends of their files' names.
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
 /// What is read at a time, as much as a pipe holds.
