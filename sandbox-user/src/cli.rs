@@ -22,7 +22,7 @@ use crate::units::{Printable, is_unprintable};
 pub use audit::{AuditArgs, AuditCommand, AuditVerifyArgs};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
-pub use runs::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs};
+pub use runs::{FreezeArgs, KillArgs, ListArgs, LogsArgs, ShowArgs, ThawArgs, WaitArgs};
 pub use serve::ServeArgs;
 
 /// Exit status where `sandbox` itself failed, usage errors included.
@@ -54,6 +54,10 @@ pub enum Command {
     Logs(LogsArgs),
     /// End some that go on
     Kill(KillArgs),
+    /// Hold some still that go on; their time runs all the same
+    Freeze(FreezeArgs),
+    /// Let some go on that are held still
+    Thaw(ThawArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them
     Serve(ServeArgs),
     /// Look after the service's audit log: who asked for what, and how it ended

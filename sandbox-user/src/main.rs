@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         Command::Wait(args) => print(service::wait(&args)),
         Command::Logs(args) => print(service::logs(&args)),
         Command::Kill(args) => print(service::kill(&args)),
+        Command::Freeze(args) => print(service::freeze(&args)),
+        Command::Thaw(args) => print(service::thaw(&args)),
         Command::Serve(args) if args.check_config => match config::check() {
             Ok(text) => print(Ok(Said::done(text))),
             Err(error) => Err(error.into()),

@@ -293,6 +293,8 @@ impl RunArgs {
             | Command::Wait(_)
             | Command::Logs(_)
             | Command::Kill(_)
+            | Command::Freeze(_)
+            | Command::Thaw(_)
             | Command::Serve(_)
             | Command::Audit(_)
             | Command::Attend { .. }

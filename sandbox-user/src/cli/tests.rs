@@ -31,6 +31,8 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::Wait(_)
         | Command::Logs(_)
         | Command::Kill(_)
+        | Command::Freeze(_)
+        | Command::Thaw(_)
         | Command::Audit(_)
         | Command::Attend { .. }
         | Command::Guardian) => panic!("not `run`: {other:?}"),
@@ -78,6 +80,8 @@ fn the_help_is_what_people_read() {
         "wait",
         "logs",
         "kill",
+        "freeze",
+        "thaw",
         "serve",
         "audit verify",
     ] {

@@ -9,6 +9,7 @@ mod assemble;
 mod command;
 mod exit_status;
 mod finding;
+mod intervention;
 mod kill;
 mod processes;
 mod terms;
@@ -27,6 +28,9 @@ pub use assemble::{ProcessesPart, RunContext, RunParts, TracingPart};
 pub use command::lossless;
 pub use exit_status::exit_status;
 pub use finding::{DenyingLevel, Finding};
+#[cfg(test)]
+pub(crate) use intervention::tests::at_second;
+pub use intervention::{Deed, Intervention, frozen_for, held_by};
 pub use kill::{
     Holder, HolderSource, KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim,
 };
@@ -76,6 +80,9 @@ pub struct RunRecord {
     pub walltime_ns: Option<u64>,
     /// Its limits.
     pub limits: LimitsRecord,
+    /// What people had done to it while it went on, by time.
+    #[serde(default)]
+    pub interventions: Vec<Intervention>,
     /// How the main process ended.
     pub exit: Exit,
     /// The verdict.

@@ -12,6 +12,7 @@ mod charge;
 pub mod client;
 mod control;
 mod desk;
+mod hands;
 mod hearing;
 mod in_force;
 mod launch;
@@ -32,7 +33,7 @@ mod verbs;
 pub use attendant::attend;
 pub use client::{ClientError, Followed};
 pub use serve::{ServeError, serve};
-pub use verbs::{Said, kill, list, logs, show, wait};
+pub use verbs::{Said, freeze, kill, list, logs, show, thaw, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";

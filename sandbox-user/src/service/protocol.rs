@@ -77,6 +77,16 @@ pub enum Verb {
         /// Why, for their notes.
         reason: Option<String>,
     },
+    /// Hold still the runs that go on.
+    Freeze {
+        /// Which of them.
+        filter: Filter,
+    },
+    /// Let go on those that are held still.
+    Thaw {
+        /// Which of them.
+        filter: Filter,
+    },
 }
 
 /// A run that is asked for.
@@ -139,7 +149,7 @@ pub enum Answer {
     },
     /// What the service has counted.
     Metrics(String),
-    /// These runs have been told.
+    /// These runs have been told, and have done it.
     Told {
         /// Their ids.
         run_ids: Vec<RunId>,

@@ -1,11 +1,12 @@
 //! The verbs that ask the service about runs, and what they print.
 
 use super::{
-    client::{self, ClientError},
+    client::{self, ClientError, Told},
     print,
+    protocol::Verb,
 };
 use crate::{
-    cli::{KillArgs, ListArgs, LogsArgs, ShowArgs, WaitArgs},
+    cli::{FreezeArgs, KillArgs, ListArgs, LogsArgs, ShowArgs, ThawArgs, WaitArgs},
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
@@ -130,7 +131,32 @@ pub fn logs(args: &LogsArgs) -> Result<Said, ClientError> {
 /// # Errors
 /// As [`list`].
 pub fn kill(args: &KillArgs) -> Result<Said, ClientError> {
-    let (run_ids, problems) = client::kill(args.filter(), args.reason.clone())?;
+    tell(Verb::Kill {
+        filter: args.filter(),
+        reason: args.reason.clone(),
+    })
+}
+
+/// `sandbox freeze`: the ids of the runs that are held still.
+///
+/// # Errors
+/// As [`list`].
+pub fn freeze(args: &FreezeArgs) -> Result<Said, ClientError> {
+    let filter = args.filter();
+    tell(Verb::Freeze { filter })
+}
+
+/// `sandbox thaw`: the ids of the runs that go on.
+///
+/// # Errors
+/// As [`list`].
+pub fn thaw(args: &ThawArgs) -> Result<Said, ClientError> {
+    let filter = args.filter();
+    tell(Verb::Thaw { filter })
+}
+
+fn tell(verb: Verb) -> Result<Said, ClientError> {
+    let Told { run_ids, problems } = client::tell(verb)?;
     problems.iter().for_each(say);
     if run_ids.is_empty() && problems.is_empty() {
         say("no run of yours that goes on is meant");

@@ -11,7 +11,7 @@ use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
     limits::{EffectiveLimits, EnclosingLimits},
-    record::{RunContext, User},
+    record::{Intervention, RunContext, User},
     spec::RunSpec,
     sys::{creds::FileIdentity, rlimits::CallersLimits},
     trace::Tracer,
@@ -57,8 +57,18 @@ pub(super) struct Docket {
     pub(super) trace: TraceDocket,
     /// The guardian's pid and the supervisor's.
     pub(super) runner_pids: Vec<u32>,
+    /// What people had done to it since it started, by time.
+    #[serde(default)]
+    pub(super) interventions: Vec<Intervention>,
     /// What was missing from the start, one sentence each.
     pub(super) degraded: Vec<String>,
+}
+
+/// Something that was done to a run that goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// By whom, and what.
+    pub(super) intervention: Intervention,
 }
 
 /// How a run is watched.
@@ -101,6 +111,11 @@ impl TraceDocket {
 }
 
 impl Docket {
+    /// Takes in what was done to it.
+    pub(super) fn take(&mut self, change: Change) {
+        self.interventions.push(change.intervention);
+    }
+
     /// What is to be run in the end, if anything.
     pub(super) fn on_complete(&self) -> Option<OnComplete<'_>> {
         let command = self.spec.on_complete.as_deref()?;
@@ -164,6 +179,7 @@ pub(super) mod tests {
             rlimits: CallersLimits::default(),
             trace: TraceDocket::none(),
             runner_pids: vec![1],
+            interventions: Vec::new(),
             degraded: Vec::new(),
         }
     }

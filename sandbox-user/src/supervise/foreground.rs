@@ -161,6 +161,7 @@ async fn run(
             rlimits,
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
+            interventions: Vec::new(),
             degraded: degraded.into_iter().collect(),
             spec,
         },
@@ -271,8 +272,7 @@ async fn start_and_wait(
     let Some(leaf) = &made.leaf else {
         return Ok(Ended::default());
     };
-    let docket = &made.docket;
-    let spec = &docket.spec;
+    let spec = &made.docket.spec;
     let terminal = Terminal::detect();
     let stdio = prepare::stdio(spec, outputs)
         .map_err(RunError::system("duplicating stdin, stdout and stderr"))?;
@@ -304,7 +304,7 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: caller::ignored_signals(),
-        rlimits: docket.rlimits.to_restore(),
+        rlimits: made.docket.rlimits.to_restore(),
     };
     let mut spawned = spawn::spawn(&start);
     if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {
@@ -329,10 +329,10 @@ async fn start_and_wait(
                 started_at_ns: Some(clock::now_ns()),
                 ..Ended::default()
             };
-            return Ok(lost(docket, made.tracer.as_mut(), ended, &error));
+            return Ok(lost(&made.docket, made.tracer.as_mut(), ended, &error));
         }
         Err(error) => {
-            let error = if allocation_failed(leaf, docket) {
+            let error = if allocation_failed(leaf, &made.docket) {
                 error.after_failed_allocation(&spec.command)
             } else {
                 error
@@ -367,7 +367,7 @@ async fn start_and_wait(
     }
     let main_pid = u32::try_from(spawned.pid).ok();
     let running = Running::new(
-        docket,
+        &mut made.docket,
         leaf,
         Watch {
             tracer: made.tracer.as_mut(),
@@ -397,7 +397,7 @@ async fn start_and_wait(
     };
     let ended = match waited {
         Ok(()) => ended,
-        Err(error) => lost(docket, made.tracer.as_mut(), ended, &error),
+        Err(error) => lost(&made.docket, made.tracer.as_mut(), ended, &error),
     };
     let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("run".to_owned(), run_ns);

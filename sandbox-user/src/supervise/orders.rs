@@ -73,9 +73,24 @@ pub enum Control {
         /// Why.
         reason: Option<String>,
     },
+    /// Hold it still.
+    Freeze(Asker),
+    /// Let it go on.
+    Thaw(Asker),
 }
 
-/// What is answered there; nothing where the run has ended meanwhile.
+/// Who has something done to a run, besides ending it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Who it is, for people.
+    pub by: String,
+    /// Who it is, by number.
+    pub uid: u32,
+    /// With which process.
+    pub pid: u32,
+}
+
+/// What is answered there, why it was not done included; nothing where the run has ended meanwhile.
 pub type Controlled = Result<(), String>;
 
 /// What was said, and where the answer goes.
@@ -98,6 +113,7 @@ impl Order {
         match self {
             Self::Signal(received) => received.meaning == Meaning::Cancel,
             Self::ClientGone | Self::Control(Control::Kill { .. }, _) => true,
+            Self::Control(Control::Freeze(_) | Control::Thaw(_), _) => false,
         }
     }
 }

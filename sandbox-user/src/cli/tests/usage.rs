@@ -85,6 +85,8 @@ fn usage_errors_name_the_option_and_what_is_wrong() {
         &["check", "--clear"],
         &["check", "now"],
         &["kill"],
+        &["freeze"],
+        &["thaw"],
         &["kill", "--reason", "tired of it"],
         &["list", "--since", "yesterday"],
         &["list", "--reason", "bad luck"],

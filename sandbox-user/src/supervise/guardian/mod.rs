@@ -25,7 +25,11 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::handle::{Announcer, Guardian};
 pub use self::process::main;
-use super::{docket::Docket, record_file::Target, state::State};
+use super::{
+    docket::{Change, Docket},
+    record_file::Target,
+    state::State,
+};
 
 /// The verb under which this program is a guardian.
 const VERB: &str = "guardian";
@@ -42,6 +46,8 @@ enum Message {
     Leaf(String),
     /// Main has started.
     Started(Start),
+    /// Somebody had something done to it.
+    Changed(Box<Change>),
     /// This run has lost both its processes: it is to be finished; to be answered at once, and once more when
     /// it is.
     Adopt(Box<State>),

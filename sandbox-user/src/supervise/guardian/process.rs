@@ -81,6 +81,10 @@ async fn watch_over(
                     .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
                 Ok(None)
             }
+            Ok(Message::Changed(change)) => {
+                ward.change(*change);
+                Ok(None)
+            }
             Ok(Message::Recording) => {
                 ward.announced_record = Announced::Yes;
                 Ok(None)
