@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Kill(args) => print(service::kill(&args)),
         Command::Freeze(args) => print(service::freeze(&args)),
         Command::Thaw(args) => print(service::thaw(&args)),
+        Command::Update(args) => print(service::update(&args)),
         Command::Serve(args) if args.check_config => match config::check() {
             Ok(text) => print(Ok(Said::done(text))),
             Err(error) => Err(error.into()),

@@ -1,5 +1,5 @@
-//! Hands on a run that goes on: `sandbox freeze` and `sandbox thaw`, their traces, and that what is
-//! frozen ends as promptly as any other.
+//! Hands on a run that goes on: `sandbox freeze`, `thaw` and `update`, their traces, and that what is frozen
+//! ends as promptly as any other.
 
 use std::fs;
 
@@ -12,8 +12,15 @@ use serde_json::{Value, json};
 /// Goes on until there is a file `go`, and exits with 7; told to end, it exits with 5.
 const WAITS: &str =
     "trap 'exit 5' TERM; echo $$ >pid; until [ -e go ]; do sleep 0.05; done; exit 7";
+const SECOND: i64 = 1_000_000_000;
 /// What is not let go on at its end could not do that in time.
 const LONG_GRACE: &str = "--grace 1h";
+
+/// Kills the supervisor of the one run.
+const SUPERVISOR_IS_LOST: &str = "pkill -KILL -f '^sandbox attend'";
+/// Kills its guardian as well, before that can do anything.
+const BOTH_ARE_LOST: &str = "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
+     kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done";
 
 /// A detached run of ana's whose analysis has begun; gives its id.
 #[track_caller]
@@ -42,6 +49,20 @@ fn ended(scene: &Scene, run_id: &str) -> Record {
         "timeout 120 sandbox wait {run_id} 2>/dev/null; sandbox show --json {run_id}"
     ));
     Record::parse(&shown.expect(0).out())
+}
+
+/// Lets a run go on to its end once its first deadline, seconds after its start, has passed, and gives its record.
+#[track_caller]
+fn ended_by_itself_after(scene: &Scene, run_id: &str, seconds: i64) -> Record {
+    let said = scene.bash(&format!(
+        "until [ $(ps -o etimes= $(cat pid) || echo 9999) -gt {} ]; do sleep 0.1; done; touch go",
+        seconds + 3
+    ));
+    said.expect(0);
+    let record = ended(scene, run_id);
+    record.assert_verdict("exit_code", "none");
+    assert!(record.number("/walltime_ns") > seconds * SECOND, "{record}");
+    record
 }
 
 /// What the audit log has of orders: event, order and detail of each.
@@ -151,10 +172,7 @@ fn a_frozen_run_that_is_killed_or_loses_its_client_is_let_go_on_to_end() {
 fn whoever_finishes_a_run_that_was_frozen_knows_of_that() {
     let _guest = Guest::enter();
     let mut service = Service::start();
-    let lost = "pkill -KILL -f '^sandbox attend'; ";
-    let both = "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
-                kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done";
-    for (what, is_service_there) in [(lost, true), (both, false)] {
+    for (what, is_service_there) in [(SUPERVISOR_IS_LOST, true), (BOTH_ARE_LOST, false)] {
         let scene = Scene::new();
         let run_id = started(&scene, "");
         let main = scene.read("pid").trim().parse().expect("a pid");
@@ -208,4 +226,161 @@ fn what_waits_or_is_frozen_from_above_is_left_as_it_is_and_that_is_said() {
     let record = ended(&scene, &run_id);
     assert_eq!(record.list("/interventions").len(), 2, "{record}");
     assert_has(record.at("/exit"), &json!({"code": 7}));
+}
+
+#[test]
+fn a_deadline_that_is_put_off_is_kept_as_it_is_then_and_each_change_is_listed() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let run_id = started(&scene, "--timeout 20s");
+    let others = scene.bash("runuser -u nobody -- sandbox update a-17 --timeout +1h");
+    assert_eq!(others.code(), 1, "{others}");
+    assert_eq!(
+        scene
+            .ana("sandbox update a-17 --timeout +1h")
+            .expect(0)
+            .out(),
+        run_id
+    );
+    service.kill();
+    service.restart();
+    let _less = scene.bash("sandbox update a-17 --timeout -10m").expect(0);
+    let said = scene.ana("sandbox update a-17 --timeout 1ms").expect(1);
+    assert!(
+        said.err()
+            .contains("with a timeout of 1 ms it would have ended already"),
+        "{said}"
+    );
+
+    let record = ended_by_itself_after(&scene, &run_id, 20);
+    let limit = json!({"requested": 3020 * SECOND, "effective": 3020 * SECOND, "source": "update"});
+    assert_has(record.at("/limits/walltime_ns"), &limit);
+    let done = record.list("/interventions");
+    assert_eq!(done.len(), 2, "{record}");
+    let update = |by, from: i64, to: i64| json!({"verb": "update", "by": by, "limit": "walltime", "from_ns": from * SECOND, "to_ns": to * SECOND});
+    assert_has(&done[0], &update("ana", 20, 3620));
+    assert_has(&done[1], &update("root", 3620, 3020));
+
+    let orders = orders_in_audit();
+    let told = |entry: &Value| (entry["event"].clone(), entry["detail"].clone());
+    let expected = [
+        (json!("ordered"), json!("timeout +3600s")),
+        (json!("ordered"), json!("timeout -600s")),
+        (json!("ordered"), json!("timeout 0.001s")),
+        (json!("declined"), Value::Null),
+    ];
+    assert_eq!(
+        orders.iter().map(told).collect::<Vec<_>>(),
+        expected,
+        "{orders:#?}"
+    );
+}
+
+#[test]
+fn a_run_ends_at_the_deadline_that_it_was_given_meanwhile_and_is_warned_of_it() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    scene.write(
+        "warned.sh",
+        "trap 'touch warned' USR1; echo $$ >pid; while :; do sleep 0.05; done",
+    );
+    let said = scene.ana(
+        "sandbox run --detach --id a-17 --timeout none -- bash warned.sh; until [ -s pid ]; do sleep 0.05; done",
+    );
+    let run_id = said.expect(0).out();
+    let said = scene.ana("sandbox update a-17 --timeout +5s").expect(1);
+    assert!(said.err().contains("it has no timeout"), "{said}");
+    let seconds = scene
+        .bash("echo $(($(ps -o etimes= $(cat pid)) + 6))")
+        .out();
+    let _changed = scene
+        .ana(&format!("sandbox update a-17 --timeout {seconds}s"))
+        .expect(0);
+    let record = ended(&scene, &run_id);
+    record.assert_verdict("walltime", "more_time");
+    record.assert_notes(&[
+        &format!("wall clock limit of {seconds} s (sandbox update by ana) reached"),
+        "Raise it with --timeout.",
+    ]);
+
+    fs::remove_file(scene.path("pid")).expect("it has begun");
+    let said = scene.ana(
+        "sandbox run --detach --id a-18 --timeout 1h --warn USR1@59m -- bash warned.sh; \
+         until [ -s pid ]; do sleep 0.05; done; sandbox update a-18 --timeout 10m",
+    );
+    let run_id = said
+        .expect(0)
+        .out()
+        .lines()
+        .last()
+        .expect("an id")
+        .to_owned();
+    wait::until("the warning to come", || scene.path("warned").exists());
+    let _killed = scene.ana("sandbox kill a-18").expect(0);
+    ended(&scene, &run_id).assert_verdict("cancelled", "same");
+}
+
+#[test]
+fn a_user_is_held_to_the_ceilings_and_root_is_not() {
+    let _guest = Guest::enter();
+    let config = Configured::with("[ceilings]\ntimeout = '1h'\n");
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let run_id = started(&scene, "--timeout 20s");
+    for timeout in ["+2h", "none", "61m"] {
+        let said = scene
+            .ana(&format!("sandbox update a-17 --timeout {timeout}"))
+            .expect(1);
+        assert!(said.err().contains("the host's ceiling is 1 h"), "{said}");
+    }
+    config.change("[users.ana.ceilings]\ntimeout = { at-most = '1h', otherwise = 'cap' }\n");
+    service.kill();
+    service.restart();
+    let said = scene.ana("sandbox update a-17 --timeout 2h").expect(0);
+    assert!(
+        said.err()
+            .contains("`timeout` is lowered to the host's ceiling of 1 h"),
+        "{said}"
+    );
+    let _more = scene.bash("sandbox update a-17 --timeout +1h").expect(0);
+    let said = scene.ana("sandbox update a-17 --timeout +1s").expect(1);
+    assert!(said.err().contains("the host's ceiling is 1 h"), "{said}");
+
+    let record = ended_by_itself_after(&scene, &run_id, 20);
+    let done = record.list("/interventions");
+    assert_eq!(done.len(), 2, "{record}");
+    assert_has(&done[0], &json!({"by": "ana", "to_ns": 3600 * SECOND}));
+    assert_has(&done[1], &json!({"by": "root", "to_ns": 7200 * SECOND}));
+    let limit = json!({"effective": 7200 * SECOND, "source": "update"});
+    assert_has(record.at("/limits/walltime_ns"), &limit);
+}
+
+#[test]
+fn whoever_keeps_the_deadline_and_finishes_the_run_knows_of_the_one_that_it_was_given() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    // Stopped, a supervisor keeps no deadline: its guardian does.
+    let run_id = started(&scene, "--timeout 20s --grace 0");
+    let _changed = scene.ana("sandbox update a-17 --timeout 1h").expect(0);
+    let _stopped = scene.bash("pkill -STOP -f '^sandbox attend'");
+    let said = scene.bash(
+        "until [ $(ps -o etimes= $(cat pid) || echo 9999) -gt 25 ]; do sleep 0.1; done; kill -0 $(cat pid)",
+    );
+    said.expect(0);
+    let _goes_on = scene.bash("pkill -CONT -f '^sandbox attend'; touch go");
+    ended(&scene, &run_id).assert_verdict("exit_code", "none");
+
+    let _again = scene.bash("rm go pid");
+    let run_id = started(&scene, "");
+    let _changed = scene.ana("sandbox update a-17 --timeout 1h").expect(0);
+    service.kill();
+    let _killed = scene.bash(BOTH_ARE_LOST);
+    service.restart();
+    let record = ended(&scene, &run_id);
+    record.assert_verdict("runner_lost", "same");
+    let limit = json!({"effective": 3600 * SECOND, "source": "update"});
+    assert_has(record.at("/limits/walltime_ns"), &limit);
 }

@@ -295,6 +295,7 @@ impl RunArgs {
             | Command::Kill(_)
             | Command::Freeze(_)
             | Command::Thaw(_)
+            | Command::Update(_)
             | Command::Serve(_)
             | Command::Audit(_)
             | Command::Attend { .. }

@@ -33,6 +33,7 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::Kill(_)
         | Command::Freeze(_)
         | Command::Thaw(_)
+        | Command::Update(_)
         | Command::Audit(_)
         | Command::Attend { .. }
         | Command::Guardian) => panic!("not `run`: {other:?}"),
@@ -82,6 +83,7 @@ fn the_help_is_what_people_read() {
         "kill",
         "freeze",
         "thaw",
+        "update",
         "serve",
         "audit verify",
     ] {

@@ -191,10 +191,13 @@ fn limits(evidence: &Evidence) -> LimitsRecord {
     }
 }
 
+/// A time as the record has it: 584 years fit.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The runner keeps it itself, and no cgroup above has one.
 fn time_limit(limit: &Limit<Duration>) -> LimitRecord<u64> {
-    // 584 years fit.
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     LimitRecord {
         requested: limit.requested.map(nanos),
         effective: limit.value.map(nanos),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::LimitKind;
+
 /// Something that somebody had done to it, and that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervention {
@@ -29,11 +31,23 @@ pub enum Deed {
     Freeze,
     /// It was let go on.
     Thaw,
+    /// One of its limits was changed.
+    Update {
+        /// Which.
+        limit: LimitKind,
+        /// What it was; null = no limit.
+        from_ns: Option<u64>,
+        /// What it became, which the host's ceiling may have lowered; null = no limit.
+        to_ns: Option<u64>,
+    },
 }
 
 /// The freeze that still held it still after all of these, which are by time.
 pub fn held_by(interventions: &[Intervention]) -> Option<&Intervention> {
-    let last = interventions.last()?;
+    let last = interventions.iter().rev().find(|done| match done.deed {
+        Deed::Freeze | Deed::Thaw => true,
+        Deed::Update { .. } => false,
+    })?;
     (last.deed == Deed::Freeze).then_some(last)
 }
 
@@ -53,7 +67,7 @@ pub fn frozen_for(interventions: &[Intervention], until: Timestamp) -> Duration 
                 total += between(since, *at);
                 held_since = None;
             }
-            (Deed::Freeze, Some(_)) | (Deed::Thaw, None) => {}
+            (Deed::Freeze, Some(_)) | (Deed::Thaw, None) | (Deed::Update { .. }, _) => {}
         }
     }
     total + held_since.map_or(Duration::ZERO, |since| between(since, until))
@@ -107,6 +121,13 @@ pub(crate) mod tests {
         let (freeze, thaw) = (at_second(1, Deed::Freeze), at_second(2, Deed::Thaw));
         assert_eq!(held_by(&[]), None);
         assert_eq!(held_by(std::slice::from_ref(&freeze)), Some(&freeze));
-        assert_eq!(held_by(&[freeze, thaw]), None);
+        let update = Deed::Update {
+            limit: LimitKind::Walltime,
+            from_ns: None,
+            to_ns: Some(1),
+        };
+        let update = at_second(3, update);
+        assert_eq!(held_by(&[freeze.clone(), update.clone()]), Some(&freeze));
+        assert_eq!(held_by(&[freeze, thaw, update]), None);
     }
 }

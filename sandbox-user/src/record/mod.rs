@@ -23,8 +23,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use assemble::exit_of;
 pub use assemble::{ProcessesPart, RunContext, RunParts, TracingPart};
+pub(crate) use assemble::{exit_of, nanos};
 pub use command::lossless;
 pub use exit_status::exit_status;
 pub use finding::{DenyingLevel, Finding};
@@ -123,7 +123,7 @@ pub struct User {
 /// One limit: what was asked for, what the leaf has, and what stands above it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LimitRecord<T> {
-    /// What was asked for, in defaults, metadata or command line; null = no limit.
+    /// What was asked for, in defaults, metadata or command line, or since by `sandbox update`; null = no limit.
     pub requested: Option<T>,
     /// What was read back from the leaf, where the host's ceiling may have lowered it; null = no limit.
     /// The runner keeps the two times itself, so there it is what applies.

@@ -99,6 +99,7 @@ fn serve(
         Verb::Kill { filter, reason } => hands::kill(peer, filter, reason, office),
         Verb::Freeze { filter } => hands::freeze(peer, filter, office),
         Verb::Thaw { filter } => hands::thaw(peer, filter, office),
+        Verb::Update { filter, timeout } => hands::update(peer, filter, timeout, config, office),
         Verb::Metrics {} => answer(office.call(&Call::Metrics)),
     }
 }

@@ -154,17 +154,28 @@ pub struct Told {
     pub(super) run_ids: Vec<RunId>,
     /// What went wrong with others, one sentence each.
     pub(super) problems: Vec<String>,
+    /// What is to be said of those that have done it, one sentence each.
+    pub(super) remarks: Vec<String>,
 }
 
-/// Has runs ended, held still, let go on: a verb that is answered with [`Answer::Told`].
+/// Has runs ended, held still, let go on, changed: a verb that is answered with [`Answer::Told`].
 ///
 /// # Errors
 /// [`ClientError`].
 pub fn tell(verb: Verb) -> Result<Told, ClientError> {
-    let Answer::Told { run_ids, problems } = ask(verb, None)? else {
+    let Answer::Told {
+        run_ids,
+        problems,
+        remarks,
+    } = ask(verb, None)?
+    else {
         return Err(something_else());
     };
-    Ok(Told { run_ids, problems })
+    Ok(Told {
+        run_ids,
+        problems,
+        remarks,
+    })
 }
 
 /// A run whose logs are read.

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{
     audit::Order,
+    config::Config,
+    identity::{self, Choice, SystemAccounts},
+    policy::{Ceilings, TimeoutChange},
     store::{Filter, Run, RunState},
     supervise::{Asker, Control, Controlled},
 };
@@ -62,6 +65,40 @@ pub(super) fn thaw(peer: &Peer, filter: Filter, office: &mut Office) -> Answer {
     give(peer, filter, &order, office)
 }
 
+/// Changes the wall clock limit of runs. Who is not root is held to the ceilings of who asks, as whom all their
+/// runs go on.
+pub(super) fn update(
+    peer: &Peer,
+    filter: Filter,
+    timeout: TimeoutChange,
+    config: &Config,
+    office: &mut Office,
+) -> Answer {
+    let ceiling = match ceilings(peer, config) {
+        Ok(ceilings) => ceilings.of_timeout(),
+        Err(error) => return refused(error.to_string()),
+    };
+    let order = Given {
+        order: Order::Update,
+        detail: Some(format!("timeout {timeout}")),
+        control: Control::Update {
+            by: asker(peer),
+            timeout,
+            ceiling,
+        },
+    };
+    give(peer, filter, &order, office)
+}
+
+fn ceilings(peer: &Peer, config: &Config) -> Result<Ceilings, Box<dyn std::error::Error>> {
+    let uid = peer.caller.uid;
+    if uid == 0 {
+        return Ok(Ceilings::default());
+    }
+    let who = identity::resolve(&Choice::Caller { uid }, &peer.caller, &SystemAccounts)?;
+    Ok(config.policy_for(Some(&who), &SystemAccounts)?.ceilings)
+}
+
 fn asker(peer: &Peer) -> Asker {
     Asker {
         by: peer.name(),
@@ -91,17 +128,24 @@ fn give(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) -> Answ
         Ok(Reply::Runs(runs)) => runs,
         other => return answer(other),
     };
-    let (mut run_ids, mut problems) = (Vec::new(), Vec::new());
+    let (mut run_ids, mut problems, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
     for run in runs {
         match give_one(peer, &run, given, office) {
-            Ok(Some(Ok(()))) => run_ids.push(run.run_id),
+            Ok(Some(Ok(said))) => {
+                run_ids.push(run.run_id);
+                remarks.extend(said.map(|said| format!("{}: {said}", run.run_id)));
+            }
             // It has ended meanwhile.
             Ok(None) => {}
             Ok(Some(Err(problem))) => problems.push(format!("{}: {problem}", run.run_id)),
             Err(error) => problems.push(format!("{}: {error}", run.run_id)),
         }
     }
-    Answer::Told { run_ids, problems }
+    Answer::Told {
+        run_ids,
+        problems,
+        remarks,
+    }
 }
 
 fn give_one(
@@ -128,7 +172,7 @@ fn give_one(
     }
     let done = control::order(run.run_id, &given.control);
     let reason = match &done {
-        Ok(Some(Ok(()))) => return done,
+        Ok(Some(Ok(_))) => return done,
         Ok(Some(Err(problem))) => problem.clone(),
         Ok(None) => "it has ended".to_owned(),
         Err(error) => error.to_string(),

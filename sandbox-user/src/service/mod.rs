@@ -33,7 +33,7 @@ mod verbs;
 pub use attendant::attend;
 pub use client::{ClientError, Followed};
 pub use serve::{ServeError, serve};
-pub use verbs::{Said, freeze, kill, list, logs, show, thaw, wait};
+pub use verbs::{Said, freeze, kill, list, logs, show, thaw, update, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::{
+    policy::TimeoutChange,
     spec::RunId,
     store::{Filter, Run},
 };
@@ -87,6 +88,13 @@ pub enum Verb {
         /// Which of them.
         filter: Filter,
     },
+    /// Change the wall clock limit of those that go on.
+    Update {
+        /// Which of them.
+        filter: Filter,
+        /// How, as `sandbox update` has it.
+        timeout: TimeoutChange,
+    },
 }
 
 /// A run that is asked for.
@@ -155,6 +163,9 @@ pub enum Answer {
         run_ids: Vec<RunId>,
         /// What went wrong with others, one sentence each.
         problems: Vec<String>,
+        /// What is to be said of those that have done it, one sentence each.
+        #[serde(default)]
+        remarks: Vec<String>,
     },
     /// No run of the caller's is meant.
     Nothing {},
@@ -237,8 +248,9 @@ mod tests {
         };
         let json = r#"{"version":1,"show":{"id":"a-17"}}"#;
         assert_eq!(serde_json::to_string(&request).expect("JSON"), json);
+        let update = r#"{"version":1,"update":{"filter":{"id":"a-17"},"timeout":"+1h"}}"#;
         let list = r#"{"version":1,"list":{"filter":{"user":"ana","failed":true},"most":5}}"#;
-        for json in [json, list, r#"{"version":1,"list":{"most":5}}"#] {
+        for json in [json, list, r#"{"version":1,"list":{"most":5}}"#, update] {
             assert!(serde_json::from_str::<Request>(json).is_ok(), "{json}");
         }
         assert!(serde_json::from_str::<Request>(r#"{"version":1,"fly":{}}"#).is_err());

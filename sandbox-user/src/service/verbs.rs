@@ -6,7 +6,7 @@ use super::{
     protocol::Verb,
 };
 use crate::{
-    cli::{FreezeArgs, KillArgs, ListArgs, LogsArgs, ShowArgs, ThawArgs, WaitArgs},
+    cli::{FreezeArgs, KillArgs, ListArgs, LogsArgs, ShowArgs, ThawArgs, UpdateArgs, WaitArgs},
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
@@ -155,9 +155,24 @@ pub fn thaw(args: &ThawArgs) -> Result<Said, ClientError> {
     tell(Verb::Thaw { filter })
 }
 
+/// `sandbox update`: the ids of the runs whose limit has changed.
+///
+/// # Errors
+/// As [`list`].
+pub fn update(args: &UpdateArgs) -> Result<Said, ClientError> {
+    tell(Verb::Update {
+        filter: args.filter(),
+        timeout: args.timeout,
+    })
+}
+
 fn tell(verb: Verb) -> Result<Said, ClientError> {
-    let Told { run_ids, problems } = client::tell(verb)?;
-    problems.iter().for_each(say);
+    let Told {
+        run_ids,
+        problems,
+        remarks,
+    } = client::tell(verb)?;
+    problems.iter().chain(&remarks).for_each(say);
     if run_ids.is_empty() && problems.is_empty() {
         say("no run of yours that goes on is meant");
     }

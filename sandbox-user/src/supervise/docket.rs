@@ -1,7 +1,7 @@
 //! What supervisor and guardian both know of a run once its leaf stands: enough for either to end
 //! it and to write its record. The supervisor hands it to the guardian as one line of JSON.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{clock, misses, on_complete::OnComplete};
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
-    limits::{EffectiveLimits, EnclosingLimits},
+    limits::{EffectiveLimits, EnclosingLimits, Limit},
     record::{Intervention, RunContext, User},
     spec::RunSpec,
     sys::{creds::FileIdentity, rlimits::CallersLimits},
@@ -69,6 +69,8 @@ pub(super) struct Docket {
 pub(super) struct Change {
     /// By whom, and what.
     pub(super) intervention: Intervention,
+    /// The wall clock limit from then on.
+    pub(super) walltime: Limit<Duration>,
 }
 
 /// How a run is watched.
@@ -114,6 +116,7 @@ impl Docket {
     /// Takes in what was done to it.
     pub(super) fn take(&mut self, change: Change) {
         self.interventions.push(change.intervention);
+        self.spec.limits.walltime = change.walltime;
     }
 
     /// What is to be run in the end, if anything.

@@ -120,12 +120,7 @@ impl<'a> Running<'a> {
         } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
-        if let Some(walltime) = spec.limits.walltime.value {
-            alarms.deadline.set(walltime)?;
-            if let Some(warn) = &spec.warn {
-                alarms.warning.set(walltime.saturating_sub(warn.before))?;
-            }
-        }
+        alarms.set_deadline(spec.limits.walltime.value, spec.warn)?;
         if spec.limits.cputime.value.is_some() {
             alarms.budget.set(BUDGET_AT_LEAST)?;
         }

@@ -358,12 +358,7 @@ async fn start_and_wait(
     made.timings.insert("spawn".to_owned(), spawn_ns);
     let running_since = Instant::now();
     if let (Some(guardian), Ok(main_pid)) = (&mut made.guardian, u32::try_from(spawned.pid)) {
-        let walltime = spec.limits.walltime.value;
-        guardian.started(Start {
-            main_pid,
-            at_ns: clock::now_ns(),
-            end_within: walltime.map(|walltime| walltime.saturating_add(spec.grace)),
-        });
+        guardian.started(Start::of(main_pid, clock::now_ns(), spec));
     }
     let main_pid = u32::try_from(spawned.pid).ok();
     let running = Running::new(

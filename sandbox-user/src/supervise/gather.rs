@@ -157,8 +157,10 @@ pub(super) fn client_gone() -> OwnAction {
 /// What is asked of a run of which nothing is started yet. To hold its leaf still would hold up its start.
 fn before_start(control: Control) -> (Option<OwnAction>, Controlled) {
     match control {
-        Control::Kill { by, pid, reason } => (Some(killed_by(&by, pid, reason)), Ok(())),
-        Control::Freeze(_) | Control::Thaw(_) => (None, Err("it has not begun yet".to_owned())),
+        Control::Kill { by, pid, reason } => (Some(killed_by(&by, pid, reason)), Ok(None)),
+        Control::Freeze(_) | Control::Thaw(_) | Control::Update { .. } => {
+            (None, Err("it has not begun yet".to_owned()))
+        }
     }
 }
 

@@ -230,9 +230,12 @@ impl States {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         cgroup::Proc,
+        limits::{Limit, Source},
         record::{Deed, at_second},
         spec::Destination,
         supervise::docket::{Change, tests::docket},
@@ -313,13 +316,16 @@ mod tests {
         states.keep_changed(&state.docket).expect("nothing to do");
         assert!(states.run_ids().is_ok_and(|kept| kept.is_empty()));
         states.keep(&state).expect("kept");
+        let walltime = Limit::new(Some(Duration::from_secs(7)), Source::Update);
         state.docket.take(Change {
             intervention: at_second(1, Deed::Freeze),
+            walltime,
         });
         states.keep_changed(&state.docket).expect("kept anew");
         let kept = states.read(state.docket.spec.run_id).expect("read");
         let kept = kept.expect("it is there");
         assert_eq!(kept.docket.interventions, state.docket.interventions);
+        assert_eq!(kept.docket.spec.limits.walltime, walltime);
         assert_eq!((kept.owner, kept.reached), (state.owner, state.reached));
     }
 

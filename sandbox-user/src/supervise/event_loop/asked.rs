@@ -38,10 +38,15 @@ impl Running<'_> {
         match control {
             Control::Kill { by, pid, reason } => {
                 self.cancel(killed_by(&by, pid, reason), libc::SIGTERM)?;
-                Ok(Ok(()))
+                Ok(Ok(None))
             }
             Control::Freeze(by) => Ok(self.freeze(by)),
             Control::Thaw(by) => Ok(self.thaw(by)),
+            Control::Update {
+                by,
+                timeout,
+                ceiling,
+            } => self.update(by, timeout, ceiling),
         }
     }
 

@@ -1,15 +1,21 @@
-//! What people have done to a run that goes on, besides ending it: it is held still, and let go on.
+//! What people have done to a run that goes on, besides ending it: it is held still, let go on, given more
+//! time or less.
 //!
 //! Only what was done is written down: for the record, for the guardian, and for whoever finishes the
 //! run should both be killed. The clocks of a run go on while it stands still, so that a frozen one ends
 //! at its deadline all the same.
 
+use std::{io, time::Duration};
+
 use super::{Running, Stage};
 use crate::{
-    record::{Deed, Intervention, held_by},
+    limits::Limit,
+    policy::{Ceiling, TimeoutChange},
+    record::{Deed, Intervention, LimitKind, held_by, nanos},
     supervise::{
         clock,
         docket::Change,
+        guardian::Start,
         orders::{Asker, Controlled},
         state::States,
     },
@@ -23,26 +29,63 @@ impl Running<'_> {
     pub(super) fn freeze(&mut self, by: Asker) -> Controlled {
         self.check_can_change()?;
         if self.is_frozen_itself()? {
-            return Ok(());
+            return Ok(None);
         }
         self.leaf.freeze().map_err(|error| error.to_string())?;
-        self.write_down(by, Deed::Freeze);
-        Ok(())
+        self.write_down(by, Deed::Freeze, self.docket.spec.limits.walltime);
+        Ok(None)
     }
 
     /// Lets it go on, whoever froze its leaf. What a cgroup above holds still stays so, and that is said.
     pub(super) fn thaw(&mut self, by: Asker) -> Controlled {
         if self.is_frozen_itself()? {
             self.leaf.thaw().map_err(|error| error.to_string())?;
-            self.write_down(by, Deed::Thaw);
+            self.write_down(by, Deed::Thaw, self.docket.spec.limits.walltime);
         }
         match self.leaf.frozen_by() {
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(None),
             Ok(Some(cgroup)) => Err(format!(
                 "it stays frozen, since cgroup.freeze of {cgroup} is 1"
             )),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Changes its wall clock limit, and with that its deadline and the warning before it.
+    ///
+    /// # Errors
+    /// Where a timer cannot be set.
+    pub(super) fn update(
+        &mut self,
+        by: Asker,
+        timeout: TimeoutChange,
+        ceiling: Option<Ceiling<Duration>>,
+    ) -> io::Result<Controlled> {
+        let started_at_ns = self.ended.started_at_ns.unwrap_or_default();
+        let elapsed = Duration::from_nanos(clock::now_ns().saturating_sub(started_at_ns));
+        let present = self.docket.spec.limits.walltime;
+        let settled = self.check_can_change().and_then(|()| {
+            let settled = timeout.settle(present, elapsed, ceiling);
+            settled.map_err(|error| error.to_string())
+        });
+        let (walltime, said) = match settled {
+            Ok(settled) => settled,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let left = walltime.value.map(|time| time.saturating_sub(elapsed));
+        self.alarms.set_deadline(left, self.docket.spec.warn)?;
+        let update = Deed::Update {
+            limit: LimitKind::Walltime,
+            from_ns: present.value.map(nanos),
+            to_ns: walltime.value.map(nanos),
+        };
+        self.write_down(by, update, walltime);
+        if let (Some(guardian), Some(main_pid)) =
+            (self.guardian.as_deref_mut(), self.ended.main_pid)
+        {
+            guardian.started(Start::of(main_pid, started_at_ns, &self.docket.spec));
+        }
+        Ok(Ok(said))
     }
 
     /// Has those whom `sandbox freeze` holds still hear that the run is being ended.
@@ -54,7 +97,7 @@ impl Running<'_> {
         }
     }
 
-    fn check_can_change(&self) -> Controlled {
+    fn check_can_change(&self) -> Result<(), String> {
         if self.stage != Stage::Running {
             return Err("it is being ended".to_owned());
         }
@@ -73,7 +116,7 @@ impl Running<'_> {
         }
     }
 
-    fn write_down(&mut self, by: Asker, deed: Deed) {
+    fn write_down(&mut self, by: Asker, deed: Deed, walltime: Limit<Duration>) {
         let Asker { by, uid, pid } = by;
         let change = Change {
             intervention: Intervention {
@@ -83,6 +126,7 @@ impl Running<'_> {
                 pid,
                 deed,
             },
+            walltime,
         };
         if let Some(guardian) = self.guardian.as_deref_mut() {
             guardian.changed(&change);

@@ -144,7 +144,7 @@ impl Guardian {
         }
     }
 
-    /// Tells it that the run has started.
+    /// Tells it that the run has started, and when it is to be over; again where that has changed.
     pub(in crate::supervise) fn started(&mut self, start: Start) {
         self.send(&Message::Started(start));
     }

@@ -77,7 +77,7 @@ async fn watch_over(
             Ok(Message::Started(start)) => {
                 ward.start = Some(start);
                 overdue = start
-                    .end_within
+                    .left()
                     .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
                 Ok(None)
             }
