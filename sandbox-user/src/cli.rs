@@ -22,7 +22,9 @@ use crate::units::{Printable, is_unprintable};
 pub use audit::{AuditArgs, AuditCommand, AuditVerifyArgs};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
-pub use runs::{KillArgs, ListArgs, ReadArgs, ShowArgs, WaitArgs};
+pub use runs::{
+    FreezeArgs, KillArgs, ListArgs, ReadArgs, ShowArgs, ThawArgs, UpdateArgs, WaitArgs,
+};
 pub use serve::ServeArgs;
 
 /// Exit status where `sandbox` itself failed, usage errors included.
@@ -56,6 +58,12 @@ pub enum Command {
     Events(ReadArgs),
     /// End some that go on
     Kill(KillArgs),
+    /// Hold some still that go on; their time runs all the same
+    Freeze(FreezeArgs),
+    /// Let some go on that are held still
+    Thaw(ThawArgs),
+    /// Give one that goes on more time, or less
+    Update(UpdateArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them
     Serve(ServeArgs),
     /// Look after the service's audit log: who asked for what, and how it ended

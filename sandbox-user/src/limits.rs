@@ -19,6 +19,8 @@ pub enum Source {
     Metadata,
     /// The command line.
     CommandLine,
+    /// `sandbox update`, while it went on.
+    Update,
     /// The host's ceiling lowered what was asked for.
     Ceiling,
 }

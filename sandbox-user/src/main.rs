@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         Command::Logs(args) => print(service::logs(&args)),
         Command::Events(args) => print(service::events(&args)),
         Command::Kill(args) => print(service::kill(&args)),
+        Command::Freeze(args) => print(service::freeze(&args)),
+        Command::Thaw(args) => print(service::thaw(&args)),
+        Command::Update(args) => print(service::update(&args)),
         Command::Serve(args) if args.check_config => match config::check() {
             Ok(text) => print(Ok(Said::done(text))),
             Err(error) => Err(error.into()),

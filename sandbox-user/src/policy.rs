@@ -8,6 +8,7 @@
 
 mod budget;
 mod ceilings;
+mod timeout;
 pub mod values;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::units::format_duration;
 
 pub use budget::{Budget, share_of};
 pub use ceilings::{Ceiling, Ceilings, Excess};
+pub use timeout::{TimeoutChange, TimeoutError};
 
 /// What was said about something that can be lifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,6 +247,7 @@ pub const fn source_name(source: Source) -> &'static str {
         Source::Host => "host's configuration",
         Source::Metadata => "metadata",
         Source::CommandLine => "command line",
+        Source::Update => "sandbox update",
         Source::Ceiling => "host's ceiling",
     }
 }

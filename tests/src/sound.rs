@@ -10,7 +10,14 @@ use crate::record::Record;
 const NOTE_BYTES: usize = 500;
 /// Longer than any test lets a run take.
 const LONGEST_NS: i64 = 3_600_000_000_000;
-const SOURCES: &[&str] = &["default", "host", "metadata", "command_line", "ceiling"];
+const SOURCES: &[&str] = &[
+    "default",
+    "host",
+    "metadata",
+    "command_line",
+    "update",
+    "ceiling",
+];
 const LIMITS: &[&str] = &[
     "memory_bytes",
     "swap_bytes",

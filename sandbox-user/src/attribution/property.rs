@@ -215,6 +215,7 @@ fn loose_case() -> impl Strategy<Value = Case> {
         Source::Host,
         Source::Metadata,
         Source::CommandLine,
+        Source::Update,
         Source::Ceiling,
     ]);
     (ends, acts, counts, sure, source, any::<u64>()).prop_map(

@@ -104,6 +104,19 @@ pub enum Event {
         /// What there is to be said of it, such as the new limit, or the reason that was given.
         detail: Option<Excerpt>,
     },
+    /// What somebody was to have done to a run came to nothing.
+    Declined {
+        /// Who.
+        uid: u32,
+        /// The client's process.
+        pid: i32,
+        /// The run's id.
+        run_id: RunId,
+        /// What.
+        order: Order,
+        /// Why.
+        reason: Excerpt,
+    },
     /// A crash had torn the last line; it is kept beside the log.
     Torn {
         /// How long what is kept is.
@@ -209,7 +222,8 @@ impl Event {
             Self::Accepted { run_id, .. }
             | Self::Withdrawn { run_id, .. }
             | Self::Lost { run_id, .. }
-            | Self::Ordered { run_id, .. } => Some(*run_id),
+            | Self::Ordered { run_id, .. }
+            | Self::Declined { run_id, .. } => Some(*run_id),
             Self::Ended(ended) => Some(ended.run_id),
             Self::ServiceStarted { .. }
             | Self::ConfigLoaded { .. }

@@ -41,7 +41,7 @@ fn event() -> impl Strategy<Value = Event> {
         of(text()),
         command,
     );
-    (what, 0..6).prop_map(|((run_id, uid, pid, text, other, command), kind)| {
+    (what, 0..7).prop_map(|((run_id, uid, pid, text, other, command), kind)| {
         let long = Excerpt::from(text.as_str());
         let other = other.as_deref().map(Excerpt::from);
         match kind {
@@ -70,7 +70,14 @@ fn event() -> impl Strategy<Value = Event> {
                 run_id,
                 notes: long,
             },
-            4 => Event::ServiceStarted {
+            4 => Event::Declined {
+                uid,
+                pid,
+                run_id,
+                order: Order::Update,
+                reason: long,
+            },
+            5 => Event::ServiceStarted {
                 version: long.clone(),
                 boot_id: long,
                 config_sha256: None,

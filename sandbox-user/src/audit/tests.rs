@@ -126,6 +126,13 @@ fn each_entry_reads_like_this() {
             run_id,
             notes: Excerpt::from("Lost: x."),
         },
+        Event::Declined {
+            uid: 0,
+            pid: 4713,
+            run_id,
+            order: Order::Freeze,
+            reason: Excerpt::from("it is being ended"),
+        },
         Event::Torn {
             bytes: 3,
             sha256: Hash::of(b"abc"),

@@ -249,7 +249,7 @@ fn no_swap_file(wanted: Max, swap_total_bytes: u64) -> NoSwapFile {
 }
 
 /// Writes a file that cgroups-rs does not know, and reads it back.
-fn own(dir: &Dir, name: &str, wanted: &str) -> Result<(), CgroupError> {
+pub(super) fn own(dir: &Dir, name: &str, wanted: &str) -> Result<(), CgroupError> {
     let before = dir.read(name)?;
     required(dir, name, before)?;
     dir.write(name, wanted)?;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::error::CgroupError;
 use super::files::Dir;
+use super::freezer::{self, is_told_to_freeze};
 use super::mount::Mount;
 use super::owner::{Owner, Proc};
 use super::placement::{Place, child};
@@ -241,6 +242,22 @@ impl LeafCgroup {
         population(&self.dir)
     }
 
+    /// Has its members stand still, until [`Self::thaw`] or their end.
+    ///
+    /// # Errors
+    /// When `cgroup.freeze` cannot be written or does not stick.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        freezer::freeze(&self.dir)
+    }
+
+    /// Has its members go on, where no cgroup above holds them still.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        freezer::thaw(&self.dir)
+    }
+
     /// The cgroup, itself or one above, whose `cgroup.freeze` holds it still; `None` where none does.
     ///
     /// # Errors
@@ -339,12 +356,6 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
 /// When one of these cgroups cannot be read.
 pub fn limits_of(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
     control::enclosing(mount, &child(cgroup, "member"))
-}
-
-/// The root of the cgroup tree has no such file.
-fn is_told_to_freeze(dir: &Dir) -> Result<bool, CgroupError> {
-    let told = dir.read("cgroup.freeze")?;
-    Ok(told.is_some_and(|told| told.trim() == "1"))
 }
 
 pub(super) fn try_remove(path: &Path) -> Result<Removal, CgroupError> {

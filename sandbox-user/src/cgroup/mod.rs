@@ -10,6 +10,7 @@ mod budget;
 mod control;
 mod error;
 mod files;
+mod freezer;
 mod held;
 mod kill;
 mod leaf;

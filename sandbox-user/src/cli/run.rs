@@ -295,6 +295,9 @@ impl RunArgs {
             | Command::Logs(_)
             | Command::Events(_)
             | Command::Kill(_)
+            | Command::Freeze(_)
+            | Command::Thaw(_)
+            | Command::Update(_)
             | Command::Serve(_)
             | Command::Audit(_)
             | Command::Attend { .. }

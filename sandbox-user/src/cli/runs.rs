@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 
 use super::values as argument;
-use crate::{record::Reason, store::Filter};
+use crate::{policy::TimeoutChange, record::Reason, store::Filter};
 
 /// Which runs are meant.
 #[derive(Clone, Debug, Args)]
@@ -126,5 +126,65 @@ impl KillArgs {
     /// Which runs are meant.
     pub fn filter(&self) -> Filter {
         self.select.filter()
+    }
+}
+
+/// Options of `freeze`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    group(ArgGroup::new("which").args(["id", "user", "label", "since"]).required(true).multiple(true)),
+    after_help = "A frozen run keeps its memory, and its wall clock limit goes on: at its deadline it is thawed and \
+                  ended as if it had run, and the record says so. It can be killed, and ends, as any other."
+)]
+pub struct FreezeArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+}
+
+impl FreezeArgs {
+    /// Which runs are meant.
+    pub fn filter(&self) -> Filter {
+        self.select.filter()
+    }
+}
+
+/// Options of `thaw`.
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("which").args(["id", "user", "label", "since"]).required(true).multiple(true)))]
+pub struct ThawArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+}
+
+impl ThawArgs {
+    /// Which runs are meant.
+    pub fn filter(&self) -> Filter {
+        self.select.filter()
+    }
+}
+
+/// Options of `update`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The host's ceilings hold as for `sandbox run`, but for what root says. A deadline that would have \
+                  passed is refused. The warning before it (`--warn` of `sandbox run`) moves with it. The record \
+                  lists each change."
+)]
+pub struct UpdateArgs {
+    /// The run's id, or that of an analysis, of which all runs that go on are meant
+    #[arg(value_name = "ID", value_parser = argument::text(argument::id))]
+    id: String,
+
+    /// So much more than it has (+1h), so much less (-10m), or so much in all from its start (2h);
+    /// `none` lifts it
+    #[arg(long, value_name = "TIME", required = true, allow_hyphen_values = true,
+          value_parser = argument::text(argument::timeout_change))]
+    pub timeout: TimeoutChange,
+}
+
+impl UpdateArgs {
+    /// Which runs are meant.
+    pub fn filter(&self) -> Filter {
+        Filter::of(self.id.as_str())
     }
 }

@@ -32,6 +32,9 @@ fn run_args(line: Vec<OsString>) -> RunArgs {
         | Command::Logs(_)
         | Command::Events(_)
         | Command::Kill(_)
+        | Command::Freeze(_)
+        | Command::Thaw(_)
+        | Command::Update(_)
         | Command::Audit(_)
         | Command::Attend { .. }
         | Command::Hold
@@ -81,6 +84,9 @@ fn the_help_is_what_people_read() {
         "logs",
         "events",
         "kill",
+        "freeze",
+        "thaw",
+        "update",
         "serve",
         "audit verify",
     ] {

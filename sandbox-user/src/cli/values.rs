@@ -13,6 +13,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use uuid::{Uuid, Version};
 
+use crate::policy::TimeoutChange;
 use crate::policy::values::{self as limit, ValueError};
 use crate::procfs::page_size;
 use crate::record::Reason;
@@ -191,6 +192,10 @@ pub(super) fn ring_size(text: &str) -> Result<u32, ArgumentError> {
             bytes.is_power_of_two() && u64::from(*bytes) >= page_size() && *bytes <= MAX_RING_BYTES
         })
         .ok_or(ArgumentError::NotARingSize)
+}
+
+pub(super) fn timeout_change(text: &str) -> Result<TimeoutChange, ArgumentError> {
+    Ok(text.parse::<TimeoutChange>()?)
 }
 
 pub(super) fn attempt(text: &str) -> Result<u32, ArgumentError> {

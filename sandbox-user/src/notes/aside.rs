@@ -1,10 +1,13 @@
 //! What else happened, that did not end the run.
 
+use std::time::Duration;
+
 use super::limit::CHANGED;
-use super::units::format_bytes_precise;
+use super::units::{format_bytes_precise, format_duration};
 use super::{headline, limit, name};
 use crate::record::{
-    DenyingLevel, Finding, KillEntry, OomLevel, Reason, RetryHint, RunRecord, signal_name,
+    Deed, DenyingLevel, Finding, KillEntry, OomLevel, Reason, RetryHint, RunRecord, frozen_for,
+    signal_name,
 };
 
 /// The sentences beside the headline, the most important first.
@@ -35,11 +38,40 @@ pub(super) fn asides(record: &RunRecord) -> Vec<String> {
             | Finding::Conclusion { .. } => {}
         }
     }
+    sentences.extend(held_still(record));
     sentences.extend(left_behind(record));
     if record.cleanup.method.is_some() && !record.cleanup.removed {
         sentences.push("Its cgroup could not be removed.".to_owned());
     }
     sentences
+}
+
+/// How long `sandbox freeze` held it still: until it was thawed, which it is where it is ended, or main's end.
+fn held_still(record: &RunRecord) -> Option<String> {
+    let main_ended = record
+        .started_at
+        .zip(record.walltime_ns)
+        .and_then(|(started, ns)| started.checked_add(Duration::from_nanos(ns)).ok())
+        .unwrap_or(record.ended_at);
+    let acted = record.termination.evidence.iter().filter_map(|finding| {
+        if let Finding::OwnAction { at, .. } = finding {
+            Some(*at)
+        } else {
+            None
+        }
+    });
+    let until = acted.chain([main_ended]).min()?;
+    let held = frozen_for(&record.interventions, until);
+    let held_at_all = record
+        .interventions
+        .iter()
+        .any(|done| done.deed == Deed::Freeze);
+    held_at_all.then(|| {
+        format!(
+            "sandbox freeze held it still for {} of that.",
+            format_duration(held)
+        )
+    })
 }
 
 /// Who was still there when main had ended, where that end was main's own: where the run was ended

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::name;
 use super::units::{format_bytes, format_duration};
 use crate::limits::Source;
-use crate::record::{Finding, KillEntry, LimitRecord, RunRecord};
+use crate::record::{Deed, Finding, KillEntry, LimitRecord, RunRecord};
 
 /// `memory limit of 2 GiB (default)`.
 pub(super) fn memory(record: &RunRecord) -> String {
@@ -46,10 +47,19 @@ pub(super) fn changed_pids(record: &RunRecord) -> Option<String> {
         .then(|| format!("limit of {max} processes and threads"))
 }
 
-/// `wall clock limit of 30 min (default)`.
+/// `wall clock limit of 30 min (default)`, `wall clock limit of 2 h (sandbox update by ana)`.
 pub(super) fn walltime(record: &RunRecord) -> String {
     let limit = &record.limits.walltime_ns;
-    named("wall clock limit", limit, "--timeout", nanos)
+    let updates = record.interventions.iter().rev();
+    let mut updates = updates.filter(|done| matches!(done.deed, Deed::Update { .. }));
+    match (limit.source, updates.next(), limit.effective) {
+        (Source::Update, Some(update), Some(effective)) => format!(
+            "wall clock limit of {} (sandbox update by {})",
+            nanos(&effective),
+            name::text(&update.by)
+        ),
+        _ => named("wall clock limit", limit, "--timeout", nanos),
+    }
 }
 
 /// `CPU time limit of 10 min (--cpu-time)`.
@@ -61,7 +71,11 @@ pub(super) fn cputime(record: &RunRecord) -> String {
 /// How to raise it; `key` is its name in the metadata and, with two dashes, its flag.
 pub(super) fn raise<T>(limit: &LimitRecord<T>, key: &str) -> String {
     match limit.source {
-        Source::CommandLine | Source::Default | Source::Host | Source::Metadata => {
+        Source::CommandLine
+        | Source::Update
+        | Source::Default
+        | Source::Host
+        | Source::Metadata => {
             format!("Raise it with {}.", setting(limit, key))
         }
         Source::Ceiling => {
@@ -73,7 +87,7 @@ pub(super) fn raise<T>(limit: &LimitRecord<T>, key: &str) -> String {
 /// A setting's name where `limit` was set: the flag, or the metadata's key.
 pub(super) fn setting<T>(limit: &LimitRecord<T>, key: &str) -> String {
     match limit.source {
-        Source::CommandLine => format!("--{key}"),
+        Source::CommandLine | Source::Update => format!("--{key}"),
         Source::Default | Source::Host | Source::Metadata | Source::Ceiling => {
             format!("sandbox.{key}")
         }
@@ -91,6 +105,7 @@ fn named<T>(
         Source::Host => "the host's default",
         Source::Metadata => "from its metadata",
         Source::CommandLine => flag,
+        Source::Update => "sandbox update",
         Source::Ceiling => "the host's ceiling",
     };
     match limit.effective.as_ref().or(limit.requested.as_ref()) {

@@ -1,5 +1,7 @@
 //! Every note as it really reads.
 
+mod hands;
+
 use nix::libc::{
     EACCES, EAGAIN, EINVAL, ENOENT, ENOMEM, SIGINT, SIGKILL, SIGSEGV, SIGTERM, SIGXCPU,
 };

@@ -6,12 +6,18 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{PolicyError, Setting};
 use crate::limits::{Limit, Limits, Source};
 use crate::units::{format_bytes, format_cpus, format_duration};
 
+/// The wall clock limit, by its flag's name.
+const TIMEOUT: &str = "timeout";
+
 /// What becomes of something that was asked for and is more than the host's ceiling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Excess {
     /// The run is refused.
     #[default]
@@ -21,7 +27,7 @@ pub enum Excess {
 }
 
 /// The most that something may be.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling<T> {
     /// The most; lifted = there is no ceiling for whom this is said.
     pub at_most: Setting<T>,
@@ -79,6 +85,14 @@ impl Ceilings {
         }
     }
 
+    /// The ceiling of the wall clock by itself, with what becomes of more.
+    pub fn of_timeout(&self) -> Option<Ceiling<Duration>> {
+        self.walltime.map(|ceiling| Ceiling {
+            otherwise: ceiling.otherwise.or(self.otherwise),
+            ..ceiling
+        })
+    }
+
     /// Holds limits, and the grace, down to the ceilings. Returns what was asked for and is lowered, one
     /// sentence each.
     ///
@@ -112,7 +126,7 @@ impl Ceilings {
                 pids.to_string()
             })?,
             hold(
-                "timeout",
+                TIMEOUT,
                 &mut limits.walltime,
                 self.walltime,
                 otherwise,
@@ -128,6 +142,37 @@ impl Ceilings {
             hold("grace", grace, self.grace, otherwise, time)?,
         ];
         Ok(lowered.into_iter().flatten().collect())
+    }
+}
+
+impl Ceiling<Duration> {
+    /// The same for who has so much already: more is not lowered to less than that, but refused.
+    pub(super) fn not_below(self, present: Option<Duration>) -> Self {
+        match (self.at_most, present) {
+            (Setting::Value(most), Some(present)) if present <= most => self,
+            (Setting::Value(_), _) => Self {
+                otherwise: Some(Excess::Refuse),
+                ..self
+            },
+            (Setting::Lifted, _) => self,
+        }
+    }
+
+    /// Holds a wall clock limit down to this, as [`Ceilings::hold`] does at the start.
+    ///
+    /// # Errors
+    /// [`PolicyError::AboveCeiling`].
+    pub(super) fn hold_timeout(
+        self,
+        limit: &mut Limit<Duration>,
+    ) -> Result<Option<String>, PolicyError> {
+        hold(
+            TIMEOUT,
+            limit,
+            Some(self),
+            Excess::default(),
+            format_duration,
+        )
     }
 }
 
@@ -175,7 +220,7 @@ fn hold<T: Copy + PartialOrd + fmt::Debug, S: fmt::Display>(
     *limit = Limit::new(Some(most), Source::Ceiling);
     match source {
         Source::Default | Source::Host | Source::Ceiling => return Ok(None),
-        Source::Metadata | Source::CommandLine => limit.requested = requested,
+        Source::Metadata | Source::CommandLine | Source::Update => limit.requested = requested,
     }
     let words = |value: T| shown(value).to_string();
     let asked = requested.map_or_else(|| "`none`".to_owned(), words);

@@ -291,7 +291,11 @@ fn check_countable(bytes: u64) -> Result<u64, ValueError> {
     Ok(bytes)
 }
 
-fn check_not_endless(time: Duration) -> Result<Duration, ValueError> {
+/// Passes a time of a hundred years at most.
+///
+/// # Errors
+/// [`ValueError::TooMuch`].
+pub(super) fn check_not_endless(time: Duration) -> Result<Duration, ValueError> {
     if time > MAX_BUDGET {
         return Err(ValueError::TooMuch {
             given: format_duration(time),

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Cleanup, CounterRecord, Counters, Escaped, Exit, LimitHit, LimitKind, LimitRecord,
-    LimitsRecord, ProcessNode, Processes, Reason, RunRecord, SCHEMA_VERSION, Termination, Tracing,
-    Usage, User, lossless,
+    Cleanup, CounterRecord, Counters, Escaped, Exit, Intervention, LimitHit, LimitKind,
+    LimitRecord, LimitsRecord, ProcessNode, Processes, Reason, RunRecord, SCHEMA_VERSION,
+    Termination, Tracing, Usage, User, lossless,
 };
 use crate::attribution::{self, Attribution};
 use crate::evidence::{Confidence, CounterSpan, EventCounters, Evidence, FlatKeyed, WaitStatus};
@@ -53,6 +53,8 @@ pub struct RunParts {
     pub usage: Usage,
     /// `nr_throttled` of cpu.stat: periods in which it was held back; `None` = not read.
     pub throttled_periods: Option<u64>,
+    /// What people had done to it, by time.
+    pub interventions: Vec<Intervention>,
     /// Its processes.
     pub processes: ProcessesPart,
     /// What became of the leaf.
@@ -110,6 +112,7 @@ impl RunRecord {
             ended_at: context.ended_at,
             walltime_ns: walltime_ns(evidence),
             limits: limits(evidence),
+            interventions: parts.interventions,
             exit: exit_of(evidence),
             termination: Termination {
                 reason,
@@ -188,10 +191,13 @@ fn limits(evidence: &Evidence) -> LimitsRecord {
     }
 }
 
+/// A time as the record has it: 584 years fit.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The runner keeps it itself, and no cgroup above has one.
 fn time_limit(limit: &Limit<Duration>) -> LimitRecord<u64> {
-    // 584 years fit.
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     LimitRecord {
         requested: limit.requested.map(nanos),
         effective: limit.value.map(nanos),

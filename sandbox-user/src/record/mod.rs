@@ -9,6 +9,7 @@ mod assemble;
 mod command;
 mod exit_status;
 mod finding;
+mod intervention;
 mod kill;
 mod processes;
 mod terms;
@@ -22,11 +23,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use assemble::exit_of;
 pub use assemble::{ProcessesPart, RunContext, RunParts, TracingPart};
+pub(crate) use assemble::{exit_of, nanos};
 pub use command::lossless;
 pub use exit_status::exit_status;
 pub use finding::{DenyingLevel, Finding};
+#[cfg(test)]
+pub(crate) use intervention::tests::at_second;
+pub use intervention::{Deed, Intervention, frozen_for, held_by};
 pub use kill::{
     Holder, HolderSource, KillCause, KillEntry, OomEntry, OomLevel, Sender, SenderKind, Victim,
 };
@@ -76,6 +80,9 @@ pub struct RunRecord {
     pub walltime_ns: Option<u64>,
     /// Its limits.
     pub limits: LimitsRecord,
+    /// What people had done to it while it went on, by time.
+    #[serde(default)]
+    pub interventions: Vec<Intervention>,
     /// How the main process ended.
     pub exit: Exit,
     /// The verdict.
@@ -116,7 +123,7 @@ pub struct User {
 /// One limit: what was asked for, what the leaf has, and what stands above it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LimitRecord<T> {
-    /// What was asked for, in defaults, metadata or command line; null = no limit.
+    /// What was asked for, in defaults, metadata or command line, or since by `sandbox update`; null = no limit.
     pub requested: Option<T>,
     /// What was read back from the leaf, where the host's ceiling may have lowered it; null = no limit.
     /// The runner keeps the two times itself, so there it is what applies.

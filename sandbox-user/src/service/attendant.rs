@@ -17,25 +17,22 @@ use nix::sys::prctl;
 use super::{
     EVENTS, charge,
     client::send_line,
-    control,
+    hands,
     hearing::{Heard, hear},
     logs,
-    office::{Call, Office, Ordered, Reply},
+    office::{Call, Office, Reply},
     peer::Peer,
-    protocol::{Answer, MAX_REASON_BYTES, Verb, to_line},
+    protocol::{Answer, Verb, to_line},
 };
 use crate::{
-    audit::Order,
     config::{self, Config},
     events::kept,
     spec::RunId,
-    store::{Filter, Run},
-    supervise::Control,
     sys::{child, fd},
 };
 
 /// The most that is told in one list.
-const MOST_LISTED: u32 = 2000;
+pub(super) const MOST_LISTED: u32 = 2000;
 /// How long a client may take to hear an answer.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
@@ -102,7 +99,10 @@ fn serve(
         Verb::Wait { id } => answer(office.call_for(socket, &Call::Wait { whose, id })),
         Verb::Logs { id } => pass(socket, peer, &id, office, logs_of),
         Verb::Events { id } => pass(socket, peer, &id, office, events_of),
-        Verb::Kill { filter, reason } => kill(peer, filter, reason, office),
+        Verb::Kill { filter, reason } => hands::kill(peer, filter, reason, office),
+        Verb::Freeze { filter } => hands::freeze(peer, filter, office),
+        Verb::Thaw { filter } => hands::thaw(peer, filter, office),
+        Verb::Update { filter, timeout } => hands::update(peer, filter, timeout, config, office),
         Verb::Metrics {} => answer(office.call(&Call::Metrics)),
     }
 }
@@ -201,54 +201,4 @@ fn events_of(run_id: RunId) -> Result<Files, String> {
         )),
         Err(error) => Err(format!("the events of run {run_id}: {error}")),
     }
-}
-
-/// Ends runs, by telling their supervisors.
-fn kill(peer: &Peer, filter: Filter, reason: Option<String>, office: &mut Office) -> Answer {
-    if reason
-        .as_ref()
-        .is_some_and(|reason| reason.len() > MAX_REASON_BYTES)
-    {
-        return refused(format!("a reason has {MAX_REASON_BYTES} bytes at most"));
-    }
-    let whose = peer.whose();
-    let meant = Call::List {
-        whose,
-        filter: Filter {
-            unfinished: true,
-            ..filter
-        },
-        most: MOST_LISTED,
-    };
-    let runs = match office.call(&meant) {
-        Ok(Reply::Runs(runs)) => runs,
-        other => return answer(other),
-    };
-    let order = Control::Kill {
-        by: peer.name(),
-        pid: peer.pid.unsigned_abs(),
-        reason: reason.clone(),
-    };
-    let (mut run_ids, mut problems) = (Vec::new(), Vec::new());
-    for Run { run_id, .. } in runs {
-        let entry = Ordered {
-            uid: peer.caller.uid,
-            pid: peer.pid,
-            run_id,
-            order: Order::Kill,
-            detail: reason.clone(),
-        };
-        let entered = match office.call(&Call::Ordered(entry)) {
-            Ok(Reply::Refused(reason)) => Err(io::Error::other(reason)),
-            entered => entered,
-        };
-        match entered.and_then(|_| control::order(run_id, &order)) {
-            Ok(Some(Ok(()))) => run_ids.push(run_id),
-            // It has ended meanwhile.
-            Ok(None) => {}
-            Ok(Some(Err(problem))) => problems.push(format!("{run_id}: {problem}")),
-            Err(error) => problems.push(format!("{run_id}: {error}")),
-        }
-    }
-    Answer::Told { run_ids, problems }
 }

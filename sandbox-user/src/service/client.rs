@@ -148,18 +148,35 @@ pub fn wait(id: &str) -> Result<Option<Shown>, ClientError> {
     shown(ask(Verb::Wait { id }, None)?)
 }
 
-/// Has runs ended. Gives the ids of those that were told to, and what went wrong with others.
+/// What came of something that runs were told to do.
+#[derive(Debug)]
+pub struct Told {
+    /// Those that have done it.
+    pub(super) run_ids: Vec<RunId>,
+    /// What went wrong with others, one sentence each.
+    pub(super) problems: Vec<String>,
+    /// What is to be said of those that have done it, one sentence each.
+    pub(super) remarks: Vec<String>,
+}
+
+/// Has runs ended, held still, let go on, changed: a verb that is answered with [`Answer::Told`].
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn kill(
-    filter: Filter,
-    reason: Option<String>,
-) -> Result<(Vec<RunId>, Vec<String>), ClientError> {
-    let Answer::Told { run_ids, problems } = ask(Verb::Kill { filter, reason }, None)? else {
+pub fn tell(verb: Verb) -> Result<Told, ClientError> {
+    let Answer::Told {
+        run_ids,
+        problems,
+        remarks,
+    } = ask(verb, None)?
+    else {
         return Err(something_else());
     };
-    Ok((run_ids, problems))
+    Ok(Told {
+        run_ids,
+        problems,
+        remarks,
+    })
 }
 
 /// A run of which files are read.

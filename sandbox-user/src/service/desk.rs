@@ -109,6 +109,10 @@ impl Desk {
                 }
             }
             Call::Ordered(order) => done(service.ordered(order)),
+            Call::Declined(order, reason) => {
+                service.declined(&order, &reason);
+                Reply::Done
+            }
             Call::Refused(refusal) => {
                 service.refused(refusal);
                 Reply::Done

@@ -91,21 +91,24 @@ fn is_told(leaf: &HeldLeaf) -> bool {
         by: UNIT.to_owned(),
         pid: std::process::id(),
         reason: Some("the unit is being stopped".to_owned()),
+        // Where the host goes down, a client has passed the end of its session on before.
+        is_patient: true,
     };
     let by_socket = leaf
         .name
         .parse()
         .map(|run_id| control::order(run_id, &order));
     match by_socket {
-        Ok(Ok(Some(Ok(())))) => true,
+        Ok(Ok(Some(Ok(_)))) => true,
         Ok(Ok(None)) | Err(_) => is_signalled(leaf),
         Ok(Ok(Some(Err(problem)))) => {
             say(format_args!("run {}: {problem}", leaf.name));
             is_signalled(leaf)
         }
         Ok(Err(error)) => {
+            // It has heard, if it does not hang; and a second order would take its grace.
             say(format_args!("run {}: {error}", leaf.name));
-            is_signalled(leaf)
+            true
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod client;
 mod control;
 mod desk;
 mod files;
+mod hands;
 mod hearing;
 mod holder;
 mod in_force;
@@ -36,7 +37,7 @@ pub use attendant::attend;
 pub use client::{ClientError, Followed};
 pub use holder::{HoldError, hold};
 pub use serve::{ServeError, serve};
-pub use verbs::{Said, events, kill, list, logs, show, wait};
+pub use verbs::{Said, events, freeze, kill, list, logs, show, thaw, update, wait};
 
 /// Where the service listens.
 pub const SOCKET: &str = "/run/sandbox/sandbox.sock";

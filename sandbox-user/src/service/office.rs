@@ -62,6 +62,8 @@ pub(super) enum Call {
     },
     /// To enter that somebody is about to have something done to a run.
     Ordered(Ordered),
+    /// To enter that it came to nothing, and why.
+    Declined(Ordered, String),
     /// To enter that somebody was refused.
     Refused(Refused),
     /// For what is counted.

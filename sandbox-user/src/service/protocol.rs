@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     events::kept::Form,
+    policy::TimeoutChange,
     spec::RunId,
     store::{Filter, Run},
     units::Printable,
@@ -102,6 +103,23 @@ pub enum Verb {
         /// Why, for their notes.
         reason: Option<String>,
     },
+    /// Hold still the runs that go on.
+    Freeze {
+        /// Which of them.
+        filter: Filter,
+    },
+    /// Let go on those that are held still.
+    Thaw {
+        /// Which of them.
+        filter: Filter,
+    },
+    /// Change the wall clock limit of those that go on.
+    Update {
+        /// Which of them.
+        filter: Filter,
+        /// How, as `sandbox update` has it.
+        timeout: TimeoutChange,
+    },
 }
 
 /// A run that is asked for.
@@ -169,12 +187,15 @@ pub enum Answer {
     },
     /// What the service has counted.
     Metrics(String),
-    /// These runs have been told.
+    /// These runs have been told, and have done it.
     Told {
         /// Their ids.
         run_ids: Vec<RunId>,
         /// What went wrong with others, one sentence each.
         problems: Vec<String>,
+        /// What is to be said of those that have done it, one sentence each.
+        #[serde(default)]
+        remarks: Vec<String>,
     },
     /// No run of the caller's is meant.
     Nothing {},
@@ -257,8 +278,9 @@ mod tests {
         };
         let json = r#"{"version":1,"show":{"id":"a-17"}}"#;
         assert_eq!(serde_json::to_string(&request).expect("JSON"), json);
+        let update = r#"{"version":1,"update":{"filter":{"id":"a-17"},"timeout":"+1h"}}"#;
         let list = r#"{"version":1,"list":{"filter":{"user":"ana","failed":true},"most":5}}"#;
-        for json in [json, list, r#"{"version":1,"list":{"most":5}}"#] {
+        for json in [json, list, r#"{"version":1,"list":{"most":5}}"#, update] {
             assert!(serde_json::from_str::<Request>(json).is_ok(), "{json}");
         }
         assert!(serde_json::from_str::<Request>(r#"{"version":1,"fly":{}}"#).is_err());

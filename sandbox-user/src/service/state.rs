@@ -301,6 +301,17 @@ impl Service {
         })
     }
 
+    /// What somebody was about to have done to a run came to nothing.
+    pub(super) fn declined(&self, order: &Ordered, reason: &str) {
+        self.trail.tell(&Event::Declined {
+            uid: order.uid,
+            pid: order.pid,
+            run_id: order.run_id,
+            order: order.order,
+            reason: Excerpt::from(reason),
+        });
+    }
+
     /// Somebody was refused.
     pub(super) fn refused(&self, refused: Refused) {
         let Refused {

@@ -3,11 +3,12 @@
 use std::io;
 
 use super::{
-    client::{self, ClientError, Watched},
+    client::{self, ClientError, Told, Watched},
     print,
+    protocol::Verb,
 };
 use crate::{
-    cli::{KillArgs, ListArgs, ReadArgs, ShowArgs, WaitArgs},
+    cli::{FreezeArgs, KillArgs, ListArgs, ReadArgs, ShowArgs, ThawArgs, UpdateArgs, WaitArgs},
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
@@ -160,8 +161,48 @@ fn read(
 /// # Errors
 /// As [`list`].
 pub fn kill(args: &KillArgs) -> Result<Said, ClientError> {
-    let (run_ids, problems) = client::kill(args.filter(), args.reason.clone())?;
-    problems.iter().for_each(say);
+    tell(Verb::Kill {
+        filter: args.filter(),
+        reason: args.reason.clone(),
+    })
+}
+
+/// `sandbox freeze`: the ids of the runs that are held still.
+///
+/// # Errors
+/// As [`list`].
+pub fn freeze(args: &FreezeArgs) -> Result<Said, ClientError> {
+    let filter = args.filter();
+    tell(Verb::Freeze { filter })
+}
+
+/// `sandbox thaw`: the ids of the runs that go on.
+///
+/// # Errors
+/// As [`list`].
+pub fn thaw(args: &ThawArgs) -> Result<Said, ClientError> {
+    let filter = args.filter();
+    tell(Verb::Thaw { filter })
+}
+
+/// `sandbox update`: the ids of the runs whose limit has changed.
+///
+/// # Errors
+/// As [`list`].
+pub fn update(args: &UpdateArgs) -> Result<Said, ClientError> {
+    tell(Verb::Update {
+        filter: args.filter(),
+        timeout: args.timeout,
+    })
+}
+
+fn tell(verb: Verb) -> Result<Said, ClientError> {
+    let Told {
+        run_ids,
+        problems,
+        remarks,
+    } = client::tell(verb)?;
+    problems.iter().chain(&remarks).for_each(say);
     if run_ids.is_empty() && problems.is_empty() {
         say("no run of yours that goes on is meant");
     }

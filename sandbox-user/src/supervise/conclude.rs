@@ -244,6 +244,7 @@ impl Ending<'_> {
                 .stats
                 .as_ref()
                 .and_then(|stats| stats.cpu_throttled_periods),
+            interventions: self.docket.interventions.clone(),
             processes: ProcessesPart {
                 left_over: self.ended.left_over,
                 tree: self.journal.tree(&self.docket.clock),

@@ -1,7 +1,7 @@
 //! What supervisor and guardian both know of a run once its leaf stands: enough for either to end
 //! it and to write its record. The supervisor hands it to the guardian as one line of JSON.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,8 @@ use super::{clock, misses, on_complete::OnComplete};
 use crate::{
     evidence::{CgroupRef, ClockAnchor, Confidence, EventCounters},
     host::HostInfo,
-    limits::{EffectiveLimits, EnclosingLimits},
-    record::{RunContext, User},
+    limits::{EffectiveLimits, EnclosingLimits, Limit},
+    record::{Intervention, RunContext, User},
     spec::RunSpec,
     sys::{creds::FileIdentity, rlimits::CallersLimits},
     trace::Tracer,
@@ -57,8 +57,20 @@ pub(super) struct Docket {
     pub(super) trace: TraceDocket,
     /// The guardian's pid and the supervisor's.
     pub(super) runner_pids: Vec<u32>,
+    /// What people had done to it since it started, by time.
+    #[serde(default)]
+    pub(super) interventions: Vec<Intervention>,
     /// What was missing from the start, one sentence each.
     pub(super) degraded: Vec<String>,
+}
+
+/// Something that was done to a run that goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// By whom, and what.
+    pub(super) intervention: Intervention,
+    /// The wall clock limit from then on.
+    pub(super) walltime: Limit<Duration>,
 }
 
 /// How a run is watched.
@@ -101,6 +113,12 @@ impl TraceDocket {
 }
 
 impl Docket {
+    /// Takes in what was done to it.
+    pub(super) fn take(&mut self, change: Change) {
+        self.interventions.push(change.intervention);
+        self.spec.limits.walltime = change.walltime;
+    }
+
     /// What is to be run in the end, one after another.
     pub(super) fn on_complete(&self) -> impl Iterator<Item = OnComplete<'_>> {
         let hosts = self
@@ -177,6 +195,7 @@ pub(super) mod tests {
             rlimits: CallersLimits::default(),
             trace: TraceDocket::none(),
             runner_pids: vec![1],
+            interventions: Vec::new(),
             degraded: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@
 //! `cgroup.kill`; a denied fork and an escape have no grace.
 
 mod asked;
+mod hands;
 
 use std::{
     io,
@@ -50,7 +51,7 @@ const BUDGET_AT_LEAST: Duration = Duration::from_millis(10);
 
 /// A run that has started.
 pub(super) struct Running<'a> {
-    docket: &'a Docket,
+    docket: &'a mut Docket,
     leaf: &'a LeafCgroup,
     tracer: Option<&'a mut Tracer>,
     ring: Option<Ring>,
@@ -104,7 +105,7 @@ impl<'a> Running<'a> {
     /// # Errors
     /// Where a descriptor cannot be made or polled.
     pub(super) fn new(
-        docket: &'a Docket,
+        docket: &'a mut Docket,
         leaf: &'a LeafCgroup,
         watch: Watch<'a>,
         spawned: Spawned,
@@ -119,12 +120,7 @@ impl<'a> Running<'a> {
         } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
-        if let Some(walltime) = spec.limits.walltime.value {
-            alarms.deadline.set(walltime)?;
-            if let Some(warn) = &spec.warn {
-                alarms.warning.set(walltime.saturating_sub(warn.before))?;
-            }
-        }
+        alarms.set_deadline(spec.limits.walltime.value, spec.warn)?;
         if spec.limits.cputime.value.is_some() {
             alarms.budget.set(BUDGET_AT_LEAST)?;
         }
@@ -190,7 +186,8 @@ impl<'a> Running<'a> {
                 order = self.orders.next() => self.on_order(order?)?,
                 rung = self.alarms.deadline.rings() => {
                     rung?;
-                    self.end_as(overdue(self.leaf), libc::SIGTERM)?;
+                    let action = overdue(self.leaf, &self.docket.interventions);
+                    self.end_as(action, libc::SIGTERM)?;
                 }
                 rung = self.alarms.grace.rings() => {
                     rung?;
@@ -285,8 +282,9 @@ impl<'a> Running<'a> {
         if signal != 0 {
             self.tell_members(signal);
         }
-        // A stopped process can take the signal only once it goes on.
+        // A stopped process can take the signal only once it goes on, and so can a frozen one.
         self.tell_members(libc::SIGCONT);
+        self.let_go();
         Ok(())
     }
 

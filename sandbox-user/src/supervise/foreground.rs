@@ -164,6 +164,7 @@ async fn run(
             rlimits,
             trace: TraceDocket::none(),
             runner_pids: vec![std::process::id()],
+            interventions: Vec::new(),
             degraded: degraded.into_iter().collect(),
             spec,
         },
@@ -277,8 +278,7 @@ async fn start_and_wait(
     let Some(leaf) = &made.leaf else {
         return Ok(Ended::default());
     };
-    let docket = &made.docket;
-    let spec = &docket.spec;
+    let spec = &made.docket.spec;
     let terminal = Terminal::detect();
     let stdio = prepare::stdio(spec, outputs)
         .map_err(RunError::system("duplicating stdin, stdout and stderr"))?;
@@ -310,7 +310,7 @@ async fn start_and_wait(
         oom_score_adj: OOM_SCORE_ADJ,
         terminal,
         ignored_signals: caller::ignored_signals(),
-        rlimits: docket.rlimits.to_restore(),
+        rlimits: made.docket.rlimits.to_restore(),
     };
     let mut spawned = spawn::spawn(&start);
     if let (Err(SpawnError::KilledAtBirth), Some(place)) = (&spawned, &made.place) {
@@ -335,10 +335,10 @@ async fn start_and_wait(
                 started_at_ns: Some(clock::now_ns()),
                 ..Ended::default()
             };
-            return Ok(lost(docket, made.tracer.as_mut(), ended, &error));
+            return Ok(lost(&made.docket, made.tracer.as_mut(), ended, &error));
         }
         Err(error) => {
-            let error = if allocation_failed(leaf, docket) {
+            let error = if allocation_failed(leaf, &made.docket) {
                 error.after_failed_allocation(&spec.command)
             } else {
                 error
@@ -364,16 +364,11 @@ async fn start_and_wait(
     made.timings.insert("spawn".to_owned(), spawn_ns);
     let running_since = Instant::now();
     if let (Some(guardian), Ok(main_pid)) = (&mut made.guardian, u32::try_from(spawned.pid)) {
-        let walltime = spec.limits.walltime.value;
-        guardian.started(Start {
-            main_pid,
-            at_ns: clock::now_ns(),
-            end_within: walltime.map(|walltime| walltime.saturating_add(spec.grace)),
-        });
+        guardian.started(Start::of(main_pid, clock::now_ns(), spec));
     }
     let main_pid = u32::try_from(spawned.pid).ok();
     let running = Running::new(
-        docket,
+        &mut made.docket,
         leaf,
         Watch {
             tracer: made.tracer.as_mut(),
@@ -403,7 +398,7 @@ async fn start_and_wait(
     };
     let ended = match waited {
         Ok(()) => ended,
-        Err(error) => lost(docket, made.tracer.as_mut(), ended, &error),
+        Err(error) => lost(&made.docket, made.tracer.as_mut(), ended, &error),
     };
     let run_ns = u64::try_from(running_since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     made.timings.insert("run".to_owned(), run_ns);

@@ -7,7 +7,7 @@ use super::{
     docket::Docket,
     journal::Journal,
     misses::Since,
-    orders::{Control, Order},
+    orders::{Control, Controlled, Order},
     read_back,
     signals::{Meaning, Origin, Received},
     unreaped::{Unreaped, Why},
@@ -18,6 +18,7 @@ use crate::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
         IntentReason, OwnAction, Process, SetupFailure, Signal, WaitStatus,
     },
+    record::{Intervention, held_by},
     trace::{MainProcess, Snapshot, Tracer},
 };
 
@@ -61,9 +62,10 @@ impl Ended {
             }
             Order::ClientGone => client_gone(),
             Order::Control(control, answer) => {
+                let (action, done) = before_start(control);
                 // Whoever asked may have gone.
-                let _ = answer.send(Ok(()));
-                killed_by(control)
+                let _ = answer.send(done);
+                action?
             }
         };
         if let (Some(cgroup), Some(detail)) = (frozen, &mut action.detail) {
@@ -152,8 +154,20 @@ pub(super) fn client_gone() -> OwnAction {
     }
 }
 
+/// What is asked of a run of which nothing is started yet. To hold its leaf still would hold up its start.
+fn before_start(control: Control) -> (Option<OwnAction>, Controlled) {
+    match control {
+        Control::Kill {
+            by, pid, reason, ..
+        } => (Some(killed_by(&by, pid, reason)), Ok(None)),
+        Control::Freeze(_) | Control::Thaw(_) | Control::Update { .. } => {
+            (None, Err("it has not begun yet".to_owned()))
+        }
+    }
+}
+
 /// Somebody has it ended by `sandbox kill`.
-pub(super) fn killed_by(Control::Kill { by, pid, reason }: Control) -> OwnAction {
+pub(super) fn killed_by(by: &str, pid: u32, reason: Option<String>) -> OwnAction {
     let why = reason
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
@@ -165,8 +179,14 @@ pub(super) fn killed_by(Control::Kill { by, pid, reason }: Control) -> OwnAction
 }
 
 /// The deadline has come; where the run stands still for somebody, that is said.
-pub(super) fn overdue(leaf: &LeafCgroup) -> OwnAction {
+pub(super) fn overdue(leaf: &LeafCgroup, interventions: &[Intervention]) -> OwnAction {
     let detail = match leaf.frozen_by() {
+        Ok(Some(cgroup))
+            if cgroup == leaf.cgroup().path
+                && let Some(freeze) = held_by(interventions) =>
+        {
+            Some(format!("frozen by sandbox freeze of {}", freeze.by))
+        }
         Ok(cgroup) => cgroup.map(|path| format!("frozen by cgroup.freeze of {path}")),
         Err(error) => Some(format!("whether it was frozen is not known: {error}")),
     };

@@ -42,7 +42,7 @@ mod unreaped;
 pub use events_file::EventsError;
 pub use foreground::{Outcome, foreground};
 pub(crate) use orders::is_passed_on;
-pub use orders::{Client, ClientOrder, Control, Controlled, Remote};
+pub use orders::{Asker, Client, ClientOrder, Control, Controlled, Remote};
 pub use prepare::{RunError, with_callers_rights};
 pub use record_error::RecordError;
 pub use recover::{Left, Recovered, recover};

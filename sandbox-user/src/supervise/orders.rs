@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::signals::{Meaning, Origin, Received, Signals, meaning_of};
+use crate::policy::{Ceiling, TimeoutChange};
 
 /// The longest line that is read here.
 const MAX_LINE_BYTES: usize = 4096;
@@ -72,11 +73,39 @@ pub enum Control {
         pid: u32,
         /// Why.
         reason: Option<String>,
+        /// Whether a grace that has begun already is enough; else who asks twice does not want to wait.
+        #[serde(default)]
+        is_patient: bool,
+    },
+    /// Hold it still.
+    Freeze(Asker),
+    /// Let it go on.
+    Thaw(Asker),
+    /// Change its wall clock limit.
+    Update {
+        /// Who wants that.
+        by: Asker,
+        /// How.
+        timeout: TimeoutChange,
+        /// What it is held to, where it is more; null = nothing.
+        ceiling: Option<Ceiling<Duration>>,
     },
 }
 
-/// What is answered there; nothing where the run has ended meanwhile.
-pub type Controlled = Result<(), String>;
+/// Who has something done to a run, besides ending it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Who it is, for people.
+    pub by: String,
+    /// Who it is, by number.
+    pub uid: u32,
+    /// With which process.
+    pub pid: u32,
+}
+
+/// What is answered there: what there is to be said of what was done, or why it was not. Nothing where the run
+/// has ended meanwhile.
+pub type Controlled = Result<Option<String>, String>;
 
 /// What was said, and where the answer goes.
 type Asked = (Control, oneshot::Sender<Controlled>);
@@ -98,6 +127,9 @@ impl Order {
         match self {
             Self::Signal(received) => received.meaning == Meaning::Cancel,
             Self::ClientGone | Self::Control(Control::Kill { .. }, _) => true,
+            Self::Control(Control::Freeze(_) | Control::Thaw(_) | Control::Update { .. }, _) => {
+                false
+            }
         }
     }
 }
@@ -363,6 +395,32 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_said_on_the_socket_only_a_kill_ends_a_run() {
+        let ana = r#"{"by":"ana","uid":1000,"pid":9}"#;
+        let ceiling = r#"{"at_most":{"value":{"secs":7200,"nanos":0}},"otherwise":"cap"}"#;
+        for (line, ends) in [
+            (
+                r#"{"kill":{"by":"ana","pid":9,"reason":null}}"#.to_owned(),
+                true,
+            ),
+            (format!(r#"{{"freeze":{ana}}}"#), false),
+            (format!(r#"{{"thaw":{ana}}}"#), false),
+            (
+                format!(r#"{{"update":{{"by":{ana},"timeout":"+1h","ceiling":null}}}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"update":{{"by":{ana},"timeout":"none","ceiling":{ceiling}}}}}"#),
+                false,
+            ),
+        ] {
+            let control: Control = serde_json::from_str(&line).expect(&line);
+            let (answer, _) = oneshot::channel();
+            assert_eq!(Order::Control(control, answer).ends(), ends, "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_said_on_the_socket_is_heard_and_answered() {
         with_runtime(async || {
             let temp = tempfile::tempdir().expect("temp dir");
@@ -392,7 +450,7 @@ mod tests {
             let Order::Control(_, answer) = order else {
                 panic!("not from the socket");
             };
-            answer.send(Ok(())).expect("somebody waits");
+            answer.send(Ok(None)).expect("somebody waits");
             assert_eq!(asked.await.expect("answered"), "{\"Ok\":null}\n");
             let said = ask("please\n").await.expect("answered");
             assert!(said.contains("not an order"), "{said}");

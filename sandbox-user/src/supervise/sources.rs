@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _},
     os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -11,6 +12,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::alarm::Alarm;
 use crate::{
     evidence::WaitStatus,
+    policy::Warn,
     procfs::{Stat, status_field},
     sys::{
         pidfd::{self, Patience, Reap},
@@ -46,6 +48,26 @@ impl Alarms {
             sample: Alarm::new()?,
             review: Alarm::new()?,
         })
+    }
+
+    /// Sets the deadline, so long from now, and the warning before it, where there is one: at once where its
+    /// moment has passed.
+    ///
+    /// # Errors
+    /// None that timerfd_settime(2) knows for a valid timer.
+    pub(super) fn set_deadline(
+        &self,
+        after: Option<Duration>,
+        warn: Option<Warn>,
+    ) -> io::Result<()> {
+        match after {
+            Some(after) => self.deadline.set(after)?,
+            None => self.deadline.unset()?,
+        }
+        match after.zip(warn) {
+            Some((after, warn)) => self.warning.set(after.saturating_sub(warn.before)),
+            None => self.warning.unset(),
+        }
     }
 }
 

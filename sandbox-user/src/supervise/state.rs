@@ -135,6 +135,20 @@ impl States {
         written
     }
 
+    /// Keeps what has changed of a run, where anything is kept of it.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; where what was kept cannot be read.
+    pub(super) fn keep_changed(&self, docket: &Docket) -> io::Result<()> {
+        let Some(state) = self.read(docket.spec.run_id)? else {
+            return Ok(());
+        };
+        self.write(&State {
+            docket: docket.clone(),
+            ..state
+        })
+    }
+
     /// Forgets a run that was concluded; it may have been forgotten already, or never kept.
     ///
     /// # Errors
@@ -217,8 +231,16 @@ impl States {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{cgroup::Proc, spec::Destination, supervise::docket::tests::docket};
+    use crate::{
+        cgroup::Proc,
+        limits::{Limit, Source},
+        record::{Deed, at_second},
+        spec::Destination,
+        supervise::docket::{Change, tests::docket},
+    };
 
     fn state(record: Option<Destination>) -> State {
         let mut docket = docket();
@@ -285,6 +307,27 @@ mod tests {
             panic!("nobody has claimed this one");
         };
         assert_eq!(claimed.reached, Reached::Ready);
+    }
+
+    #[test]
+    fn what_has_changed_of_a_run_is_kept_where_anything_is() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        let mut state = state(Some(Destination::Stdout));
+        states.keep_changed(&state.docket).expect("nothing to do");
+        assert!(states.run_ids().is_ok_and(|kept| kept.is_empty()));
+        states.keep(&state).expect("kept");
+        let walltime = Limit::new(Some(Duration::from_secs(7)), Source::Update);
+        state.docket.take(Change {
+            intervention: at_second(1, Deed::Freeze),
+            walltime,
+        });
+        states.keep_changed(&state.docket).expect("kept anew");
+        let kept = states.read(state.docket.spec.run_id).expect("read");
+        let kept = kept.expect("it is there");
+        assert_eq!(kept.docket.interventions, state.docket.interventions);
+        assert_eq!(kept.docket.spec.limits.walltime, walltime);
+        assert_eq!((kept.owner, kept.reached), (state.owner, state.reached));
     }
 
     #[test]

@@ -23,8 +23,8 @@ use crate::limits::{
     EffectiveLimits, Enclosing, EnclosingLimits, Limit, Limits, OnPidsLimit, OomScope, Source,
 };
 use crate::record::{
-    Cleanup, CleanupMethod, Exit, ProcessNode, ProcessesPart, Reason, RetryHint, RunContext,
-    RunParts, RunRecord, TracingPart, Usage, User,
+    Cleanup, CleanupMethod, Exit, Intervention, ProcessNode, ProcessesPart, Reason, RetryHint,
+    RunContext, RunParts, RunRecord, TracingPart, Usage, User,
 };
 use counters::quiet;
 
@@ -65,6 +65,7 @@ pub(crate) struct Case {
     pub(crate) evidence: Evidence,
     pub(crate) tree: Vec<ProcessNode>,
     pub(crate) left_over: Option<u64>,
+    pub(crate) interventions: Vec<Intervention>,
 }
 
 impl Case {
@@ -78,6 +79,7 @@ impl Case {
             name,
             tree: Vec::new(),
             left_over: Some(0),
+            interventions: Vec::new(),
             evidence: Evidence {
                 clock: ClockAnchor {
                     monotonic_ns: START_MS * MS,
@@ -395,6 +397,11 @@ impl Case {
         self
     }
 
+    pub(crate) fn has_done(mut self, intervention: Intervention) -> Self {
+        self.interventions.push(intervention);
+        self
+    }
+
     pub(crate) fn leaves_over(mut self, count: u64) -> Self {
         self.left_over = Some(count);
         self
@@ -440,6 +447,7 @@ impl Case {
         let parts = RunParts {
             usage: Usage::default(),
             throttled_periods: None,
+            interventions: self.interventions.clone(),
             processes: ProcessesPart {
                 left_over: self.left_over,
                 tree: self.tree.clone(),

@@ -11,7 +11,7 @@ use crate::{
     supervise::{
         clock,
         gather::{cancellation, client_gone, killed_by},
-        orders::Order,
+        orders::{Control, Controlled, Order},
         signals::{Origin, Received},
     },
     sys::pidfd,
@@ -26,11 +26,32 @@ impl Running<'_> {
             Order::Signal(received) => self.on_signal(&received),
             Order::ClientGone => self.cancel(client_gone(), libc::SIGTERM),
             Order::Control(control, answer) => {
-                self.cancel(killed_by(control), libc::SIGTERM)?;
+                let done = self.on_control(control)?;
                 // Whoever asked may have gone.
-                let _ = answer.send(Ok(()));
+                let _ = answer.send(done);
                 Ok(())
             }
+        }
+    }
+
+    fn on_control(&mut self, control: Control) -> io::Result<Controlled> {
+        match control {
+            Control::Kill {
+                is_patient: true, ..
+            } if self.stage != Stage::Running => Ok(Ok(None)),
+            Control::Kill {
+                by, pid, reason, ..
+            } => {
+                self.cancel(killed_by(&by, pid, reason), libc::SIGTERM)?;
+                Ok(Ok(None))
+            }
+            Control::Freeze(by) => Ok(self.freeze(by)),
+            Control::Thaw(by) => Ok(self.thaw(by)),
+            Control::Update {
+                by,
+                timeout,
+                ceiling,
+            } => self.update(by, timeout, ceiling),
         }
     }
 

@@ -16,7 +16,11 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::{Message, Start, VERB, send};
 use crate::{
     evidence::OwnAction,
-    supervise::{docket::Docket, record_file::RecordFile, state::State},
+    supervise::{
+        docket::{Change, Docket},
+        record_file::RecordFile,
+        state::State,
+    },
     sys::child,
 };
 
@@ -140,9 +144,14 @@ impl Guardian {
         }
     }
 
-    /// Tells it that the run has started.
+    /// Tells it that the run has started, and when it is to be over; again where that has changed.
     pub(in crate::supervise) fn started(&mut self, start: Start) {
         self.send(&Message::Started(start));
+    }
+
+    /// Tells it of what was done to the run.
+    pub(in crate::supervise) fn changed(&mut self, change: &Change) {
+        self.send(&Message::Changed(Box::new(change.clone())));
     }
 
     /// What it did in its supervisor's place, as far as it has said so: most often nothing.

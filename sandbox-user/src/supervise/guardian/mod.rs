@@ -25,7 +25,13 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::handle::{Announcer, Guardian};
 pub use self::process::main;
-use super::{docket::Docket, record_file::Target, state::State};
+use super::{
+    clock,
+    docket::{Change, Docket},
+    record_file::Target,
+    state::State,
+};
+use crate::spec::RunSpec;
 
 /// The verb under which this program is a guardian.
 const VERB: &str = "guardian";
@@ -40,8 +46,10 @@ enum Message {
     Run(Box<Docket>),
     /// This cgroup is about to be made for it.
     Leaf(String),
-    /// Main has started.
+    /// Main has started; again where its deadline has changed.
     Started(Start),
+    /// Somebody had something done to it.
+    Changed(Box<Change>),
     /// This run has lost both its processes: it is to be finished; to be answered at once, and once more when
     /// it is.
     Adopt(Box<State>),
@@ -57,7 +65,25 @@ pub(super) struct Start {
     /// When the spawn returned.
     pub(super) at_ns: u64,
     /// From then on: when it is to be over at the latest.
-    pub(super) end_within: Option<Duration>,
+    end_within: Option<Duration>,
+}
+
+impl Start {
+    /// That of a run with these limits.
+    pub(super) fn of(main_pid: u32, at_ns: u64, spec: &RunSpec) -> Self {
+        let walltime = spec.limits.walltime.value;
+        Self {
+            main_pid,
+            at_ns,
+            end_within: walltime.map(|walltime| walltime.saturating_add(spec.grace)),
+        }
+    }
+
+    /// How much of that is left; `None` = there is no deadline.
+    fn left(&self) -> Option<Duration> {
+        let passed = Duration::from_nanos(clock::now_ns().saturating_sub(self.at_ns));
+        self.end_within.map(|time| time.saturating_sub(passed))
+    }
 }
 
 fn send(mut socket: &UnixStream, message: &Message) -> io::Result<()> {

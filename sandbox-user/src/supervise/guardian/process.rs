@@ -77,8 +77,12 @@ async fn watch_over(
             Ok(Message::Started(start)) => {
                 ward.start = Some(start);
                 overdue = start
-                    .end_within
+                    .left()
                     .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
+                Ok(None)
+            }
+            Ok(Message::Changed(change)) => {
+                ward.change(*change);
                 Ok(None)
             }
             Ok(Message::Recording) => {

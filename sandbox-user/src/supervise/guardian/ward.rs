@@ -20,7 +20,7 @@ use crate::{
     say::{say, say_notes},
     supervise::{
         conclude::{Ending, conclude, remove},
-        docket::{Docket, TraceDocket},
+        docket::{Change, Docket, TraceDocket},
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
         reaper,
@@ -96,6 +96,13 @@ impl Ward {
             self.tracer = Some(tracer);
         }
         Ok(Some(Done))
+    }
+
+    /// Takes in what was done to it.
+    pub(super) fn change(&mut self, change: Change) {
+        if let Some(docket) = &mut self.docket {
+            docket.take(change);
+        }
     }
 
     /// A leaf that was made and not told of any more, and the watch on it.
@@ -175,7 +182,8 @@ impl Ward {
                 // What was declared before takes its place in the maps.
                 add_declared(docket, self.tracer.as_ref(), &mut self.ended.own_actions);
             }
-            let action = overdue(leaf);
+            let interventions = self.docket.as_ref().map(|docket| &docket.interventions[..]);
+            let action = overdue(leaf, interventions.unwrap_or_default());
             if let Ok(line) = serde_json::to_string(&action) {
                 let _ = writeln!(supervisor, "{line}");
             }
