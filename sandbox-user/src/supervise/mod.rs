@@ -6,6 +6,7 @@
 //! where the supervisor is gone; where both are, [`recover`] starts another one.
 
 mod alarm;
+mod caught;
 mod clock;
 mod conclude;
 mod denied;

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::orders::Orders;
+use super::{caught::caught, orders::Orders};
 use crate::{
     caller,
     record::RunRecord,
@@ -120,7 +120,8 @@ impl OnComplete<'_> {
                 .env("LOGNAME", &name);
         }
         child::start_as_caller(&mut command, self.caller, self.rlimits.to_restore());
-        command.spawn()
+        // std panics where the socket breaks over which its child tells whether it could execute the command.
+        caught(|| command.spawn(), "whether it was started is not known")
     }
 }
 
