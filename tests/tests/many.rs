@@ -169,7 +169,7 @@ impl Waiting {
         match self.ending {
             Ending::Signalled(_, signal) => check_signalled(&outcome, signal, main, sender),
             Ending::CgroupKilled => {
-                let record = outcome.ended(137, "external_kill", "same");
+                let record = outcome.ended_among_many(137, "external_kill", "same");
                 let cause = json!({
                     "signal": 9, "cause": "cgroup_kill", "delivered": true,
                     "victim": {"pid": main, "is_main": true}, "sender": sender,
@@ -179,7 +179,7 @@ impl Waiting {
                 assert_has(record.finding("cgroup_kill_written"), &leaf);
             }
             Ending::Cancelled => {
-                let record = outcome.ended(143, "cancelled", "same");
+                let record = outcome.ended_among_many(143, "cancelled", "same");
                 assert_has(
                     record.fatal(),
                     &json!({
@@ -192,7 +192,7 @@ impl Waiting {
             }
             Ending::OwnSignal(signal) => {
                 let number = signal as i32;
-                let record = outcome.ended(128 + number, "signal", "none");
+                let record = outcome.ended_among_many(128 + number, "signal", "none");
                 assert_has(
                     record.fatal(),
                     &json!({
@@ -202,7 +202,7 @@ impl Waiting {
                 );
             }
             Ending::Crash(_, number) => {
-                let record = outcome.ended(128 + number, "signal", "none");
+                let record = outcome.ended_among_many(128 + number, "signal", "none");
                 assert_has(
                     record.fatal(),
                     &json!({
@@ -213,12 +213,12 @@ impl Waiting {
             }
             Ending::Exit(code) => {
                 let reason = if code == 0 { "completed" } else { "exit_code" };
-                let record = outcome.ended(i32::from(code), reason, "none");
+                let record = outcome.ended_among_many(i32::from(code), reason, "none");
                 assert_has(record.at("/exit"), &json!({"code": code, "signal": null}));
                 assert!(record.kills().is_empty(), "{record}");
             }
             Ending::Memory => {
-                let record = outcome.ended(137, "memory", "more_memory");
+                let record = outcome.ended_among_many(137, "memory", "more_memory");
                 assert_has(
                     record.fatal(),
                     &json!({
@@ -232,7 +232,7 @@ impl Waiting {
                 );
             }
             Ending::Pids => {
-                let record = outcome.ended(137, "pids", "more_pids");
+                let record = outcome.ended_among_many(137, "pids", "more_pids");
                 let denied = json!({"level": "leaf", "cgroup": record.text("/cgroup/path")});
                 assert_has(record.finding("denied_forks"), &denied);
                 assert_eq!(record.number("/processes/peak"), 8, "{record}");
@@ -244,7 +244,7 @@ impl Waiting {
 #[track_caller]
 fn check_signalled(outcome: &Outcome, signal: Signal, main: i32, sender: &Value) {
     let number = signal as i32;
-    let record = outcome.ended(128 + number, "external_kill", "same");
+    let record = outcome.ended_among_many(128 + number, "external_kill", "same");
     assert_has(
         record.fatal(),
         &json!({
