@@ -24,19 +24,31 @@ pub(crate) enum Confinement {
 /// Only to end them by: it has no controllers.
 const CGROUP: &str = "/sys/fs/cgroup/system.slice/api.service/attack";
 
-/// Each with the options that it is run under.
+/// Each with the options that it is run under; all together are within the budget of a small guest.
 const ANALYSES: [(&[&str], &str); 5] = [
     (&["--memory", "256MiB"], "exec \"$VICTIM\" devour"),
     (
-        &["--pids", "50", "--on-pids-limit", "deny", "--timeout", "3s"],
+        &[
+            "--memory",
+            "128MiB",
+            "--pids",
+            "50",
+            "--on-pids-limit",
+            "deny",
+            "--timeout",
+            "3s",
+        ],
         "exec \"$VICTIM\" fork-bomb",
     ),
-    (&["--timeout", "5s"], "exec \"$VICTIM\" spin-group 4"),
     (
-        &["--timeout", "5s"],
+        &["--memory", "128MiB", "--timeout", "5s"],
+        "exec \"$VICTIM\" spin-group 4",
+    ),
+    (
+        &["--memory", "128MiB", "--timeout", "5s"],
         "cd /var/tmp; while :; do dd if=/dev/zero of=attack bs=1M count=32 conv=fsync 2>/dev/null; done",
     ),
-    (&[], "exit 0"),
+    (&["--memory", "128MiB"], "exit 0"),
 ];
 
 /// An attack that goes on.
