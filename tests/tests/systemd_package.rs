@@ -33,7 +33,11 @@ struct Held {
 impl Held {
     #[track_caller]
     fn start(options: &[&str]) -> Self {
-        let running = Sandbox::new().options(options).start_victim(["sleep"]);
+        // Several are to go on at once within what a small guest's runs may have together.
+        let running = Sandbox::new()
+            .options(["--memory", "64MiB"])
+            .options(options)
+            .start_victim(["sleep"]);
         let main = running.ready();
         let leaf = running.cgroup_of(main);
         assert_eq!(leaf.parent(), Some(Path::new(RUNS)), "{}", leaf.display());
@@ -176,7 +180,9 @@ fn stopping_the_unit_that_holds_the_runs_cancels_them_all_and_says_so() {
     let attached = Held::start(&[]);
     let alone = Held::start(&["--standalone"]);
     let scene = Scene::new();
-    let said = scene.ana("sandbox run --detach -- sleep 1000").expect(0);
+    let said = scene
+        .ana("sandbox run --detach --memory 64MiB -- sleep 1000")
+        .expect(0);
     let detached = said.out();
     wait::until("the detached one to be there", || {
         Path::new(RUNS).join(&detached).exists()

@@ -52,6 +52,10 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         .args(of_crate)
         .arg("--output")
         .arg(&folder);
+    if profile != PROFILE {
+        // Guests are slow at unpacking, and nobody debugs there.
+        package.arg("--strip");
+    }
     command::quiet(&mut package)?;
     let mut made = std::fs::read_dir(&folder)
         .with_context(|| format!("could not read {}", folder.display()))?;
