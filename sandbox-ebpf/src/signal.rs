@@ -10,6 +10,7 @@ use aya_ebpf::{
     bindings::{BPF_ANY, BPF_EXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     macros::{btf_tracepoint, fentry},
+    maps::PerCpuArray,
     programs::{BtfTracePointContext, FEntryContext},
 };
 use aya_log_ebpf::debug;
@@ -47,14 +48,9 @@ fn signal_generate(ctx: BtfTracePointContext) -> i32 {
     if !can_be_fatal(signal) {
         return 0;
     }
-    // No run of this program is ever within another on one CPU (`prog->active`).
-    let Some(event) = SIGNALS.get_ptr_mut(0) else {
+    let Some(event) = begin(&SIGNALS, facts, signal, target, cgroup_id) else {
         return 0;
     };
-    let event = unsafe { &mut *event };
-    event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
-    describe(signal, target, cgroup_id, &mut event.kill);
-    event.kill.at_ns = event.header.at_ns;
     event.kill.group = ctx.arg::<i32>(3) as u32;
     event.kill.result = ctx.arg(4);
     describe_info(&ctx, target, &mut event.kill);
@@ -89,14 +85,9 @@ fn inject(ctx: FEntryContext) -> i32 {
     if !can_be_fatal(signal) || !is_another(tracee, signal) {
         return 0;
     }
-    // No run of this program is ever within another on one CPU (`prog->active`).
-    let Some(event) = INJECTIONS.get_ptr_mut(0) else {
+    let Some(event) = begin(&INJECTIONS, facts, signal, tracee, cgroup_id) else {
         return 0;
     };
-    let event = unsafe { &mut *event };
-    event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
-    describe(signal, tracee, cgroup_id, &mut event.kill);
-    event.kill.at_ns = event.header.at_ns;
     event.kill.flags |= KILL_INJECTED;
     remember(facts, cgroup_id, &event.kill);
     stream::send(facts, cgroup_id, event);
@@ -134,6 +125,23 @@ fn can_be_fatal(signal: i32) -> bool {
     const HARMLESS: u64 =
         1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
     !(0..64).contains(&signal) || HARMLESS & (1 << signal) == 0
+}
+
+/// Begins the event of a signal, in a place that is its program's own: no run of that is ever within another on
+/// one CPU (`prog->active`).
+#[inline(always)]
+fn begin(
+    place: &'static PerCpuArray<SignalEvent>,
+    facts: *mut Facts,
+    signal: i32,
+    target: Ptr,
+    cgroup_id: u64,
+) -> Option<&'static mut SignalEvent> {
+    let event = unsafe { &mut *place.get_ptr_mut(0)? };
+    event.header = stream::header::<SignalEvent>(facts, cgroup_id, EventKind::Signal);
+    describe(signal, target, cgroup_id, &mut event.kill);
+    event.kill.at_ns = event.header.at_ns;
+    Some(event)
 }
 
 /// Describes a signal of who runs to one of the leaf's: delivered, to one thread, by SI_USER, unless
