@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::caller::Caller;
-use crate::cgroup::Proc;
 use crate::document::{self, DocumentError, Format, Kind, toml};
 use crate::identity::{self, Accounts, Choice, Facts, Identity, IdentityError, SystemAccounts};
 use crate::limits::{DEFAULT_MEMORY_BYTES, Source};
@@ -139,9 +138,7 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let entries = toml::entries(text, MAX_TABLE_DEPTH - 1)
             .map_err(|error| DocumentError::syntax(error, Format::Toml, path))?;
-        let memory_total_bytes = Proc::default().memory_total_bytes().unwrap_or(0);
-        table::interpret(&entries, text, memory_total_bytes)
-            .map_err(|fault| DocumentError::key(fault, text, path))
+        table::interpret(&entries, text).map_err(|fault| DocumentError::key(fault, text, path))
     }
 
     /// What it says of the runs of `who`; where that is not known, what it says of everybody's.

@@ -5,6 +5,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use super::{Config, Rules, ServiceConfig};
+use crate::cgroup::Proc;
 use crate::document::{Entry, Fault, Field, Problem, Seen, Value, like, normal, read, wrong_kind};
 use crate::limits::Source;
 use crate::policy::values::{ValueError, check_memory};
@@ -88,11 +89,7 @@ enum Part {
 const CEILING: Keys<Part> = &[("at-most", Part::AtMost), ("otherwise", Part::Otherwise)];
 
 /// The configuration that the document's entries make.
-pub(super) fn interpret(
-    entries: &[Entry],
-    text: &str,
-    memory_total_bytes: u64,
-) -> Result<Config, Fault> {
+pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> {
     let mut config = Config {
         user: None,
         on_complete: None,
@@ -102,10 +99,7 @@ pub(super) fn interpret(
         groups: Vec::new(),
         users: Vec::new(),
     };
-    let reader = Reader {
-        text,
-        memory_total_bytes,
-    };
+    let reader = Reader { text };
     reader.each(entries, "", TOP, |key, entry, path| {
         match key {
             Top::User => {
@@ -140,8 +134,6 @@ fn nothing() -> Rules {
 
 struct Reader<'a> {
     text: &'a str,
-    /// What this host has.
-    memory_total_bytes: u64,
 }
 
 impl Reader<'_> {
@@ -196,7 +188,7 @@ impl Reader<'_> {
         let mut layer = Layer::silent(Source::Host);
         self.each(table.table(path)?, path, BUDGET, |field, entry, path| {
             let set = if field == Field::Memory && entry.value == Value::Text("auto".to_owned()) {
-                let share = |_: &str| check_memory(share_of(self.memory_total_bytes));
+                let share = |_: &str| check_memory(share_of(memory_total_bytes()));
                 read(&entry.value, "a size, \"none\" or \"auto\"", share)
                     .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
             } else {
@@ -312,6 +304,11 @@ fn name(value: &Value) -> Result<String, Problem> {
     };
     check_user(name)?;
     Ok(name.clone())
+}
+
+/// What this host has, for a budget that goes by it.
+fn memory_total_bytes() -> u64 {
+    Proc::default().memory_total_bytes().unwrap_or(0)
 }
 
 fn command(value: &Value) -> Result<String, Problem> {
