@@ -22,9 +22,7 @@ use crate::units::{Printable, is_unprintable};
 pub use audit::{AuditArgs, AuditCommand, AuditVerifyArgs};
 pub use check::{CheckArgs, CheckOutput, Cleaning};
 pub use run::{RunArgs, UsageError};
-pub use runs::{
-    FreezeArgs, KillArgs, ListArgs, ReadArgs, ShowArgs, ThawArgs, UpdateArgs, WaitArgs,
-};
+pub use runs::{KillArgs, ListArgs, MeantArgs, ReadArgs, ShowArgs, UpdateArgs, WaitArgs};
 pub use serve::ServeArgs;
 
 /// Exit status where `sandbox` itself failed, usage errors included.
@@ -59,9 +57,13 @@ pub enum Command {
     /// End some that go on
     Kill(KillArgs),
     /// Hold some still that go on; their time runs all the same
-    Freeze(FreezeArgs),
+    #[command(
+        after_help = "A frozen run keeps its memory, and its wall clock limit goes on: at its deadline it is thawed \
+                      and ended as if it had run, and the record says so. It can be killed, and ends, as any other."
+    )]
+    Freeze(MeantArgs),
     /// Let some go on that are held still
-    Thaw(ThawArgs),
+    Thaw(MeantArgs),
     /// Give one that goes on more time, or less
     Update(UpdateArgs),
     /// Be the host's service, which does everybody's runs and keeps what became of them

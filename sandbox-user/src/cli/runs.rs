@@ -129,34 +129,15 @@ impl KillArgs {
     }
 }
 
-/// Options of `freeze`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    group(ArgGroup::new("which").args(["id", "user", "label", "since"]).required(true).multiple(true)),
-    after_help = "A frozen run keeps its memory, and its wall clock limit goes on: at its deadline it is thawed and \
-                  ended as if it had run, and the record says so. It can be killed, and ends, as any other."
-)]
-pub struct FreezeArgs {
-    #[command(flatten)]
-    select: SelectArgs,
-}
-
-impl FreezeArgs {
-    /// Which runs are meant.
-    pub fn filter(&self) -> Filter {
-        self.select.filter()
-    }
-}
-
-/// Options of `thaw`.
+/// Options of `freeze` and `thaw`.
 #[derive(Clone, Debug, Args)]
 #[command(group(ArgGroup::new("which").args(["id", "user", "label", "since"]).required(true).multiple(true)))]
-pub struct ThawArgs {
+pub struct MeantArgs {
     #[command(flatten)]
     select: SelectArgs,
 }
 
-impl ThawArgs {
+impl MeantArgs {
     /// Which runs are meant.
     pub fn filter(&self) -> Filter {
         self.select.filter()

@@ -8,7 +8,7 @@ use super::{
     protocol::Verb,
 };
 use crate::{
-    cli::{FreezeArgs, KillArgs, ListArgs, ReadArgs, ShowArgs, ThawArgs, UpdateArgs, WaitArgs},
+    cli::{KillArgs, ListArgs, MeantArgs, ReadArgs, ShowArgs, UpdateArgs, WaitArgs},
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
@@ -171,7 +171,7 @@ pub fn kill(args: &KillArgs) -> Result<Said, ClientError> {
 ///
 /// # Errors
 /// As [`list`].
-pub fn freeze(args: &FreezeArgs) -> Result<Said, ClientError> {
+pub fn freeze(args: &MeantArgs) -> Result<Said, ClientError> {
     let filter = args.filter();
     tell(Verb::Freeze { filter })
 }
@@ -180,7 +180,7 @@ pub fn freeze(args: &FreezeArgs) -> Result<Said, ClientError> {
 ///
 /// # Errors
 /// As [`list`].
-pub fn thaw(args: &ThawArgs) -> Result<Said, ClientError> {
+pub fn thaw(args: &MeantArgs) -> Result<Said, ClientError> {
     let filter = args.filter();
     tell(Verb::Thaw { filter })
 }
