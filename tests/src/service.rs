@@ -16,6 +16,11 @@ pub struct Service(Child);
 impl Service {
     /// Where it listens.
     pub const SOCKET: &str = "/run/sandbox/sandbox.sock";
+    /// A line of shell that kills the supervisor of the one run that it does.
+    pub const SUPERVISOR_IS_LOST: &str = "pkill -KILL -f '^sandbox attend'";
+    /// One that kills its guardian as well, before that can do anything.
+    pub const BOTH_ARE_LOST: &str = "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
+         kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done";
     const STORE: &str = "/var/lib/sandbox";
 
     /// Starts it and waits until it listens.

@@ -16,12 +16,6 @@ const SECOND: i64 = 1_000_000_000;
 /// What is not let go on at its end could not do that in time.
 const LONG_GRACE: &str = "--grace 1h";
 
-/// Kills the supervisor of the one run.
-const SUPERVISOR_IS_LOST: &str = "pkill -KILL -f '^sandbox attend'";
-/// Kills its guardian as well, before that can do anything.
-const BOTH_ARE_LOST: &str = "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
-     kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done";
-
 /// A detached run of ana's whose analysis has begun; gives its id.
 #[track_caller]
 fn started(scene: &Scene, options: &str) -> String {
@@ -172,7 +166,10 @@ fn a_frozen_run_that_is_killed_or_loses_its_client_is_let_go_on_to_end() {
 fn whoever_finishes_a_run_that_was_frozen_knows_of_that() {
     let _guest = Guest::enter();
     let mut service = Service::start();
-    for (what, is_service_there) in [(SUPERVISOR_IS_LOST, true), (BOTH_ARE_LOST, false)] {
+    for (what, is_service_there) in [
+        (Service::SUPERVISOR_IS_LOST, true),
+        (Service::BOTH_ARE_LOST, false),
+    ] {
         let scene = Scene::new();
         let run_id = started(&scene, "");
         let main = scene.read("pid").trim().parse().expect("a pid");
@@ -377,7 +374,7 @@ fn whoever_keeps_the_deadline_and_finishes_the_run_knows_of_the_one_that_it_was_
     let run_id = started(&scene, "");
     let _changed = scene.ana("sandbox update a-17 --timeout 1h").expect(0);
     service.kill();
-    let _killed = scene.bash(BOTH_ARE_LOST);
+    let _killed = scene.bash(Service::BOTH_ARE_LOST);
     service.restart();
     let record = ended(&scene, &run_id);
     record.assert_verdict("runner_lost", "same");

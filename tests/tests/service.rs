@@ -364,10 +364,7 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
     let scene = Scene::new();
     let main = left_running(&scene);
     service.kill();
-    let _killed = scene.bash(
-        "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
-         kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done",
-    );
+    let _killed = scene.bash(Service::BOTH_ARE_LOST);
     assert!(kill(main, None).is_ok(), "nobody is left to end it");
     service.restart();
     stored(&scene).assert_verdict("runner_lost", "same");

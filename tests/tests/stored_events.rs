@@ -143,7 +143,10 @@ fn the_stream_of_a_run_whose_supervisor_was_killed_is_cut_but_not_lost() {
         Events::parse_part(&kept(&scene)).of("exec").count() == 1
     });
     let _killed = scene
-        .bash("pkill -KILL -f '^sandbox attend'; sandbox wait a-17")
+        .bash(&format!(
+            "{}; sandbox wait a-17",
+            Service::SUPERVISOR_IS_LOST
+        ))
         .expect(137);
     let text = kept(&scene);
     let events = Events::parse_part(&text);
