@@ -1,8 +1,8 @@
 //! `--on-complete`: a command that gets the record once the run is over, whoever wrote it.
 //!
 //! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and twice
-//! more at most where it fails. What it prints goes to stderr, since stdout is the analysis's; how it ends changes nothing
-//! about the run.
+//! more at most where it fails. What it prints goes to stderr, since stdout is the analysis's; how it
+//! ends changes nothing about the run.
 
 use std::{
     fs::File,
