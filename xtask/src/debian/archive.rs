@@ -97,8 +97,41 @@ impl Archive {
         workspace::remove_dir(&downloads)
     }
 
-    /// The file that lists our sources, for other tools that take one.
-    pub(crate) fn trixie_sources(&self) -> String {
+    /// An `mmdebstrap` that puts `packages` of Debian 13, and what they depend on, into the new folder
+    /// `root`; more options may be added.
+    ///
+    /// # Errors
+    ///
+    /// Who is not root cannot.
+    pub(crate) fn mmdebstrap(
+        &self,
+        variant: &str,
+        packages: &[&str],
+        root: &Path,
+    ) -> Result<Command> {
+        if !host::is_root() {
+            bail!(
+                "unpacking Debian's packages into {} needs root: run this task once with sudo",
+                root.display()
+            );
+        }
+        workspace::remove_dir(root)?;
+        let sources = self.folder.join("trixie.list");
+        workspace::write(&sources, self.trixie_sources())?;
+        let mut mmdebstrap = host::program("mmdebstrap");
+        mmdebstrap
+            .args(["--mode=root", "--architectures=amd64"])
+            .arg(format!("--variant={variant}"))
+            .arg(format!("--include={}", packages.join(",")))
+            .arg("--aptopt=APT::Install-Recommends \"false\"");
+        for setting in download_settings()? {
+            mmdebstrap.arg(format!("--aptopt={}", setting.trim_end_matches(';')));
+        }
+        mmdebstrap.arg("trixie").arg(root).arg(&sources);
+        Ok(mmdebstrap)
+    }
+
+    fn trixie_sources(&self) -> String {
         let mut lines = format!(
             "deb [signed-by={KEYRING}] {} trixie main\n",
             self.mirrors.archive
@@ -109,18 +142,6 @@ impl Archive {
             ));
         }
         lines
-    }
-
-    /// The machine's own download settings (proxies and the like), as apt options.
-    pub(crate) fn download_settings() -> Result<Vec<String>> {
-        let dump = command::text(host::program("apt-config").args(["dump", "Acquire"]))?;
-        let of_transport =
-            |line: &&str| line.starts_with("Acquire::http") && !line.ends_with(" \"\";");
-        Ok(dump
-            .lines()
-            .filter(of_transport)
-            .map(str::to_owned)
-            .collect())
     }
 
     fn sources(&self) -> String {
@@ -165,4 +186,15 @@ impl Archive {
         command.arg("-q");
         command
     }
+}
+
+/// The machine's own download settings (proxies and the like), as apt options.
+fn download_settings() -> Result<Vec<String>> {
+    let dump = command::text(host::program("apt-config").args(["dump", "Acquire"]))?;
+    let of_transport = |line: &&str| line.starts_with("Acquire::http") && !line.ends_with(" \"\";");
+    Ok(dump
+        .lines()
+        .filter(of_transport)
+        .map(str::to_owned)
+        .collect())
 }

@@ -20,10 +20,6 @@ struct Need {
 /// What booting a guest takes.
 const TO_BOOT: &[Need] = &[
     Need {
-        wanted: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-    },
-    Need {
         wanted: "mke2fs",
         package: "e2fsprogs",
     },
@@ -33,7 +29,7 @@ const TO_BOOT: &[Need] = &[
     },
 ];
 
-/// What fetching kernels and making the root image takes besides.
+/// What fetching QEMU and kernels and making the root image takes besides.
 const TO_PREPARE: &[Need] = &[
     Need {
         wanted: "apt-get",
@@ -68,9 +64,12 @@ pub(crate) fn require_for_boot() -> Result<()> {
     require(TO_BOOT, "boot guests")
 }
 
-/// Makes sure that kernels and the root image can be fetched and made here.
+/// Makes sure that QEMU, kernels and the root image can be fetched and made here.
 pub(crate) fn require_for_preparation() -> Result<()> {
-    require(TO_PREPARE, "fetch kernels and make the guests' root image")
+    require(
+        TO_PREPARE,
+        "fetch QEMU and kernels and make the guests' root image",
+    )
 }
 
 /// Makes sure that fuzz targets can be built here.

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::debian::{Archive, host};
 use crate::{command, workspace};
@@ -76,30 +76,17 @@ pub(crate) fn made() -> Option<PathBuf> {
 
 /// Makes the root image.
 pub(crate) fn make(archive: &Archive) -> Result<PathBuf> {
-    if !host::is_root() {
-        bail!("making the guests' root image needs root: run this task once with sudo");
-    }
     eprintln!("making the guests' root image (Debian trixie with python3-numpy and systemd)");
     let root = workspace::temporary_beside(&path());
-    workspace::remove_dir(&root)?;
-    let sources = workspace::target().join("vm/root.list");
-    workspace::write(&sources, archive.trixie_sources())?;
     let hook = workspace::target().join("vm/root-hook");
+    let mut mmdebstrap = archive.mmdebstrap("minbase", PACKAGES, &root)?;
     workspace::write(&hook, format!("#!/bin/sh\n{CUSTOMISE}"))?;
     command::quiet(std::process::Command::new("chmod").arg("+x").arg(&hook))?;
-
-    let mut mmdebstrap = host::program("mmdebstrap");
-    mmdebstrap.args(["--mode=root", "--variant=minbase", "--architectures=amd64"]);
-    mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
-    mmdebstrap.arg("--aptopt=APT::Install-Recommends \"false\"");
-    for setting in Archive::download_settings()? {
-        mmdebstrap.arg(format!("--aptopt={}", setting.trim_end_matches(';')));
-    }
     for excluded in EXCLUDED {
         mmdebstrap.arg(format!("--dpkgopt=path-exclude={excluded}"));
     }
     mmdebstrap.arg(format!("--customize-hook={}", hook.display()));
-    command::quiet(mmdebstrap.arg("trixie").arg(&root).arg(&sources))?;
+    command::quiet(&mut mmdebstrap)?;
 
     let image = workspace::temporary_beside(&path());
     make_ext4(&root, &image, SIZE_BYTES)?;

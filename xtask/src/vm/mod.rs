@@ -5,6 +5,7 @@
 //! that a command in a fresh guest takes some seconds.
 
 mod binaries;
+mod emulator;
 mod image;
 mod initramfs;
 mod kernel;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 pub(crate) use self::binaries::{PROFILE, executables, guest_binaries};
+use self::emulator::Emulator;
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};
@@ -215,6 +217,7 @@ pub(crate) fn print(stream: Stream, bytes: &[u8]) {
 /// What all guests boot from.
 #[derive(Debug)]
 pub(crate) struct Assets {
+    emulator: Emulator,
     kernels: Vec<(Series, Kernel)>,
     busybox: PathBuf,
     root: PathBuf,
@@ -226,6 +229,10 @@ impl Assets {
         host::require_for_boot()?;
         let _lock = workspace::lock("vm")?;
         let archive = Lazy::default();
+        let emulator = match Emulator::unpacked() {
+            Some(emulator) => emulator,
+            None => Emulator::unpack(archive.get()?)?,
+        };
         let busybox = match initramfs::busybox() {
             Some(busybox) => busybox,
             None => initramfs::fetch_busybox(archive.get()?)?,
@@ -243,6 +250,7 @@ impl Assets {
             None => image::make(archive.get()?)?,
         };
         Ok(Self {
+            emulator,
             kernels: found,
             busybox,
             root,
@@ -266,6 +274,7 @@ impl Assets {
         let image = run.join("payload.ext4");
         payload.image(task, &image)?;
         Ok(Disks {
+            emulator: self.emulator.clone(),
             kernel: kernel.image(),
             initramfs,
             root: self.root.clone(),

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::emulator::Emulator;
 use crate::debian::host;
 use crate::workspace;
 
@@ -78,9 +79,11 @@ impl Machine {
     }
 }
 
-/// The files that a guest boots from.
+/// What a guest boots in and from.
 #[derive(Debug)]
 pub(crate) struct Disks {
+    /// The program that is its machine.
+    pub(crate) emulator: Emulator,
     /// The kernel image.
     pub(crate) kernel: PathBuf,
     /// The initramfs.
@@ -240,7 +243,8 @@ fn command(machine: &Machine, disks: &Disks, run: &Path) -> Result<Command> {
     // A QEMU whose xtask was killed must not run on.
     let mut command = host::program("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(["--pdeathsig", "KILL"])
+        .args(disks.emulator.words())
         .current_dir(run)
         .env("TMPDIR", run);
     command.args([
