@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn runs_are_shared_out_without_a_gap() {
-        assert_eq!(shares(&soak(7, None)), [(0, 4), (4, 3)]);
+        assert_eq!(shares(&soak(7, None)), [(0, 3), (3, 3), (6, 1)]);
         assert_eq!(
             shares(&soak(2500, None)),
             [(0, 1000), (1000, 1000), (2000, 500)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::plan::{Pass, Test};
-use super::report::Row;
+use super::report::{Failure, Row, indented};
 use crate::vm::{self, Assets, Ending, Guest, Payload, Stream, Task};
 use crate::{command, package, workspace};
 
@@ -193,13 +193,10 @@ fn settle(row: &mut Row, test: &Test, result: TestResult) {
         row.passed += 1;
         println!("ok      {:<14} {name} ({time:.1} s)", row.label);
     } else {
-        let output: String = result
-            .output
-            .lines()
-            .map(|line| format!("    {line}\n"))
-            .collect();
-        println!("FAILED  {:<14} {name} ({time:.1} s)\n{output}", row.label);
-        row.failed.push(name);
+        let output = result.output;
+        let shown = indented(&output);
+        println!("FAILED  {:<14} {name} ({time:.1} s)\n{shown}", row.label);
+        row.failed.push(Failure { name, output });
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::report::Row;
+use super::report::{Failure, Row};
 use crate::{vm, workspace};
 
 /// Runs them, with cargo's and the tests' own output on the terminal.
@@ -59,7 +59,10 @@ fn follow(cargo: &mut Command, row: &mut Row) -> Result<()> {
             }
             Line::Failed(name) => {
                 println!("FAILED  {:<14} {name}", row.label);
-                row.failed.push(name.to_owned());
+                row.failed.push(Failure {
+                    name: name.to_owned(),
+                    output: String::new(),
+                });
             }
             Line::Noise => {}
             Line::Other => println!("{line}"),
@@ -67,10 +70,10 @@ fn follow(cargo: &mut Command, row: &mut Row) -> Result<()> {
     }
     let status = child.wait().context("could not wait for cargo")?;
     if !status.success() && row.failed.len() == failed_before {
-        row.failed.push(format!(
-            "`{}` broke down: {status}",
-            crate::command::line(cargo)
-        ));
+        row.failed.push(Failure {
+            name: format!("`{}` broke down: {status}", crate::command::line(cargo)),
+            output: String::new(),
+        });
     }
     Ok(())
 }

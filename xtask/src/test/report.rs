@@ -13,8 +13,8 @@ pub(crate) struct Row {
     pub(crate) label: String,
     /// Tests that passed.
     pub(crate) passed: usize,
-    /// The names of those that did not.
-    pub(crate) failed: Vec<String>,
+    /// Those that did not.
+    pub(crate) failed: Vec<Failure>,
     /// How long it took.
     pub(crate) time: Duration,
     /// How many guests did not report in and were booted again; this machine has none.
@@ -29,15 +29,45 @@ impl Row {
 
     /// A stage that ended before its tests could.
     pub(crate) fn broken(label: String, error: &anyhow::Error) -> Self {
-        let failed = vec![format!("{error:#}")];
+        let failure = Failure {
+            name: format!("{error:#}"),
+            output: String::new(),
+        };
         Self {
             label,
             passed: 0,
-            failed,
+            failed: vec![failure],
             time: Duration::ZERO,
             retries: Some(0),
         }
     }
+}
+
+/// A test that failed, or a stage that broke down.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The test, or what broke.
+    pub(crate) name: String,
+    /// What it printed; empty where that stands elsewhere.
+    pub(crate) output: String,
+}
+
+impl Failure {
+    /// Characters of its output that are shown once more at the end.
+    const SHOWN: usize = 2000;
+
+    /// The end of its output, where a test says what is wrong, each line indented.
+    fn excerpt(&self) -> String {
+        let skipped = self.output.chars().count().saturating_sub(Self::SHOWN);
+        let end: String = self.output.chars().skip(skipped).collect();
+        let dots = if skipped > 0 { "…" } else { "" };
+        indented(&format!("{dots}{end}"))
+    }
+}
+
+/// A text as it stands below the line of its test.
+pub(crate) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// All results.
@@ -74,8 +104,9 @@ impl Report {
     fn text(&self) -> String {
         let mut text = String::new();
         for row in &self.rows {
-            for name in &row.failed {
-                text.push_str(&format!("FAILED  {:<14} {name}\n", row.label));
+            for failure in &row.failed {
+                text.push_str(&format!("FAILED  {:<14} {}\n", row.label, failure.name));
+                text.push_str(&failure.excerpt());
             }
             if !row.ran() {
                 text.push_str(&format!("FAILED  {:<14} no test ran\n", row.label));
@@ -109,11 +140,14 @@ mod tests {
     use super::*;
 
     fn row(label: &str, passed: usize, failed: &[&str]) -> Row {
-        let failed = failed.iter().map(|name| (*name).to_owned()).collect();
+        let failed = failed.iter().map(|name| Failure {
+            name: (*name).to_owned(),
+            output: format!("{}\nthe end\n", "é".repeat(Failure::SHOWN)),
+        });
         Row {
             label: label.to_owned(),
             passed,
-            failed,
+            failed: failed.collect(),
             time: Duration::from_secs(7),
             retries: Some(1),
         }
@@ -127,9 +161,10 @@ mod tests {
         let text = report.text();
         assert_eq!(text.lines().last(), Some("5 passed, 1 failed"), "{text}");
         assert!(
-            text.contains("FAILED  6.1 bare       guest::boots"),
+            text.contains("FAILED  6.1 bare       guest::boots\n    …é"),
             "{text}"
         );
+        assert!(text.contains("é\n    the end\n\nwhere"), "{text}");
         assert_eq!(report.finish(), ExitCode::FAILURE);
     }
 
