@@ -101,21 +101,33 @@ fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
     }
 }
 
-/// Whether an execve failed in a way that the kernel also has where it gets no page: for the arguments
-/// (E2BIG of fs/exec.c, `get_arg_page`; EFAULT where they cannot be read), or for the file, of which it
-/// then reads less than there is (fs/binfmt_elf.c: EIO of `elf_read`, ENOEXEC without `load_elf_phdrs`).
+/// Whether something failed in a way that the kernel also has where it gets no page: an execve for the arguments
+/// (E2BIG of fs/exec.c, `get_arg_page`; EFAULT where they cannot be read), or for the file, of which it then reads less
+/// than there is (fs/binfmt_elf.c: EIO of `elf_read`, ENOEXEC without `load_elf_phdrs`); a file of /proc, which makes
+/// an inode for whoever looks it up (ENOENT of fs/proc/base.c, `proc_pident_instantiate`).
 pub(super) fn may_be_for_want_of_memory(failure: &SetupFailure) -> bool {
-    failure.kind == SetupFailureKind::CommandNotExecutable
-        && matches!(
-            failure.errno,
-            Some(libc::E2BIG | libc::EFAULT | libc::EIO | libc::ENOEXEC)
-        )
+    use SetupFailureKind::{CommandNotExecutable, Other};
+    match (failure.kind, failure.errno) {
+        (CommandNotExecutable, Some(errno)) => matches!(
+            errno,
+            libc::E2BIG | libc::EFAULT | libc::EIO | libc::ENOEXEC
+        ),
+        (Other, Some(libc::ENOENT)) => failure.step.contains(" /proc/"),
+        (_, _) => false,
+    }
 }
 
-/// What such an execve comes to where the leaf's memory had run out.
-pub(super) fn for_want_of_memory(argv: &[OsString]) -> SetupFailure {
+/// What such a failure comes to where the leaf's memory had run out.
+pub(super) fn for_want_of_memory(failure: SetupFailure, argv: &[OsString]) -> SetupFailure {
+    let step = match failure.kind {
+        SetupFailureKind::CommandNotExecutable => describe(Progress::Exec, argv),
+        SetupFailureKind::CommandNotFound
+        | SetupFailureKind::OutOfMemory
+        | SetupFailureKind::OutOfPids
+        | SetupFailureKind::Other => failure.step,
+    };
     SetupFailure {
-        step: describe(Progress::Exec, argv),
+        step,
         errno: Some(libc::ENOMEM),
         kind: SetupFailureKind::OutOfMemory,
     }
@@ -149,23 +161,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_execve_may_want_memory_and_say_something_else() {
-        let failed = |kind, errno| SetupFailure {
-            step: "execve /bin/true".to_owned(),
-            errno: Some(errno),
-            kind,
-        };
-        use SetupFailureKind::{CommandNotExecutable, Other};
+    fn what_wants_memory_may_say_something_else() {
+        use SetupFailureKind::{CommandNotExecutable, Other, OutOfMemory};
+        const EXECVE: &str = "execve /bin/true";
+        const PROC: &str = "write 500 to /proc/self/oom_score_adj";
         let table = [
-            (CommandNotExecutable, libc::EIO, true),
-            (CommandNotExecutable, libc::E2BIG, true),
-            (CommandNotExecutable, libc::EACCES, false),
-            // A mount, say.
-            (Other, libc::EIO, false),
+            (EXECVE, CommandNotExecutable, libc::EIO, true),
+            (EXECVE, CommandNotExecutable, libc::E2BIG, true),
+            (EXECVE, CommandNotExecutable, libc::EACCES, false),
+            (PROC, Other, libc::ENOENT, true),
+            (PROC, Other, libc::EACCES, false),
+            ("mount cgroup2", Other, libc::ENOENT, false),
+            ("mount cgroup2", Other, libc::EIO, false),
         ];
-        for (kind, errno, expected) in table {
-            let failure = failed(kind, errno);
+        for (step, kind, errno, expected) in table {
+            let failure = SetupFailure {
+                step: step.to_owned(),
+                errno: Some(errno),
+                kind,
+            };
             assert_eq!(may_be_for_want_of_memory(&failure), expected, "{failure:?}");
+            let told = for_want_of_memory(failure, &["/bin/true".into()]);
+            let said = (told.step.as_str(), told.errno, told.kind);
+            assert_eq!(said, (step, Some(libc::ENOMEM), OutOfMemory));
         }
     }
 

@@ -131,12 +131,12 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The same where an allocation in the leaf has failed meanwhile, which execve does not always say.
+    /// The same where an allocation in the leaf has failed meanwhile, which the kernel does not always say.
     #[must_use]
     pub fn after_failed_allocation(self, argv: &[OsString]) -> Self {
         match self {
             Self::Setup(failure) if failure::may_be_for_want_of_memory(&failure) => {
-                Self::Setup(failure::for_want_of_memory(argv))
+                Self::Setup(failure::for_want_of_memory(failure, argv))
             }
             other @ (Self::Setup(_)
             | Self::KilledAtBirth
