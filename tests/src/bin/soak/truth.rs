@@ -107,9 +107,16 @@ impl Truth {
 
     /// Main exited by itself.
     pub(crate) fn exited(code: i32) -> Self {
+        let mut truth = Self::exited_meanwhile(code);
+        truth.absent.push("own_action");
+        truth
+    }
+
+    /// Main exited by itself while the runner was about to end it.
+    pub(crate) fn exited_meanwhile(code: i32) -> Self {
         let reason = if code == 0 { "completed" } else { "exit_code" };
         let mut truth = Self::new(reason, "none", Main::Exited(code));
-        truth.absent.extend(["fatal_signal", "own_action"]);
+        truth.absent.push("fatal_signal");
         truth
     }
 
