@@ -128,6 +128,52 @@ fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
 }
 
 #[test]
+fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached_is_lost() {
+    let _guest = Guest::enter();
+    let _config = Configured::with("[service]\nruns = 1\n");
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let detach = |id: &str| {
+        let waits = "until [ -e go ]; do sleep 0.1; done";
+        scene.ana(&format!(
+            "sandbox run --detach --id {id} -- bash -c '{waits}'"
+        ))
+    };
+    let _first = detach("first").expect(0);
+    wait_for(&scene, &[("first", "running")]);
+    let client = "sandbox run --id second -- true 2>err; echo $? >status";
+    scene.write("client.sh", &format!("({client}) &"));
+    let _started = scene
+        .bash("exec runuser -u ana -- bash client.sh </dev/null >/dev/null 2>&1")
+        .expect(0);
+    wait_for(&scene, &[("first", "running"), ("second", "queued")]);
+    let _third = detach("third").expect(0);
+
+    service.kill();
+    service.restart();
+    // Its new row is behind that of the third.
+    let states = [
+        ("first", "running"),
+        ("third", "ended"),
+        ("second", "queued"),
+    ];
+    wait_for(&scene, &states);
+    scene.write("go", "");
+    wait_for(&scene, &states.map(|(id, _)| (id, "ended")));
+    let status = wait::for_some("its client to be told", || {
+        let status = fs::read_to_string(scene.path("status")).ok()?;
+        status.ends_with('\n').then_some(status)
+    });
+    assert_eq!(status, "0\n", "{}", scene.read("err"));
+    let reasons = listed(&scene).into_iter().map(|(_, _, reason)| reason);
+    let expected = ["completed", "runner_lost", "completed"].map(|reason| Some(reason.to_owned()));
+    assert_eq!(reasons.collect::<Vec<_>>(), expected);
+    let given_back =
+        "grep '\"withdrawn\"' /var/lib/sandbox/audit.jsonl | grep -c 'before it could begin'";
+    assert_eq!(scene.bash(given_back).expect(0).out(), "1");
+}
+
+#[test]
 fn a_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing() {
     let _guest = Guest::enter();
     let _config = Configured::with("[ceilings]\nmemory = '1GiB'\n");

@@ -26,7 +26,7 @@ use super::{
     attendant::{answer, refused, tell},
     control,
     logs::{Logging, Logs},
-    office::{Application, Call, Office, Refused, Reply},
+    office::{Application, Call, Office, Refused, Reply, has_gone},
     peer::{Objection, Peer},
     protocol::{Answer, MAX_START_BYTES, Start, Text},
     queue::Need,
@@ -296,12 +296,27 @@ impl Charge<'_> {
             let ahead = match reply {
                 Ok(Reply::Done) => return Ok(()),
                 Ok(Reply::Waiting(ahead)) => ahead,
+                Err(error) if has_gone(&error) => return Err(self.give_back()),
                 other => return Err(answer(other)),
             };
             if !self.is_asked {
                 self.tell_place(ahead)?;
             }
             reply = self.next_reply(office);
+        }
+    }
+
+    /// The service has gone before it was this run's turn.
+    fn give_back(&self) -> Answer {
+        if self.logging.is_some() {
+            // Its client knows its id, and has gone: it is lost, as whoever asks for it is told.
+            return refused("the service was ended");
+        }
+        match control::give_back(self.run_id) {
+            Ok(()) => Answer::Again {},
+            Err(error) => refused(format!(
+                "the service was ended, and it cannot be noted that this run did not begin: {error}"
+            )),
         }
     }
 

@@ -7,7 +7,8 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -22,6 +23,7 @@ use super::{
     SOCKET,
     hearing::{Line, read_line},
     logs::Reader,
+    office::has_gone,
     protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
 };
 use crate::{
@@ -36,7 +38,10 @@ use crate::{
 /// How long the service may take to answer a question.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a run has printed or told more.
+/// How long a service that was ended may take to be back.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a run has printed or told more, or the service is back.
 const LOOK_EVERY_MS: u8 = 200;
 
 /// Why the service did not do what it was asked for.
@@ -48,6 +53,9 @@ pub enum ClientError {
     /// It does not want to.
     #[error("the service refuses: {0}")]
     Refused(String),
+    /// It was ended before the run had begun, and is not back.
+    #[error("the service was ended, and nothing of this run was started: try again")]
+    Ended,
     /// It says what nobody understands.
     #[error("the service answers {0}, which this version does not understand")]
     Strange(String),
@@ -76,7 +84,8 @@ pub enum Followed {
     },
 }
 
-/// Has the service do a run, with the arguments behind `sandbox run`; `None` where there is no service.
+/// Has the service do a run, with the arguments behind `sandbox run`; `None` where there is no service. One that
+/// is killed or started anew before the run has begun is asked again.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -84,7 +93,7 @@ pub fn run(
     arguments: Vec<OsString>,
     rlimits: &CallersLimits,
 ) -> Result<Option<Followed>, ClientError> {
-    let socket = match connect() {
+    let mut socket = match connect() {
         Err(ClientError::NoService) => return Ok(None),
         socket => socket?,
     };
@@ -112,10 +121,36 @@ pub fn run(
         )
         .map_err(io::Error::from)?,
     ];
-    send(&socket, &request, &descriptors)?;
-    drop(descriptors);
-    socket.set_nonblocking(true)?;
-    supervise::runtime()?.block_on(follow(socket)).map(Some)
+    let runtime = supervise::runtime()?;
+    let mut until = None;
+    loop {
+        let followed = match unless_gone(send(&socket, &request, &descriptors).map(Some))? {
+            Some(()) => {
+                socket.set_nonblocking(true)?;
+                runtime.block_on(follow(socket))?
+            }
+            None => None,
+        };
+        if followed.is_some() {
+            return Ok(followed);
+        }
+        // From the first time on: a service that does not come up is no reason to wait for ever.
+        let until = *until.get_or_insert_with(|| Instant::now() + BACK_WITHIN);
+        socket = once_it_is_back(until)?;
+    }
+}
+
+/// Waits for the service to be there again.
+fn once_it_is_back(until: Instant) -> Result<UnixStream, ClientError> {
+    while Instant::now() < until {
+        match connect() {
+            Err(ClientError::NoService) => {
+                thread::sleep(Duration::from_millis(LOOK_EVERY_MS.into()))
+            }
+            socket => return socket,
+        }
+    }
+    Err(ClientError::Ended)
 }
 
 /// The runs that are meant, the latest first.
@@ -333,6 +368,14 @@ pub(super) fn send_line(
     socket.write_all(line.get(sent..).unwrap_or_default())
 }
 
+/// What came of talking to it; `None` where it went meanwhile.
+fn unless_gone<T>(talked: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match talked {
+        Err(error) if has_gone(&error) => Ok(None),
+        talked => talked,
+    }
+}
+
 fn tell_place(ahead: usize) {
     match ahead {
         0 => say("the host is busy: this run is next"),
@@ -342,21 +385,30 @@ fn tell_place(ahead: usize) {
     }
 }
 
-/// Waits for a run's end, passing on the signals that come.
-async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
+/// Waits for a run's end, passing on the signals that come. `None`: the service has gone before the run had begun,
+/// and nobody has said anything to it.
+async fn follow(socket: UnixStream) -> Result<Option<Followed>, ClientError> {
     let signals = Signals::open()?;
     let (answers, mut orders) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut answers = tokio::io::BufReader::new(answers).lines();
-    let mut run = None;
+    let (mut run, mut is_signalled) = (None, false);
     loop {
         tokio::select! {
-            answer = answers.next_line() => match (answer?, run) {
-                (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
-                (answer, _) => match understand(&answer.unwrap_or_default())? {
+            answer = answers.next_line() => {
+                let answer = match (unless_gone(answer)?, run) {
+                    (Some(line), _) => understand(&line)?,
+                    (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
+                    // It is told before anything of it is started.
+                    (None, None) => Answer::Again {},
+                };
+                match answer {
                     Answer::Queued { ahead } => tell_place(ahead),
                     Answer::Accepted { run_id } => run = Some(run_id),
-                    Answer::Ended { status } => return Ok(Followed::Ended { status }),
-                    Answer::Detached { run_id } => return Ok(Followed::Detached { run_id }),
+                    // A signal may have been meant to end it.
+                    Answer::Again {} if is_signalled => return Err(ClientError::Ended),
+                    Answer::Again {} => return Ok(None),
+                    Answer::Ended { status } => return Ok(Some(Followed::Ended { status })),
+                    Answer::Detached { run_id } => return Ok(Some(Followed::Detached { run_id })),
                     Answer::Runs(_)
                     | Answer::Run { .. }
                     | Answer::Logs {}
@@ -365,9 +417,10 @@ async fn follow(socket: UnixStream) -> Result<Followed, ClientError> {
                     | Answer::Told { .. }
                     | Answer::Nothing {}
                     | Answer::Refused { .. } => return Err(something_else()),
-                },
-            },
+                }
+            }
             received = signals.next() => {
+                is_signalled = true;
                 let order = to_line(&ClientOrder::Signal(received?.signal)).map_err(io::Error::from)?;
                 // Where the service has gone the next line says so.
                 let _ = orders.write_all(&order).await;

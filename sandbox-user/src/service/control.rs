@@ -52,6 +52,24 @@ pub(super) fn remove(run_id: RunId) {
     let _ = fs::remove_file(path(run_id));
 }
 
+/// Notes that a run has not begun and will not, since the service has gone: its client asks for another. To be done
+/// while its socket is there, so that no service takes the run for lost.
+///
+/// # Errors
+/// Where that cannot be noted.
+pub(super) fn give_back(run_id: RunId) -> io::Result<()> {
+    fs::write(given_back(run_id), [])
+}
+
+/// Whether that was noted, which it is not any more.
+pub(super) fn was_given_back(run_id: RunId) -> bool {
+    fs::remove_file(given_back(run_id)).is_ok()
+}
+
+fn given_back(run_id: RunId) -> PathBuf {
+    path(run_id).with_extension("given-back")
+}
+
 /// Whether a run's supervisor is there. What one has left behind that was killed is removed.
 pub(super) fn is_attended(run_id: RunId) -> bool {
     match connect_at_once(&path(run_id)) {

@@ -140,6 +140,14 @@ pub(super) enum Reply {
     Refused(String),
 }
 
+/// Whether that is what comes of talking to one that has gone.
+pub(super) fn has_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 /// An attendant's end.
 #[derive(Debug)]
 pub(super) struct Office(BufReader<UnixStream>);
@@ -188,7 +196,8 @@ impl Office {
     pub(super) fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         if self.0.read_line(&mut line)? == 0 {
-            return Err(io::Error::other("the service has been ended"));
+            let kind = io::ErrorKind::UnexpectedEof;
+            return Err(io::Error::new(kind, "the service has been ended"));
         }
         Ok(serde_json::from_str(&line)?)
     }

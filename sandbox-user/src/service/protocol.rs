@@ -158,6 +158,8 @@ pub enum Answer {
         /// How many will be started before it, as things stand.
         ahead: usize,
     },
+    /// The service was ended before the run could begin: nothing of it was started, and the client may ask again.
+    Again {},
     /// It goes on by itself.
     Detached {
         /// Its id.

@@ -184,9 +184,17 @@ impl Records {
             let notes = "Not started: `sandbox logs` has what it said.";
             return self.lose(run_id, Reason::SetupFailed, notes);
         }
+        self.withdraw(
+            run_id,
+            "it came to nothing before there was anything to record",
+        )
+    }
+
+    /// Forgets a run that its client has been told nothing of, or has been told that it is none.
+    fn withdraw(&self, run_id: RunId, reason: &str) -> Result<(), StoreError> {
         self.trail.tell(&Event::Withdrawn {
             run_id,
-            reason: Excerpt::from("it came to nothing before there was anything to record"),
+            reason: Excerpt::from(reason),
         });
         self.store.withdraw(run_id)?;
         files::remove(run_id);
@@ -203,6 +211,9 @@ impl Records {
         // In this order: the record is there before what is kept of the run is forgotten.
         if is_kept(run_id) || control::is_attended(run_id) || self.has_record(run_id)? {
             return Ok(());
+        }
+        if control::was_given_back(run_id) {
+            return self.withdraw(run_id, "the service was ended before it could begin");
         }
         let notes = match state {
             RunState::Queued => "Lost: the service was ended while it waited for its turn.",
