@@ -194,16 +194,31 @@ impl Running {
     /// The pid of its guardian, where it has one by now.
     #[must_use]
     pub fn guardian_by_now(&self) -> Option<i32> {
-        let parent = self.pid().to_string();
-        let text = fs::read_to_string("/sys/fs/cgroup/sandbox/supervisor/cgroup.procs").ok()?;
-        text.lines()
-            .filter_map(|pid| pid.parse().ok())
-            .find(|pid: &i32| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                // After the name in brackets: state, parent.
-                let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
-                rest.split(' ').nth(1) == Some(&parent)
-            })
+        let supervisor = self.supervisor();
+        let mut guardians = guardians().into_iter();
+        guardians.find(|guardian| parent_of(*guardian) == Some(supervisor))
+    }
+
+    /// The pid of its supervisor: that of `sandbox` itself, or where the service does the run that of the process
+    /// which has taken its place, its stdout included. The service's is known once it has a guardian.
+    #[must_use]
+    pub fn supervisor(&self) -> i32 {
+        let stdout = |pid: i32| fs::read_link(format!("/proc/{pid}/fd/1")).ok();
+        let ours = stdout(self.pid());
+        let mut parents = guardians().into_iter().filter_map(parent_of);
+        parents
+            .find(|parent| ours.is_some() && stdout(*parent) == ours)
+            .unwrap_or_else(|| self.pid())
+    }
+
+    /// Whom its supervisor hears from where we signal `sandbox`: us, or `sandbox` as a client that passes it on.
+    #[must_use]
+    pub fn asker(&self) -> i32 {
+        if self.supervisor() == self.pid() {
+            std::process::id().cast_signed()
+        } else {
+            self.pid()
+        }
     }
 
     /// Kills `sandbox` and its guardian, which is stopped before it can see its supervisor go.
@@ -247,7 +262,7 @@ impl Running {
     /// The pid of the main process, from its birth in its leaf on; `None` before.
     #[must_use]
     pub fn main(&self) -> Option<i32> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.supervisor())).ok()?;
         let children: Vec<i32> = tasks
             .flatten()
             .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
@@ -463,6 +478,23 @@ impl Output {
         }
         self.so_far()
     }
+}
+
+/// The guardians of all runs.
+#[must_use]
+pub fn guardians() -> Vec<i32> {
+    let processes = "/sys/fs/cgroup/sandbox/supervisor/cgroup.procs";
+    let text = fs::read_to_string(processes).unwrap_or_default();
+    text.lines().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The parent of a process, where that is there.
+#[must_use]
+pub fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name in brackets: state, parent.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok()
 }
 
 fn from_environment(variable: &str, name: &str) -> PathBuf {

@@ -1,7 +1,9 @@
 //! The host's service in a guest, for as long as a test holds it.
 
-use std::fs;
-use std::os::unix::net::UnixStream;
+use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +13,13 @@ use crate::wait;
 
 /// A running `sandbox serve` with a store of its own. Dropped, both are gone.
 #[derive(Debug)]
-pub struct Service(Child);
+pub struct Service {
+    child: Child,
+    /// Whether the store stays.
+    is_kept: bool,
+    /// Held for it, so that whoever connects while it is down waits.
+    socket: Option<UnixListener>,
+}
 
 impl Service {
     /// Where it listens.
@@ -21,20 +29,51 @@ impl Service {
     /// One that kills its guardian as well, before that can do anything.
     pub const BOTH_ARE_LOST: &str = "guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; pkill -KILL -f '^sandbox attend'; \
          kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done";
-    const STORE: &str = "/var/lib/sandbox";
+    /// Where its store is.
+    pub const STORE: &str = "/var/lib/sandbox";
 
     /// Starts it and waits until it listens.
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {
+        Self::begin(None)
+    }
+
+    /// Starts it with the store that there is, and leaves that in the end.
+    #[must_use]
+    #[track_caller]
+    pub fn on_kept_store() -> Self {
+        Self {
+            child: serve(None),
+            is_kept: true,
+            socket: None,
+        }
+    }
+
+    /// Starts it with a socket that stays while it is down, as systemd does (sd_listen_fds(3)).
+    #[must_use]
+    #[track_caller]
+    pub fn activated() -> Self {
+        fs::create_dir_all("/run/sandbox").expect("root may make it");
+        let socket = UnixListener::bind(Self::SOCKET).expect("nobody listens there");
+        fs::set_permissions(Self::SOCKET, Permissions::from_mode(0o666)).expect("it is ours");
+        Self::begin(Some(socket))
+    }
+
+    #[track_caller]
+    fn begin(socket: Option<UnixListener>) -> Self {
         assert!(fs::metadata(Self::STORE).is_err(), "the guest has none");
-        Self(serve())
+        Self {
+            child: serve(socket.as_ref()),
+            is_kept: false,
+            socket,
+        }
     }
 
     /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Sends it a signal.
@@ -47,24 +86,34 @@ impl Service {
     /// Kills it by SIGKILL.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("a child can be waited for");
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child can be waited for");
     }
 
     /// Starts it once more, with what it had stored.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.0 = serve();
+        self.child = serve(self.socket.as_ref());
     }
 }
 
 #[track_caller]
-fn serve() -> Child {
-    let mut child = Command::new("sandbox")
-        .arg("serve")
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("`sandbox` is in the guest");
+fn serve(socket: Option<&UnixListener>) -> Child {
+    let mut command = match socket {
+        None => {
+            let mut sandbox = Command::new("sandbox");
+            sandbox.arg("serve").stdin(Stdio::null());
+            sandbox
+        }
+        Some(socket) => {
+            let mut bash = Command::new("bash");
+            let passed = "LISTEN_FDS=1 LISTEN_PID=$$ exec sandbox serve 3<&0 </dev/null";
+            let socket = socket.try_clone().expect("descriptors are left");
+            bash.args(["-c", passed]).stdin(OwnedFd::from(socket));
+            bash
+        }
+    };
+    let mut child = command.spawn().expect("both are in the guest");
     wait::until("the service to listen", || {
         let ended = child.try_wait().expect("a child can be asked");
         assert!(ended.is_none(), "the service ended: {ended:?}");
@@ -76,9 +125,11 @@ fn serve() -> Child {
 impl Drop for Service {
     fn drop(&mut self) {
         // It may have been killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         drop(fs::remove_file(Self::SOCKET));
-        drop(fs::remove_dir_all(Self::STORE));
+        if !self.is_kept {
+            drop(fs::remove_dir_all(Self::STORE));
+        }
     }
 }

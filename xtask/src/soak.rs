@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: thousands of runs whose true cause is known, in guests, and how many verdicts
 //! were wrong.
 //!
-//! The runs themselves are `tests/src/bin/soak`. Here they are dealt out to guests, two at a time, and
+//! The runs themselves are `tests/src/bin/soak`. Here they are dealt out to guests, a few at a time, and
 //! what those report is added up. A guest that breaks down counts as a failure of all its runs that
 //! it did not report on.
 
@@ -44,6 +44,9 @@ pub(crate) struct Soak {
     /// Only the run of this index.
     #[arg(long, value_name = "INDEX", conflicts_with = "runs")]
     only: Option<u64>,
+    /// Have the host's service do the runs, and kill that again and again.
+    #[arg(long)]
+    service: bool,
     /// More words for the kernel's command line, such as preempt=full (repeatable).
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     append: Vec<String>,
@@ -163,8 +166,9 @@ impl Soak {
             label: format!("soak-{series}-{first}"),
             limit: Duration::from_secs(120 + runs * SECONDS_A_RUN),
         };
+        let service = self.service_option();
         let task = format!(
-            "soak --seed {} --first {first} --runs {runs} --jobs {}",
+            "soak{service} --seed {} --first {first} --runs {runs} --jobs {}",
             self.seed, self.jobs
         );
         println!("{series}: {task}");
@@ -203,6 +207,10 @@ impl Soak {
         }
     }
 
+    fn service_option(&self) -> &'static str {
+        if self.service { " --service" } else { "" }
+    }
+
     fn read(&self, series: Series, line: &str, counts: &mut Counts) {
         match counts.take(line) {
             Ok(true) => {}
@@ -215,7 +223,8 @@ impl Soak {
                         .map(|word| format!(" --append {word}"))
                         .collect();
                     println!(
-                        "{series}: from here: cargo xtask soak --kernel {series} --seed {} --only {index}{append}",
+                        "{series}: from here: cargo xtask soak{} --kernel {series} --seed {} --only {index}{append}",
+                        self.service_option(),
                         self.seed
                     );
                 }
@@ -354,6 +363,7 @@ mod tests {
             seed: 1,
             jobs: 4,
             only,
+            service: false,
             append: Vec::new(),
         }
     }
@@ -370,8 +380,8 @@ mod tests {
     fn runs_are_shared_out_without_a_gap() {
         assert_eq!(shares(&soak(7, None)), [(0, 3), (3, 3), (6, 1)]);
         assert_eq!(
-            shares(&soak(2500, None)),
-            [(0, 1000), (1000, 1000), (2000, 500)]
+            shares(&soak(3500, None)),
+            [(0, 1000), (1000, 1000), (2000, 1000), (3000, 500)]
         );
         assert_eq!(shares(&soak(200, Some(17))), [(17, 1)]);
     }

@@ -99,11 +99,18 @@ const KINDS: &[Kind] = kinds![
     above::finds_no_pid_to_start_with None 1 every 1,
 ];
 
-/// What is played in the place of a kind that is not in a round.
+/// What is played in the place of a kind that is not in a round, or cannot be played.
 const STAND_IN: &str = "is_signalled_at_some_moment";
 
-/// The kind of the run of this index.
-pub(crate) fn of_run(seed: u64, index: u64) -> &'static Kind {
+/// What needs `sandbox run` to be the supervisor itself, which it is not where the host's service does the run.
+const OF_THE_RUNNER: &[&str] = &[
+    "loses_its_runner",
+    "loses_everybody",
+    "loses_its_runner_at_some_moment",
+];
+
+/// The kind of the run of this index, where the host's service does it or not.
+pub(crate) fn of_run(seed: u64, index: u64, by_service: bool) -> &'static Kind {
     let mut deck: Vec<&Kind> = KINDS
         .iter()
         .flat_map(|kind| std::iter::repeat_n(kind, kind.weight))
@@ -112,7 +119,7 @@ pub(crate) fn of_run(seed: u64, index: u64) -> &'static Kind {
     let round = index / cards;
     Random::of_run(!seed, round).shuffle(&mut deck);
     let kind = deck[usize::try_from(index % cards).unwrap_or(0)];
-    if round.is_multiple_of(kind.every) {
+    if round.is_multiple_of(kind.every) && !(by_service && OF_THE_RUNNER.contains(&kind.name)) {
         kind
     } else {
         named(STAND_IN)
@@ -144,7 +151,7 @@ mod tests {
         for round in [0, 5] {
             let mut counts = BTreeMap::new();
             for card in 0..cards as u64 {
-                let kind = of_run(3, round * cards as u64 + card);
+                let kind = of_run(3, round * cards as u64 + card, false);
                 *counts.entry(kind.name).or_insert(0) += 1;
             }
             for kind in KINDS {
@@ -156,6 +163,16 @@ mod tests {
                 let count = counts.get(kind.name).copied().unwrap_or(0);
                 assert_eq!(count, expected, "{}", kind.name);
             }
+        }
+    }
+
+    #[test]
+    fn the_service_is_given_nothing_that_only_sandbox_itself_can_meet() {
+        let names = |by_service| (0..500).map(move |index| of_run(3, index, by_service).name);
+        for name in OF_THE_RUNNER {
+            assert_eq!(named(name).name, *name);
+            assert!(names(false).any(|played| played == *name), "{name}");
+            assert!(names(true).all(|played| played != *name), "{name}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod above;
 mod company;
 mod executed;
 mod heard;
+mod hosted;
 mod kind;
 mod limits;
 mod outside;
@@ -26,7 +27,9 @@ mod unusual;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sandbox_tests::{Guest, wait};
+use sandbox_tests::{Guest, Service, wait};
+
+use crate::hosted::{Plagued, Recorded};
 
 /// A random mix of all endings, each with a cause that is known beforehand.
 #[derive(Clone, Debug, Parser)]
@@ -49,6 +52,9 @@ struct Arguments {
     /// Runs of this kind and no other.
     #[arg(long)]
     kind: Option<String>,
+    /// Have the host's service do the runs, and kill that again and again.
+    #[arg(long)]
+    service: bool,
     /// Say how each run was ruled on.
     #[arg(long)]
     verbose: bool,
@@ -60,15 +66,20 @@ fn main() -> ExitCode {
     heard::listen();
     // After an OOM of the whole guest every program is read from an emulated disk again.
     wait::be_patient(300);
+    let recorded = Recorded::default();
+    let service = arguments.service.then(Service::activated);
+    pool::load_programs();
+    let plagued = service.map(|service| Plagued::begin(service, arguments.seed));
     let tally = {
         let _pids = pool::FewPids::set();
         let _copies = executed::Copies::make();
-        pool::run(&arguments)
+        pool::run(&arguments, &recorded)
     };
     print!("{tally}");
-    if tally.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let is_whole = plagued.is_none_or(|plagued| plagued.end(&recorded));
+    match (is_whole, tally.is_clean()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::FAILURE,
+        (false, _) => ExitCode::from(3),
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::heard;
+use crate::hosted::{self, Recorded};
 use crate::kind::{self, Company, Kind};
 use crate::random::Random;
 use crate::stage::sandbox;
@@ -29,14 +30,17 @@ struct Ruled {
     took: Duration,
 }
 
+/// Has the first run of a guest load the programs, which takes long: the others do not all wait for it.
+pub(crate) fn load_programs() {
+    Truth::exited(0).assert(&sandbox().victim(["exit", "0"]));
+}
+
 /// Plays all runs that are asked for.
-pub(crate) fn run(arguments: &Arguments) -> Tally {
+pub(crate) fn run(arguments: &Arguments, recorded: &Recorded) -> Tally {
     let indices = match arguments.only {
         Some(only) => only..only + 1,
         None => arguments.first..arguments.first + arguments.runs,
     };
-    // The first run of a guest loads the programs, which takes long: the others do not all wait for it.
-    Truth::exited(0).assert(&sandbox().victim(["exit", "0"]));
     let next = AtomicU64::new(indices.start);
     let alone = RwLock::new(());
     let playing = Mutex::new(BTreeSet::new());
@@ -55,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Tally {
                     }
                     let kind = match &arguments.kind {
                         Some(name) => kind::named(name),
-                        None => kind::of_run(arguments.seed, index),
+                        None => kind::of_run(arguments.seed, index, arguments.service),
                     };
                     let ruled = {
                         // A panic of one run says nothing against the others.
@@ -72,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Tally {
                         let mut set = playing.lock().unwrap_or_else(PoisonError::into_inner);
                         set.insert(index);
                         drop(set);
-                        play(arguments.seed, index, kind)
+                        play(arguments, index, kind, recorded)
                     };
                     let mut set = playing.lock().unwrap_or_else(PoisonError::into_inner);
                     set.remove(&index);
@@ -105,10 +109,21 @@ pub(crate) fn run(arguments: &Arguments) -> Tally {
     tally
 }
 
-fn play(seed: u64, index: u64, kind: &'static Kind) -> Ruled {
+fn play(arguments: &Arguments, index: u64, kind: &'static Kind, recorded: &Recorded) -> Ruled {
     let start = Instant::now();
-    let mut random = Random::of_run(seed, index);
-    let ruling = heard::catch(|| (kind.play)(&mut random).rule()).unwrap_or_else(Ruling::Wrong);
+    let mut random = Random::of_run(arguments.seed, index);
+    let ruling = heard::catch(|| {
+        let case = (kind.play)(&mut random);
+        recorded.add(&case.outcome);
+        case.rule()
+    });
+    let mut ruling = ruling.unwrap_or_else(Ruling::Wrong);
+    if let Ruling::Wrong(why) = &ruling
+        && arguments.service
+        && hosted::is_turned_away(why)
+    {
+        ruling = Ruling::Unrecorded;
+    }
     Ruled {
         index,
         kind,
@@ -135,9 +150,10 @@ fn tell(arguments: &Arguments, ruled: &Ruled, done: u64) {
     // Chosen by its name, an index stands for another run.
     let named = arguments.kind.as_ref();
     let named = named.map_or_else(String::new, |name| format!(" --kind {name}"));
+    let service = if arguments.service { " --service" } else { "" };
     if arguments.verbose || !why.is_empty() {
         println!(
-            "{word}: {} in {:.1} s; again: soak --seed {seed}{named} --only {index}",
+            "{word}: {} in {:.1} s; again: soak --seed {seed}{service}{named} --only {index}",
             kind.name,
             took.as_secs_f64()
         );

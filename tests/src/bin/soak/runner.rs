@@ -12,15 +12,6 @@ use crate::truth::{Case, Truth};
 pub(crate) fn is_cancelled(random: &mut Random) -> Case {
     let signal = random.pick(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     let number = signal as i32;
-    let by = |truth: Truth| {
-        truth.finding(
-            "own_action",
-            json!({
-                "reason": "cancelled", "signal": number,
-                "detail": format!("from pid {}", std::process::id()),
-            }),
-        )
-    };
     let ended = |signal| Truth::ended("cancelled", "same", signal);
     let code = random.pick(&[0, 6]);
     // It exits 0 only where it was asked to.
@@ -37,8 +28,11 @@ pub(crate) fn is_cancelled(random: &mut Random) -> Case {
     };
     let running = sandbox().options(["--grace", "1s"]).start_victim(act);
     let _pid = running.ready();
+    let cancelled = json!({
+        "reason": "cancelled", "signal": number, "detail": format!("from pid {}", running.asker()),
+    });
     running.signal(signal);
-    Case::new(running.finish(), by(truth))
+    Case::new(running.finish(), truth.finding("own_action", cancelled))
 }
 
 /// `sandbox` is killed under it; now and then main has asked to die with it.
