@@ -6,6 +6,7 @@
 //! wrote, and [`wait`] is the only place that waits for anything.
 
 mod configured;
+mod crowd;
 pub mod enclosing;
 mod events;
 pub mod faults;
@@ -14,6 +15,7 @@ mod leftovers;
 mod maps;
 mod outsider;
 mod package;
+mod programs;
 mod record;
 mod run;
 mod scene;
@@ -26,6 +28,7 @@ pub mod wait;
 mod withheld;
 
 pub use configured::Configured;
+pub use crowd::Crowd;
 pub use enclosing::Enclosing;
 pub use events::Events;
 pub use guest::{Guest, Mode};
@@ -33,8 +36,9 @@ pub use leftovers::Leftovers;
 pub use maps::{FullMap, Maps, PINS, unpin};
 pub use outsider::Outsider;
 pub use package::Package;
+pub use programs::Programs;
 pub use record::Record;
-pub use run::{Outcome, Running, Sandbox, cache_victim, has_ended, victim};
+pub use run::{Outcome, Running, Sandbox, cache_victim, guardians, has_ended, parent_of, victim};
 pub use scene::{Scene, Spoken};
 pub use service::Service;
 pub use systemctl::systemctl;

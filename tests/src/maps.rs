@@ -171,18 +171,18 @@ impl Drop for FullMap {
 }
 
 #[track_caller]
-fn open(path: &Path) -> OwnedFd {
+pub(crate) fn open(path: &Path) -> OwnedFd {
     sys::open_pinned(path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
 }
 
-/// What the kernel says of an open map (`Documentation/filesystems/proc.rst`, fdinfo).
+/// What the kernel says of an open map or program (`Documentation/filesystems/proc.rst`, fdinfo).
 #[track_caller]
-fn number(map: &OwnedFd, field: &str) -> u64 {
+pub(crate) fn number(map: &OwnedFd, field: &str) -> u64 {
     let info = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
     let info = fs::read_to_string(&info).unwrap_or_else(|error| panic!("{info}: {error}"));
     let text = info.lines().find_map(|line| line.strip_prefix(field));
     let number = text.and_then(|text| text.trim().parse().ok());
-    number.unwrap_or_else(|| panic!("a map has no {field} in:\n{info}"))
+    number.unwrap_or_else(|| panic!("there is no {field} in:\n{info}"))
 }
 
 fn ids() -> BTreeSet<u32> {
