@@ -10,6 +10,7 @@ mod demo;
 mod ebpf;
 mod files;
 mod fuzz;
+mod outage;
 mod package;
 mod soak;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Ebpf(ebpf::Ebpf),
     /// Look for input that breaks the decoder or the readers of what people write, with libFuzzer.
     Fuzz(fuzz::Fuzz),
+    /// Cut a guest's power again and again while its service does runs, and look whether one is lost.
+    Outage(outage::Outage),
     /// Make the Debian package, and say where it is.
     Package(package::Package),
     /// Run a random mix of all endings in guests, and say which verdicts were wrong.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Demo(demo) => demo.run(),
         Task::Ebpf(ebpf) => ebpf.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Outage(outage) => outage.run(),
         Task::Package(package) => package.run(),
         Task::Soak(soak) => soak.run(),
         Task::Test(test) => test.run(),

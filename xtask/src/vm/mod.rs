@@ -104,6 +104,7 @@ impl GuestOptions {
             cpus: self.cpus.unwrap_or(usual.cpus),
             append: self.append.clone(),
             swap_mib: self.swap,
+            disk: None,
         }
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct Machine {
     pub(crate) append: Vec<String>,
     /// The size of its swap disk, in MiB, where it has one.
     pub(crate) swap_mib: Option<u32>,
+    /// A disk that outlives it, where it has one.
+    pub(crate) disk: Option<PathBuf>,
 }
 
 impl Machine {
@@ -75,6 +77,7 @@ impl Machine {
             cpus: 2,
             append: Vec::new(),
             swap_mib: None,
+            disk: None,
         }
     }
 }
@@ -286,6 +289,9 @@ fn command(machine: &Machine, disks: &Disks, run: &Path) -> Result<Command> {
             .with_context(|| format!("could not size {}", swap.display()))?;
         command.args(["-drive", &drive(&swap, "cache=unsafe")]);
     }
+    if let Some(disk) = &machine.disk {
+        command.args(["-drive", &drive(disk, "cache=unsafe")]);
+    }
     Ok(command)
 }
 
@@ -310,6 +316,9 @@ fn command_line(machine: &Machine) -> String {
             "systemd.unit=sandbox-guest.target",
             "systemd.show_status=0",
         ]),
+    }
+    if machine.swap_mib.is_some() {
+        words.push("guest.swap");
     }
     words.extend(machine.append.iter().map(String::as_str));
     words.join(" ")

@@ -1,0 +1,106 @@
+//! `outage`: the host's service on a disk of its own, until somebody cuts the power.
+//!
+//! Each run that its client was told the end of is printed, for whoever cuts the power to keep. After the next
+//! boot all of them have to be in the store, with their records.
+
+mod store;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+
+use clap::Parser;
+use sandbox_tests::{Sandbox, Service, wait};
+
+use store::Store;
+
+/// The disk, behind that of the root and that of the payload.
+const DISK: &str = "/dev/vdc";
+/// How many runs go on at a time.
+const JOBS: usize = 4;
+/// What they do, each with its own ending.
+const ACTS: [&[&str]; 6] = [
+    &["exit", "0"],
+    &["exit", "7"],
+    &["kill-self", "KILL"],
+    &["eat", "40MiB"],
+    &["children", "30"],
+    &["sleep", "0.3"],
+];
+
+/// Runs on a disk of their own, until the power is cut.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The runs whose ends were told before: a line each, `RUN REASON`.
+    #[arg(long)]
+    told: PathBuf,
+    /// Look at what there is, and play nothing.
+    #[arg(long)]
+    only_look: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    wait::be_patient(120);
+    mount_disk();
+    let _service = Service::on_kept_store();
+    let told = fs::read_to_string(&arguments.told).expect("whoever cuts the power keeps it");
+    let mut problems = Store::read().problems(&told);
+    problems.extend(audit_problem());
+    for problem in &problems {
+        println!("{problem}");
+    }
+    if !problems.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!("looked at {} runs", told.lines().count());
+    if !arguments.only_look {
+        play();
+    }
+    ExitCode::SUCCESS
+}
+
+/// Has the store on a disk that outlives this guest.
+fn mount_disk() {
+    fs::create_dir_all(Service::STORE).expect("root may make it");
+    let mounted = Command::new("mount")
+        .args([DISK, Service::STORE])
+        .status()
+        .expect("the guest has mount");
+    assert!(mounted.success(), "mount: {mounted}");
+}
+
+/// What is wrong with the audit log.
+fn audit_problem() -> Option<String> {
+    let verify = Command::new("sandbox")
+        .args(["audit", "verify"])
+        .output()
+        .expect("`sandbox` is in the guest");
+    (!verify.status.success()).then(|| format!("sandbox audit verify: {verify:?}"))
+}
+
+/// Plays runs, and tells of each that has ended.
+fn play() -> ! {
+    let out = Mutex::new(());
+    thread::scope(|scope| {
+        for job in 0..JOBS {
+            let out = &out;
+            scope.spawn(move || {
+                for act in ACTS.iter().cycle().skip(job) {
+                    let options = ["--memory", "16MiB", "--pids", "8", "--timeout", "60s"];
+                    let record = Sandbox::new().options(options).victim(*act).record();
+                    let line = format!("told {} {}\n", record.text("/run_id"), record.reason());
+                    let _one_at_a_time = out.lock().expect("nobody panics");
+                    let mut stdout = io::stdout();
+                    let told = stdout.write_all(line.as_bytes());
+                    told.and_then(|()| stdout.flush())
+                        .expect("somebody listens");
+                }
+            });
+        }
+    });
+    unreachable!("the runs go round for ever")
+}
