@@ -7,7 +7,6 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,10 @@ use nix::{
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _},
+    time::sleep,
+};
 
 use super::{
     SOCKET,
@@ -136,21 +138,27 @@ pub fn run(
         }
         // From the first time on: a service that does not come up is no reason to wait for ever.
         let until = *until.get_or_insert_with(|| Instant::now() + BACK_WITHIN);
-        socket = once_it_is_back(until)?;
+        socket = runtime.block_on(once_it_is_back(until))?;
     }
 }
 
-/// Waits for the service to be there again.
-fn once_it_is_back(until: Instant) -> Result<UnixStream, ClientError> {
-    while Instant::now() < until {
+/// Waits for the service to be there again; a signal ends the wait.
+async fn once_it_is_back(until: Instant) -> Result<UnixStream, ClientError> {
+    let signals = Signals::open()?;
+    loop {
         match connect() {
-            Err(ClientError::NoService) => {
-                thread::sleep(Duration::from_millis(LOOK_EVERY_MS.into()))
-            }
+            Err(ClientError::NoService) if Instant::now() < until => {}
+            Err(ClientError::NoService) => return Err(ClientError::Ended),
             socket => return socket,
         }
+        tokio::select! {
+            () = sleep(Duration::from_millis(LOOK_EVERY_MS.into())) => {}
+            received = signals.next() => {
+                received?;
+                return Err(ClientError::Ended);
+            }
+        }
     }
-    Err(ClientError::Ended)
 }
 
 /// The runs that are meant, the latest first.

@@ -28,6 +28,8 @@ use crate::{
 
 /// Where they are: root's alone.
 const DIRECTORY: &str = "/run/sandbox/control";
+/// How the name of a note ends that a run has not begun.
+const GIVEN_BACK: &str = ".given-back";
 /// How long a supervisor may take to answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -66,8 +68,26 @@ pub(super) fn was_given_back(run_id: RunId) -> bool {
     fs::remove_file(given_back(run_id)).is_ok()
 }
 
+/// The runs of which that is noted.
+///
+/// # Errors
+/// Where the notes cannot be listed.
+pub(super) fn all_given_back() -> io::Result<Vec<RunId>> {
+    let run_id = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        RunId::parse_str(name.to_str()?.strip_suffix(GIVEN_BACK)?).ok()
+    };
+    match fs::read_dir(DIRECTORY) {
+        // No run has had a socket in this boot.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?
+            .filter_map(|entry| entry.map(run_id).transpose())
+            .collect(),
+    }
+}
+
 fn given_back(run_id: RunId) -> PathBuf {
-    path(run_id).with_extension("given-back")
+    Path::new(DIRECTORY).join(format!("{run_id}{GIVEN_BACK}"))
 }
 
 /// Whether a run's supervisor is there. What one has left behind that was killed is removed.

@@ -288,6 +288,20 @@ impl Records {
                 say(error);
             }
         }
+        self.forget_given_back();
+    }
+
+    /// Removes the notes of runs that were given back before they were stored.
+    fn forget_given_back(&self) {
+        let given_back = match control::all_given_back() {
+            Ok(given_back) => given_back,
+            Err(error) => return say(format_args!("/run/sandbox/control: {error}")),
+        };
+        for run_id in given_back {
+            if !control::is_attended(run_id) && self.is_over(run_id).is_ok_and(|is_over| is_over) {
+                control::was_given_back(run_id);
+            }
+        }
     }
 
     /// Removes what is older, or more, than is to be kept; its logs and events go with it.
