@@ -63,6 +63,7 @@ pub(crate) struct Attack {
 }
 
 impl Attack {
+    /// Begins it, and waits until the first has been run to its end: from then on it is there.
     pub(crate) fn begin(confinement: Confinement) -> Self {
         let kill = (confinement == Confinement::None).then(|| {
             fs::create_dir_all(CGROUP).expect("root makes cgroups");
@@ -94,6 +95,11 @@ impl Attack {
                 })
             })
             .collect();
+        wait::until("an analysis to end", || {
+            [&ended, &refused]
+                .iter()
+                .any(|count| count.load(Ordering::Relaxed) > 0)
+        });
         Self {
             confinement,
             goes_on,

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Load {
     pub(crate) requests: u64,
-    /// Connections that could not be made or broke, answers that did not come within 10 s or were no success.
+    /// Connections that could not be made or broke, answers that did not come within 30 s or were no success.
     pub(crate) failed: u64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -22,7 +22,7 @@ impl Load {
                 "--connections",
                 "8",
                 "--timeout",
-                "5s",
+                "30s",
                 "--latency",
             ])
             .args(["--duration", &format!("{}s", time.as_secs()), &url])
