@@ -122,9 +122,11 @@ impl Soak {
     /// What each guest is given.
     fn shares(&self, kernels: &[Series]) -> VecDeque<Share> {
         let (first, runs) = self.only.map_or((0, self.runs), |only| (only, 1));
-        let each = runs
-            .div_ceil(GUESTS_AT_A_TIME as u64)
-            .clamp(1, RUNS_A_GUEST);
+        // As many for each, so that none is left alone at the end.
+        let guests = runs
+            .div_ceil(RUNS_A_GUEST)
+            .next_multiple_of(GUESTS_AT_A_TIME as u64);
+        let each = runs.div_ceil(guests.max(1)).max(1);
         let mut shares = VecDeque::new();
         for &series in kernels {
             let starts = (0..runs).step_by(usize::try_from(each).unwrap_or(usize::MAX));
@@ -381,7 +383,14 @@ mod tests {
         assert_eq!(shares(&soak(7, None)), [(0, 3), (3, 3), (6, 1)]);
         assert_eq!(
             shares(&soak(3500, None)),
-            [(0, 1000), (1000, 1000), (2000, 1000), (3000, 500)]
+            [
+                (0, 584),
+                (584, 584),
+                (1168, 584),
+                (1752, 584),
+                (2336, 584),
+                (2920, 580)
+            ]
         );
         assert_eq!(shares(&soak(200, Some(17))), [(17, 1)]);
     }

@@ -1,6 +1,6 @@
-//! `outage`: the host's service on a disk of its own, until somebody cuts the power.
+//! `outage`: the host's service on a disk of its own, until the power is cut.
 //!
-//! Each run that its client was told the end of is printed, for whoever cuts the power to keep. After the next
+//! Each run that its client was told the end of is printed, for somebody outside of the guest to keep. After the next
 //! boot all of them have to be in the store, with their records.
 
 mod store;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use sandbox_tests::{Sandbox, Service, wait};
@@ -37,17 +38,24 @@ struct Arguments {
     /// The runs whose ends were told before: a line each, `RUN REASON`.
     #[arg(long)]
     told: PathBuf,
-    /// Look at what there is, and play nothing.
+    /// Cut the power so many milliseconds after all of them were found; never, where it is left out.
     #[arg(long)]
-    only_look: bool,
+    cut_after: Option<u64>,
+    /// Count them from the beginning, before the service is there.
+    #[arg(long, requires = "cut_after")]
+    early: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     wait::be_patient(120);
+    let cut_after = arguments.cut_after.map(Duration::from_millis);
+    if let Some(life) = cut_after.filter(|_| arguments.early) {
+        thread::spawn(move || cut_power(life));
+    }
     mount_disk();
     let _service = Service::on_kept_store();
-    let told = fs::read_to_string(&arguments.told).expect("whoever cuts the power keeps it");
+    let told = fs::read_to_string(&arguments.told).expect("somebody keeps them");
     let mut problems = Store::read().problems(&told);
     problems.extend(audit_problem());
     for problem in &problems {
@@ -57,10 +65,18 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("looked at {} runs", told.lines().count());
-    if !arguments.only_look {
+    if let Some(life) = cut_after {
+        thread::spawn(move || cut_power(life));
         play();
     }
     ExitCode::SUCCESS
+}
+
+/// Resets the machine after a while, with nothing synced and nothing unmounted
+/// (Documentation/admin-guide/sysrq.rst).
+fn cut_power(life: Duration) {
+    wait::within(life, || None::<()>);
+    fs::write("/proc/sysrq-trigger", "b").expect("root may");
 }
 
 /// Has the store on a disk that outlives this guest.
