@@ -104,7 +104,8 @@ fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
 /// Whether something failed in a way that the kernel also has where it gets no page: an execve for the arguments
 /// (E2BIG of fs/exec.c, `get_arg_page`; EFAULT where they cannot be read), or for the file, of which it then reads less
 /// than there is (fs/binfmt_elf.c: EIO of `elf_read`, ENOEXEC without `load_elf_phdrs`); a file of /proc, which makes
-/// an inode for whoever looks it up (ENOENT of fs/proc/base.c, `proc_pident_instantiate`).
+/// an inode for whoever looks it up (ENOENT of fs/proc/base.c, `proc_pident_instantiate`); a new tmpfs, for its root
+/// (ENOSPC of mm/shmem.c, `__shmem_get_inode`).
 pub(super) fn may_be_for_want_of_memory(failure: &SetupFailure) -> bool {
     use SetupFailureKind::{CommandNotExecutable, Other};
     match (failure.kind, failure.errno) {
@@ -113,6 +114,7 @@ pub(super) fn may_be_for_want_of_memory(failure: &SetupFailure) -> bool {
             libc::E2BIG | libc::EFAULT | libc::EIO | libc::ENOEXEC
         ),
         (Other, Some(libc::ENOENT)) => failure.step.contains(" /proc/"),
+        (Other, Some(libc::ENOSPC)) => failure.step.starts_with("mount tmpfs "),
         (_, _) => false,
     }
 }
@@ -171,6 +173,8 @@ mod tests {
             (EXECVE, CommandNotExecutable, libc::EACCES, false),
             (PROC, Other, libc::ENOENT, true),
             (PROC, Other, libc::EACCES, false),
+            ("mount tmpfs on /dev/shm", Other, libc::ENOSPC, true),
+            ("unshare the IPC namespace", Other, libc::ENOSPC, false),
             ("mount cgroup2", Other, libc::ENOENT, false),
             ("mount cgroup2", Other, libc::EIO, false),
         ];

@@ -258,9 +258,9 @@ mod tests {
                 "unmount the host's cgroup2 at /cg",
                 "unmount the host's cgroup2 at /mnt/cg",
                 "unmount the host's cgroup2 at /cg",
-                "mount Cgroup2 on /cg",
+                "mount cgroup2 on /cg",
                 "remount /cg read-only",
-                "mount Cgroup2 on /mnt/cg",
+                "mount cgroup2 on /mnt/cg",
                 "remount /mnt/cg read-only",
             ]
         );

@@ -434,7 +434,8 @@ impl fmt::Display for Step {
                 write!(f, "unmount the host's cgroup2 at {}", at.to_string_lossy())
             }
             Self::Mount { filesystem, at, .. } => {
-                write!(f, "mount {filesystem:?} on {}", at.to_string_lossy())
+                let name = filesystem.name().to_string_lossy();
+                write!(f, "mount {name} on {}", at.to_string_lossy())
             }
             Self::MakeReadOnly { at, .. } => {
                 write!(f, "remount {} read-only", at.to_string_lossy())
