@@ -13,6 +13,7 @@ pub mod faults;
 mod guest;
 mod leftovers;
 mod maps;
+mod output;
 mod outsider;
 mod package;
 mod programs;

@@ -2,17 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::output::Output;
 use crate::record::Record;
 use crate::sound::assert_sound;
 use crate::wait;
@@ -430,53 +428,6 @@ impl Outcome {
                 self.status, self.stderr
             ),
         }
-    }
-}
-
-/// What a pipe has brought so far.
-#[derive(Debug)]
-struct Output {
-    text: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Output {
-    fn follow(pipe: impl Read + Send + 'static) -> Self {
-        let text = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&text);
-        let reader = std::thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while let Ok(1..) = pipe.read_until(b'\n', &mut line) {
-                let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                sink.push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-            }
-        });
-        Self {
-            text,
-            reader: Some(reader),
-        }
-    }
-
-    fn so_far(&self) -> String {
-        self.text
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Whether the last writer has gone, and all of it is there.
-    fn is_over(&self) -> bool {
-        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// All of it, once the last writer has gone.
-    fn rest(&mut self) -> String {
-        if let Some(reader) = self.reader.take() {
-            wait::within(wait::limit(), || reader.is_finished().then_some(()));
-        }
-        self.so_far()
     }
 }
 
