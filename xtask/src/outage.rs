@@ -17,8 +17,8 @@ use crate::{command, workspace};
 /// The disk's size, sparse.
 const DISK_BYTES: u64 = 1 << 30;
 /// A guest lives less than so long before the cut, by its own clock.
-const LIFE_MS: u64 = 8000;
-/// Every so manieth life is counted from before its service is there, the others from when it has looked at everything.
+const LIFE_MS: u64 = 6000;
+/// Every so manieth life is counted from before its service is there, the others from when runs begin.
 const EARLY: u32 = 4;
 /// How long a guest may take until then.
 const LOOK: Duration = Duration::from_secs(300);
