@@ -161,19 +161,29 @@ pub(super) fn ours(step: String, error: &io::Error) -> SetupFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::step::{Filesystem, Step};
 
     #[test]
     fn what_wants_memory_may_say_something_else() {
         use SetupFailureKind::{CommandNotExecutable, Other, OutOfMemory};
         const EXECVE: &str = "execve /bin/true";
-        const PROC: &str = "write 500 to /proc/self/oom_score_adj";
+        let score = Step::OomScoreAdj {
+            value: c"500".to_owned(),
+        };
+        let tmpfs = Step::Mount {
+            filesystem: Filesystem::Tmpfs,
+            at: c"/dev/shm".to_owned(),
+            flags: 0,
+            options: c"".to_owned(),
+        };
+        let (proc, tmpfs) = (score.to_string(), tmpfs.to_string());
         let table = [
             (EXECVE, CommandNotExecutable, libc::EIO, true),
             (EXECVE, CommandNotExecutable, libc::E2BIG, true),
             (EXECVE, CommandNotExecutable, libc::EACCES, false),
-            (PROC, Other, libc::ENOENT, true),
-            (PROC, Other, libc::EACCES, false),
-            ("mount tmpfs on /dev/shm", Other, libc::ENOSPC, true),
+            (&proc, Other, libc::ENOENT, true),
+            (&proc, Other, libc::EACCES, false),
+            (&tmpfs, Other, libc::ENOSPC, true),
             ("unshare the IPC namespace", Other, libc::ENOSPC, false),
             ("mount cgroup2", Other, libc::ENOENT, false),
             ("mount cgroup2", Other, libc::EIO, false),
