@@ -72,7 +72,7 @@ fn print(said: Result<Said, ClientError>) -> Result<u8, Box<dyn std::error::Erro
 fn run(args: RunArgs, rlimits: CallersLimits) -> Result<u8, Box<dyn std::error::Error>> {
     if !args.is_standalone() {
         let arguments = std::env::args_os().skip(2).collect();
-        match service::client::run(arguments, &rlimits)? {
+        match service::follow::run(arguments, &rlimits)? {
             Some(Followed::Ended { status }) => return Ok(status),
             Some(Followed::Detached { run_id }) => {
                 return print(Ok(Said::done(format!("{run_id}\n"))));

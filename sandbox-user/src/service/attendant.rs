@@ -53,8 +53,8 @@ pub fn attend(client: i32, office: i32, config: i32) -> io::Result<()> {
     let answer = match hear(&socket) {
         Err(reason) => refused(reason),
         Ok(heard) => match Peer::of(&socket) {
-            // It has gone, and hears nothing.
-            Err(_) => return Ok(()),
+            // It has gone, and hears nothing; or it is not who it was when it connected.
+            Err(error) => refused(format!("you cannot be looked at: {error}")),
             Ok(peer) => match peer.leaf() {
                 Ok(None) => serve(&socket, &peer, heard, &config, &mut office),
                 Ok(Some(leaf)) => refused(format!(

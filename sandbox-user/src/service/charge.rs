@@ -308,9 +308,11 @@ impl Charge<'_> {
 
     /// The service has gone before it was this run's turn.
     fn give_back(&self) -> Answer {
-        if self.logging.is_some() {
-            // Its client knows its id, and has gone: it is lost, as whoever asks for it is told.
-            return refused("the service was ended");
+        // One whose client knows its id and has gone, or that somebody wants to be ended, is lost, as whoever asks
+        // for it is told.
+        let is_ordered = readable([self.control.as_fd()], PollTimeout::ZERO);
+        if self.is_asked || self.logging.is_some() || !matches!(is_ordered, Ok([false])) {
+            return refused("it was ended before the run had begun: nothing of it was started");
         }
         match control::give_back(self.run_id) {
             Ok(()) => Answer::Again {},

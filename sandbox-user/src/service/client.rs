@@ -1,49 +1,37 @@
-//! What `sandbox run` and the other verbs are to the service.
+//! What the verbs that ask after runs, and see to them, are to the service.
 
 use std::{
-    ffi::OsString,
     io::{self, BufRead as _, BufReader, IoSlice, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
     poll::PollTimeout,
     sys::socket::{ControlMessage, MsgFlags, sendmsg},
 };
-use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::value::RawValue;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _},
-    time::sleep,
-};
 
 use super::{
     SOCKET,
     hearing::{Line, read_line},
     logs::Reader,
-    office::has_gone,
-    protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
+    protocol::{Answer, Request, VERSION, Verb, to_line},
 };
 use crate::{
     events::kept,
-    say::say,
     spec::RunId,
     store::{Filter, Run},
-    supervise::{self, ClientOrder, Signals, block_signals},
-    sys::{readiness::readable, rlimits::CallersLimits},
+    sys::readiness::readable,
 };
 
 /// How long the service may take to answer a question.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a service that was ended may take to be back.
-const BACK_WITHIN: Duration = Duration::from_secs(30);
-
-/// How often it is looked whether a run has printed or told more, or the service is back.
+/// How often it is looked whether a run has printed or told more.
 const LOOK_EVERY_MS: u8 = 200;
 
 /// Why the service did not do what it was asked for.
@@ -56,7 +44,9 @@ pub enum ClientError {
     #[error("the service refuses: {0}")]
     Refused(String),
     /// It was ended before the run had begun, and is not back.
-    #[error("the service was ended, and nothing of this run was started: try again")]
+    #[error(
+        "the service was ended before this run had begun, and is not back: nothing of it was started, try again"
+    )]
     Ended,
     /// It says what nobody understands.
     #[error("the service answers {0}, which this version does not understand")]
@@ -69,96 +59,6 @@ pub enum ClientError {
     /// It cannot be talked to.
     #[error("talking to the service at {SOCKET}: {0}")]
     Io(#[from] io::Error),
-}
-
-/// How a run was followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Followed {
-    /// To its end.
-    Ended {
-        /// The exit status.
-        status: u8,
-    },
-    /// Not at all, since it was detached.
-    Detached {
-        /// Its id.
-        run_id: RunId,
-    },
-}
-
-/// Has the service do a run, with the arguments behind `sandbox run`; `None` where there is no service. One that
-/// is killed or started anew before the run has begun is asked again.
-///
-/// # Errors
-/// [`ClientError`].
-pub fn run(
-    arguments: Vec<OsString>,
-    rlimits: &CallersLimits,
-) -> Result<Option<Followed>, ClientError> {
-    let mut socket = match connect() {
-        Err(ClientError::NoService) => return Ok(None),
-        socket => socket?,
-    };
-    // The service looks at them.
-    rlimits.put_back();
-    // From here on signals are for the run.
-    block_signals()?;
-    let pairs = std::env::vars_os().map(|(name, value)| (Text(name), Text(value)));
-    let request = Request {
-        version: VERSION,
-        verb: Verb::Run(Start {
-            arguments: arguments.into_iter().map(Text).collect(),
-            environment: pairs.collect(),
-        }),
-    };
-    let descriptors = [
-        io::stdin().as_fd().try_clone_to_owned()?,
-        io::stdout().as_fd().try_clone_to_owned()?,
-        io::stderr().as_fd().try_clone_to_owned()?,
-        rustix::fs::openat(
-            CWD,
-            ".",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(io::Error::from)?,
-    ];
-    let runtime = supervise::runtime()?;
-    let mut until = None;
-    loop {
-        let followed = match unless_gone(send(&socket, &request, &descriptors).map(Some))? {
-            Some(()) => {
-                socket.set_nonblocking(true)?;
-                runtime.block_on(follow(socket))?
-            }
-            None => None,
-        };
-        if followed.is_some() {
-            return Ok(followed);
-        }
-        // From the first time on: a service that does not come up is no reason to wait for ever.
-        let until = *until.get_or_insert_with(|| Instant::now() + BACK_WITHIN);
-        socket = runtime.block_on(once_it_is_back(until))?;
-    }
-}
-
-/// Waits for the service to be there again; a signal ends the wait.
-async fn once_it_is_back(until: Instant) -> Result<UnixStream, ClientError> {
-    let signals = Signals::open()?;
-    loop {
-        match connect() {
-            Err(ClientError::NoService) if Instant::now() < until => {}
-            Err(ClientError::NoService) => return Err(ClientError::Ended),
-            socket => return socket,
-        }
-        tokio::select! {
-            () = sleep(Duration::from_millis(LOOK_EVERY_MS.into())) => {}
-            received = signals.next() => {
-                received?;
-                return Err(ClientError::Ended);
-            }
-        }
-    }
 }
 
 /// The runs that are meant, the latest first.
@@ -307,7 +207,7 @@ fn shown(answer: Answer) -> Result<Option<Shown>, ClientError> {
     Ok(Some((*run, record)))
 }
 
-fn connect() -> Result<UnixStream, ClientError> {
+pub(super) fn connect() -> Result<UnixStream, ClientError> {
     match UnixStream::connect(SOCKET) {
         Ok(socket) => Ok(socket),
         Err(error)
@@ -335,7 +235,7 @@ fn ask(verb: Verb, within: Option<Duration>) -> Result<Answer, ClientError> {
     understand(&line)
 }
 
-fn understand(line: &str) -> Result<Answer, ClientError> {
+pub(super) fn understand(line: &str) -> Result<Answer, ClientError> {
     if line.is_empty() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
@@ -346,11 +246,15 @@ fn understand(line: &str) -> Result<Answer, ClientError> {
     }
 }
 
-fn something_else() -> ClientError {
+pub(super) fn something_else() -> ClientError {
     ClientError::Strange("something else than was asked for".to_owned())
 }
 
-fn send(socket: &UnixStream, request: &Request, descriptors: &[OwnedFd]) -> io::Result<()> {
+pub(super) fn send(
+    socket: &UnixStream,
+    request: &Request,
+    descriptors: &[OwnedFd],
+) -> io::Result<()> {
     send_line(socket, &to_line(request)?, descriptors)
 }
 
@@ -374,65 +278,4 @@ pub(super) fn send_line(
         None,
     )?;
     socket.write_all(line.get(sent..).unwrap_or_default())
-}
-
-/// What came of talking to it; `None` where it went meanwhile.
-fn unless_gone<T>(talked: io::Result<Option<T>>) -> io::Result<Option<T>> {
-    match talked {
-        Err(error) if has_gone(&error) => Ok(None),
-        talked => talked,
-    }
-}
-
-fn tell_place(ahead: usize) {
-    match ahead {
-        0 => say("the host is busy: this run is next"),
-        ahead => say(format_args!(
-            "the host is busy: {ahead} runs are before this one"
-        )),
-    }
-}
-
-/// Waits for a run's end, passing on the signals that come. `None`: the service has gone before the run had begun,
-/// and nobody has said anything to it.
-async fn follow(socket: UnixStream) -> Result<Option<Followed>, ClientError> {
-    let signals = Signals::open()?;
-    let (answers, mut orders) = tokio::net::UnixStream::from_std(socket)?.into_split();
-    let mut answers = tokio::io::BufReader::new(answers).lines();
-    let (mut run, mut is_signalled) = (None, false);
-    loop {
-        tokio::select! {
-            answer = answers.next_line() => {
-                let answer = match (unless_gone(answer)?, run) {
-                    (Some(line), _) => understand(&line)?,
-                    (None, Some(run_id)) => return Err(ClientError::Gone(run_id)),
-                    // It is told before anything of it is started.
-                    (None, None) => Answer::Again {},
-                };
-                match answer {
-                    Answer::Queued { ahead } => tell_place(ahead),
-                    Answer::Accepted { run_id } => run = Some(run_id),
-                    // A signal may have been meant to end it.
-                    Answer::Again {} if is_signalled => return Err(ClientError::Ended),
-                    Answer::Again {} => return Ok(None),
-                    Answer::Ended { status } => return Ok(Some(Followed::Ended { status })),
-                    Answer::Detached { run_id } => return Ok(Some(Followed::Detached { run_id })),
-                    Answer::Runs(_)
-                    | Answer::Run { .. }
-                    | Answer::Logs {}
-                    | Answer::Events { .. }
-                    | Answer::Metrics(_)
-                    | Answer::Told { .. }
-                    | Answer::Nothing {}
-                    | Answer::Refused { .. } => return Err(something_else()),
-                }
-            }
-            received = signals.next() => {
-                is_signalled = true;
-                let order = to_line(&ClientOrder::Signal(received?.signal)).map_err(io::Error::from)?;
-                // Where the service has gone the next line says so.
-                let _ = orders.write_all(&order).await;
-            }
-        }
-    }
 }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Where they are: root's alone.
-const DIRECTORY: &str = "/run/sandbox/control";
+pub(super) const DIRECTORY: &str = "/run/sandbox/control";
 /// How the name of a note ends that a run has not begun.
 const GIVEN_BACK: &str = ".given-back";
 /// How long a supervisor may take to answer.
@@ -63,9 +63,15 @@ pub(super) fn give_back(run_id: RunId) -> io::Result<()> {
     fs::write(given_back(run_id), [])
 }
 
-/// Whether that was noted, which it is not any more.
+/// Whether that was noted.
 pub(super) fn was_given_back(run_id: RunId) -> bool {
-    fs::remove_file(given_back(run_id)).is_ok()
+    given_back(run_id).exists()
+}
+
+/// Removes that note.
+pub(super) fn forget_given_back(run_id: RunId) {
+    // It is gone with the boot at the latest.
+    let _ = fs::remove_file(given_back(run_id));
 }
 
 /// The runs of which that is noted.

@@ -1,8 +1,8 @@
 //! The host's service: one privileged process that has everybody's runs done and keeps what became of
 //! them.
 //!
-//! [`serve`] is the service, [`client`] what `sandbox run` and the other verbs are to it, [`protocol`]
-//! what the two say. Each client is attended to by a process of its own ([`attend`]), which becomes the
+//! [`serve`] is the service, [`follow`] what `sandbox run` is to it and [`client`] the other verbs, [`protocol`]
+//! what they say. Each client is attended to by a process of its own ([`attend`]), which becomes the
 //! supervisor of the run that it asks for: the same program that runs an analysis without a service, so
 //! that nothing that becomes of the service ends a run, or goes into its verdict. What a run leaves for
 //! the store waits in a spool, whether the service is up or not.
@@ -13,6 +13,7 @@ pub mod client;
 mod control;
 mod desk;
 mod files;
+pub mod follow;
 mod hands;
 mod hearing;
 mod holder;
@@ -34,7 +35,8 @@ mod trail;
 mod verbs;
 
 pub use attendant::attend;
-pub use client::{ClientError, Followed};
+pub use client::ClientError;
+pub use follow::Followed;
 pub use holder::{HoldError, hold};
 pub use serve::{ServeError, serve};
 pub use verbs::{Said, events, freeze, kill, list, logs, show, thaw, update, wait};

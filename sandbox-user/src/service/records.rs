@@ -291,15 +291,15 @@ impl Records {
         self.forget_given_back();
     }
 
-    /// Removes the notes of runs that were given back before they were stored.
+    /// Removes the notes of runs that were given back and are not in the store: withdrawn by now, or never stored.
     fn forget_given_back(&self) {
         let given_back = match control::all_given_back() {
             Ok(given_back) => given_back,
-            Err(error) => return say(format_args!("/run/sandbox/control: {error}")),
+            Err(error) => return say(format_args!("{}: {error}", control::DIRECTORY)),
         };
         for run_id in given_back {
             if !control::is_attended(run_id) && self.is_over(run_id).is_ok_and(|is_over| is_over) {
-                control::was_given_back(run_id);
+                control::forget_given_back(run_id);
             }
         }
     }
