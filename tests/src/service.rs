@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -86,8 +87,10 @@ impl Service {
     /// Kills it by SIGKILL.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("a child can be waited for");
+        self.child.kill().expect("it is a child of ours");
+        let status = self.child.wait().expect("a child can be waited for");
+        let killed = Some(Signal::SIGKILL as i32);
+        assert_eq!(status.signal(), killed, "it had ended by itself");
     }
 
     /// Starts it once more, with what it had stored.

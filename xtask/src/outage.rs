@@ -65,6 +65,9 @@ impl Outage {
         if ending != Ending::Exited(0) {
             bail!("after the last cut {ending}");
         }
+        if told.is_empty() {
+            bail!("no run's end was told before a cut: nothing was tried");
+        }
         println!(
             "{} cuts, {} runs whose end was told, none of them lost",
             self.cuts,

@@ -7,8 +7,9 @@ mod store;
 
 use std::fs;
 use std::io::{self, Write};
+use std::panic;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{self, Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -102,6 +103,11 @@ fn audit_problem() -> Option<String> {
 
 /// Plays runs, and tells of each that has ended.
 fn play() -> ! {
+    // One of several threads that panics would not be missed.
+    panic::set_hook(Box::new(|info| {
+        println!("a run is not as it has to be: {info}");
+        process::exit(1);
+    }));
     let out = Mutex::new(());
     thread::scope(|scope| {
         for job in 0..JOBS {

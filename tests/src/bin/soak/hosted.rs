@@ -26,33 +26,17 @@ pub(crate) fn is_turned_away(said: &str) -> bool {
 }
 
 /// The reasons that the runs' own records have, by run.
-#[derive(Debug, Default)]
-pub(crate) struct Recorded(Mutex<BTreeMap<String, String>>);
+static RECORDED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
-impl Recorded {
-    /// Notes what a run has left, where it has.
-    pub(crate) fn add(&self, outcome: &Outcome) {
-        if outcome.has_record() {
-            let record = outcome.record();
-            let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            reasons.insert(
-                record.text("/run_id").to_owned(),
-                record.reason().to_owned(),
-            );
-        }
-    }
-
-    /// What the store has else, or not at all.
-    fn missing_in(&self, store: &BTreeMap<String, Stored>) -> Vec<String> {
-        let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let differs = |(run_id, reason): (&String, &String)| match store.get(run_id) {
-            None => Some(format!("run {run_id} ({reason}) is not in the store")),
-            Some(stored) if stored.reason.as_ref() != Some(reason) => Some(format!(
-                "run {run_id} is {reason}, and in the store {stored:?}"
-            )),
-            Some(_) => None,
-        };
-        reasons.iter().filter_map(differs).collect()
+/// Notes what a run has left, where it has.
+pub(crate) fn note(outcome: &Outcome) {
+    if outcome.has_record() {
+        let record = outcome.record();
+        let mut recorded = RECORDED.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.insert(
+            record.text("/run_id").to_owned(),
+            record.reason().to_owned(),
+        );
     }
 }
 
@@ -61,6 +45,23 @@ impl Recorded {
 struct Stored {
     state: String,
     reason: Option<String>,
+}
+
+/// Where the store has something else than the records, or lacks a run, or has one that left no record.
+fn differences(
+    recorded: &BTreeMap<String, String>,
+    store: &BTreeMap<String, Stored>,
+) -> Vec<String> {
+    let missing = recorded.iter().filter_map(|(run_id, reason)| {
+        let stored = store.get(run_id);
+        let is_same = stored.is_some_and(|stored| stored.reason.as_ref() == Some(reason));
+        (!is_same).then(|| format!("run {run_id} is {reason}, and in the store {stored:?}"))
+    });
+    let others = store.iter().filter_map(|(run_id, stored)| {
+        let is_known = recorded.contains_key(run_id);
+        (!is_known).then(|| format!("run {run_id} left no record, and is in the store {stored:?}"))
+    });
+    missing.chain(others).collect()
 }
 
 fn store() -> Option<BTreeMap<String, Stored>> {
@@ -111,7 +112,7 @@ impl Plagued {
 
     /// Leaves it in peace, and says whether it has all runs, none of them as going on, with the reasons of their
     /// records.
-    pub(crate) fn end(self, recorded: &Recorded) -> bool {
+    pub(crate) fn end(self) -> bool {
         drop(self.goes_on);
         let (_service, kills) = self
             .killer
@@ -125,19 +126,13 @@ impl Plagued {
             println!("the store has runs that do not end: {:?}", self::store());
             return false;
         };
-        let lost = store
-            .values()
-            .filter(|stored| stored.reason.as_deref() == Some("runner_lost"));
-        println!(
-            "the store has {} runs, {} of them lost",
-            store.len(),
-            lost.count()
-        );
-        let missing = recorded.missing_in(&store);
-        for problem in &missing {
-            println!("{problem}");
+        println!("the store has {} runs", store.len());
+        let recorded = RECORDED.lock().unwrap_or_else(PoisonError::into_inner);
+        let differences = differences(&recorded, &store);
+        for difference in &differences {
+            println!("{difference}");
         }
-        missing.is_empty()
+        differences.is_empty()
     }
 }
 
@@ -146,25 +141,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_the_store_lacks_or_tells_otherwise_is_named() {
-        let stored = |reason: &str| Stored {
-            state: "ended".to_owned(),
-            reason: Some(reason.to_owned()),
+    fn a_run_that_the_store_lacks_or_tells_otherwise_or_has_besides_is_named() {
+        let texts = |pairs: [(&str, &str); 3]| {
+            pairs.map(|(run_id, reason)| (run_id.to_owned(), reason.to_owned()))
         };
-        let recorded = Recorded::default();
-        let reasons = [("a", "memory"), ("b", "walltime"), ("c", "completed")];
-        let reasons = reasons.map(|(run_id, reason)| (run_id.to_owned(), reason.to_owned()));
-        *recorded.0.lock().expect("nobody panics") = reasons.into();
-        let store = [("a", "memory"), ("b", "runner_lost"), ("z", "signal")];
-        let store = store
-            .map(|(run_id, reason)| (run_id.to_owned(), stored(reason)))
-            .into();
-        let missing = recorded.missing_in(&store);
-        assert_eq!(missing.len(), 2, "{missing:?}");
-        assert!(missing[0].contains("run b is walltime"), "{missing:?}");
-        assert!(
-            missing[1].contains("run c (completed) is not"),
-            "{missing:?}"
-        );
+        let recorded = texts([("a", "memory"), ("b", "walltime"), ("c", "completed")]).into();
+        let store = texts([("a", "memory"), ("b", "runner_lost"), ("z", "signal")]);
+        let store = store.map(|(run_id, reason)| {
+            let stored = Stored {
+                state: "ended".to_owned(),
+                reason: Some(reason),
+            };
+            (run_id, stored)
+        });
+        let differences = differences(&recorded, &store.into());
+        let expected = [
+            "run b is walltime",
+            "run c is completed",
+            "run z left no record",
+        ];
+        assert_eq!(differences.len(), expected.len(), "{differences:?}");
+        for (difference, expected) in differences.iter().zip(expected) {
+            assert!(difference.starts_with(expected), "{difference}");
+        }
     }
 }

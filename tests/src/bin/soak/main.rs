@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sandbox_tests::{Guest, Service, wait};
 
-use crate::hosted::{Plagued, Recorded};
+use crate::hosted::Plagued;
 
 /// A random mix of all endings, each with a cause that is known beforehand.
 #[derive(Clone, Debug, Parser)]
@@ -66,17 +66,16 @@ fn main() -> ExitCode {
     heard::listen();
     // After an OOM of the whole guest every program is read from an emulated disk again.
     wait::be_patient(300);
-    let recorded = Recorded::default();
     let service = arguments.service.then(Service::activated);
     pool::load_programs();
     let plagued = service.map(|service| Plagued::begin(service, arguments.seed));
     let tally = {
         let _pids = pool::FewPids::set();
         let _copies = executed::Copies::make();
-        pool::run(&arguments, &recorded)
+        pool::run(&arguments)
     };
     print!("{tally}");
-    let is_whole = plagued.is_none_or(|plagued| plagued.end(&recorded));
+    let is_whole = plagued.is_none_or(Plagued::end);
     match (is_whole, tally.is_clean()) {
         (true, true) => ExitCode::SUCCESS,
         (true, false) => ExitCode::FAILURE,

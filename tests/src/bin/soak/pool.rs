@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::heard;
-use crate::hosted::{self, Recorded};
+use crate::hosted;
 use crate::kind::{self, Company, Kind};
 use crate::random::Random;
 use crate::stage::sandbox;
 use crate::tally::Tally;
-use crate::truth::{Ruling, Truth};
+use crate::truth::{Case, Ruling, Truth};
 
 /// A run that has said nothing for so long hangs, or what acts on it does.
 const STUCK_AFTER: Duration = Duration::from_secs(500);
@@ -32,11 +32,12 @@ struct Ruled {
 
 /// Has the first run of a guest load the programs, which takes long: the others do not all wait for it.
 pub(crate) fn load_programs() {
-    Truth::exited(0).assert(&sandbox().victim(["exit", "0"]));
+    let outcome = sandbox().victim(["exit", "0"]);
+    Case::new(outcome, Truth::exited(0)).hold("the first run");
 }
 
 /// Plays all runs that are asked for.
-pub(crate) fn run(arguments: &Arguments, recorded: &Recorded) -> Tally {
+pub(crate) fn run(arguments: &Arguments) -> Tally {
     let indices = match arguments.only {
         Some(only) => only..only + 1,
         None => arguments.first..arguments.first + arguments.runs,
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, recorded: &Recorded) -> Tally {
                         let mut set = playing.lock().unwrap_or_else(PoisonError::into_inner);
                         set.insert(index);
                         drop(set);
-                        play(arguments, index, kind, recorded)
+                        play(arguments, index, kind)
                     };
                     let mut set = playing.lock().unwrap_or_else(PoisonError::into_inner);
                     set.remove(&index);
@@ -109,14 +110,10 @@ pub(crate) fn run(arguments: &Arguments, recorded: &Recorded) -> Tally {
     tally
 }
 
-fn play(arguments: &Arguments, index: u64, kind: &'static Kind, recorded: &Recorded) -> Ruled {
+fn play(arguments: &Arguments, index: u64, kind: &'static Kind) -> Ruled {
     let start = Instant::now();
     let mut random = Random::of_run(arguments.seed, index);
-    let ruling = heard::catch(|| {
-        let case = (kind.play)(&mut random);
-        recorded.add(&case.outcome);
-        case.rule()
-    });
+    let ruling = heard::catch(|| (kind.play)(&mut random).rule());
     let mut ruling = ruling.unwrap_or_else(Ruling::Wrong);
     if let Ruling::Wrong(why) = &ruling
         && arguments.service

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::executed::NeverExecuted;
 use crate::heard;
+use crate::hosted;
 use crate::sureness::{Doubt, Sureness};
 
 /// A run that has ended, and all that it may say.
@@ -345,6 +346,7 @@ impl Truth {
 impl Case {
     /// Rules on the record.
     pub(crate) fn rule(&self) -> Ruling {
+        hosted::note(&self.outcome);
         let mut against = Vec::new();
         for truth in &self.truths {
             match heard::catch(|| truth.assert(&self.outcome)) {
