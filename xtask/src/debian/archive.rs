@@ -116,6 +116,10 @@ impl Archive {
             );
         }
         workspace::remove_dir(root)?;
+        if let Some(parent) = root.parent() {
+            // mmdebstrap makes no more than the last one.
+            workspace::make_dir(parent)?;
+        }
         let sources = self.folder.join("trixie.list");
         workspace::write(&sources, self.trixie_sources())?;
         let mut mmdebstrap = host::program("mmdebstrap");
