@@ -17,12 +17,13 @@ use crate::random::Random;
 
 /// How long one lives: some are killed before they listen, others have time to settle.
 const LIVES_MS: usize = 2500;
-/// What a client says whose run had not begun when the service was killed.
-const TURNED_AWAY: &str = "the service was ended, and nothing of this run was started";
+/// What a client says whose run had not begun when the service was killed: it was refused, or cancelled.
+const NOT_BEGUN: [&str; 2] = ["nothing of it was started", "cancelled before it had begun"];
 
-/// Whether this tells of a client whose run had not begun when the service was killed.
-pub(crate) fn is_turned_away(said: &str) -> bool {
-    said.contains(TURNED_AWAY)
+/// Whether this tells of a client whose run had not begun when the service was killed. That nothing of it was
+/// started is seen in the end: it is not in the store.
+pub(crate) fn has_not_begun(said: &str) -> bool {
+    NOT_BEGUN.iter().any(|text| said.contains(text))
 }
 
 /// The reasons that the runs' own records have, by run.

@@ -117,7 +117,7 @@ fn play(arguments: &Arguments, index: u64, kind: &'static Kind) -> Ruled {
     let mut ruling = ruling.unwrap_or_else(Ruling::Wrong);
     if let Ruling::Wrong(why) = &ruling
         && arguments.service
-        && hosted::is_turned_away(why)
+        && hosted::has_not_begun(why)
     {
         ruling = Ruling::Unrecorded;
     }

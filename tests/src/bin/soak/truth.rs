@@ -256,6 +256,7 @@ impl Truth {
     ///
     /// Where it does not say this.
     pub(crate) fn assert(&self, outcome: &Outcome) {
+        hosted::note(outcome);
         if let Runner::DiedUnrecorded(signal) = self.runner {
             assert!(
                 !outcome.has_record(),
@@ -346,7 +347,6 @@ impl Truth {
 impl Case {
     /// Rules on the record.
     pub(crate) fn rule(&self) -> Ruling {
-        hosted::note(&self.outcome);
         let mut against = Vec::new();
         for truth in &self.truths {
             match heard::catch(|| truth.assert(&self.outcome)) {
