@@ -21,7 +21,7 @@ use super::{
 use crate::{
     say::say,
     spec::RunId,
-    supervise::{self, ClientOrder, Meaning, Received, Signals, block_signals},
+    supervise::{self, ClientOrder, Meaning, Signals, block_signals},
     sys::rlimits::CallersLimits,
 };
 
@@ -30,6 +30,9 @@ const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Why a run was cancelled before it had begun.
+const ENDED: &str = "the service was ended meanwhile";
 
 /// How a run was followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +141,10 @@ async fn once_it_is_back(until: Instant) -> Result<Back, ClientError> {
         tokio::select! {
             () = sleep(LOOK_EVERY) => {}
             received = signals.next() => {
-                if let Some(status) = cancelled(&received?) {
-                    return Ok(Back::Cancelled { status });
+                // What another signal is for is a main process that there is not.
+                let received = received?;
+                if received.meaning == Meaning::Cancel {
+                    return Ok(Back::Cancelled { status: cancelled(received.signal, ENDED) });
                 }
             }
         }
@@ -153,16 +158,10 @@ async fn once_it_is_back(until: Instant) -> Result<Back, ClientError> {
     }
 }
 
-/// What a run is to exit with that a signal cancels before it has begun; `None` for a signal that is its main
-/// process's, which there is not.
-fn cancelled(received: &Received) -> Option<u8> {
-    match received.meaning {
-        Meaning::Cancel => {
-            say("cancelled before it had begun: the service was ended meanwhile");
-            Some(u8::try_from(128 + received.signal).unwrap_or(u8::MAX))
-        }
-        Meaning::PassOn => None,
-    }
+/// What a run is to exit with that a signal cancels before it has begun.
+fn cancelled(signal: i32, why: &str) -> u8 {
+    say(format_args!("cancelled before it had begun: {why}"));
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 fn tell_place(ahead: usize) {
@@ -200,8 +199,8 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
                         run = Some(run_id);
                         continue;
                     }
-                    Answer::Again {} => match cancel.as_ref().and_then(cancelled) {
-                        Some(status) => Followed::Ended { status },
+                    Answer::Again {} => match cancel {
+                        Some(signal) => Followed::Ended { status: cancelled(signal, ENDED) },
                         None => return Ok(Asked::Gone { was_queued }),
                     },
                     Answer::Ended { status } => Followed::Ended { status },
@@ -221,7 +220,12 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
                 let received = received?;
                 let order = to_line(&ClientOrder::Signal(received.signal)).map_err(io::Error::from)?;
                 if received.meaning == Meaning::Cancel {
-                    cancel = Some(received);
+                    // Who asks twice does not wait for an answer: the run of a client that goes is cancelled.
+                    if cancel.is_some() && run.is_none() {
+                        let status = cancelled(received.signal, "the service has not answered");
+                        return Ok(Asked::Followed(Followed::Ended { status }));
+                    }
+                    cancel = Some(received.signal);
                 }
                 // Where the service has gone the next line says so.
                 let _ = orders.write_all(&order).await;
