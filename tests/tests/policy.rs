@@ -128,7 +128,7 @@ fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
 }
 
 #[test]
-fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached_is_lost() {
+fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached_waits_on() {
     let _guest = Guest::enter();
     let _config = Configured::with("[service]\nruns = 1\n");
     let mut service = Service::start();
@@ -154,7 +154,7 @@ fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached
     // Its new row is behind that of the third.
     let states = [
         ("first", "running"),
-        ("third", "ended"),
+        ("third", "queued"),
         ("second", "queued"),
     ];
     wait_for(&scene, &states);
@@ -166,11 +166,74 @@ fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached
     });
     assert_eq!(status, "0\n", "{}", scene.read("err"));
     let reasons = listed(&scene).into_iter().map(|(_, _, reason)| reason);
-    let expected = ["completed", "runner_lost", "completed"].map(|reason| Some(reason.to_owned()));
-    assert_eq!(reasons.collect::<Vec<_>>(), expected);
+    let completed = Some("completed".to_owned());
+    assert!(reasons.into_iter().all(|reason| reason == completed));
+    let runs = scene.bash("sandbox list --json").expect(0).json();
+    let mut runs = runs.as_array().expect("a list").clone();
+    runs.sort_by_key(|run| run["started_at"].to_string());
+    let in_turn = runs.iter().map(|run| run["analysis_id"].as_str());
+    assert!(
+        in_turn.eq(["first", "third", "second"].map(Some)),
+        "{runs:#?}"
+    );
     let given_back =
         "grep '\"withdrawn\"' /var/lib/sandbox/audit.jsonl | grep -c 'before it could begin'";
     assert_eq!(scene.bash(given_back).expect(0).out(), "1");
+}
+
+#[test]
+fn what_waits_detached_hears_who_ends_it_and_what_keeps_it_from_being_started() {
+    let _guest = Guest::enter();
+    let config = Configured::with("[service]\nruns = 1\n");
+    let mut service = Service::start();
+    let scene = Scene::new();
+    for id in ["first", "second", "third"] {
+        let _id = scene
+            .ana(&format!(
+                "sandbox run --detach --id {id} -- bash -c 'until [ -e go ]; do sleep 0.1; done'"
+            ))
+            .expect(0);
+    }
+    let waits = [
+        ("first", "running"),
+        ("second", "queued"),
+        ("third", "queued"),
+    ];
+    wait_for(&scene, &waits);
+    // The youngest process is the third's.
+    let end_the_youngest = || scene.bash("pkill -TERM -n -f '^sandbox attend'").expect(0);
+    let _ended = end_the_youngest();
+    let with_third = |reason: &str| {
+        let third = scene.bash("sandbox show --json third").expect(0).json();
+        assert_eq!(third["termination"]["reason"], reason, "{third:#}");
+    };
+    wait_for(&scene, &[waits[0], waits[1], ("third", "ended")]);
+    with_third("cancelled");
+
+    let _id = scene
+        .ana("sandbox run --detach --id third -- true")
+        .expect(0);
+    let fourth = [waits[0], waits[1], ("third", "ended"), ("third", "queued")];
+    wait_for(&scene, &fourth);
+    service.kill();
+    let _ended = end_the_youngest();
+    config.change("[service]\nruns = 1\n[budget]\npids = 50\n");
+    service.restart();
+    let ended = ("third", "ended");
+    wait_for(&scene, &[waits[0], ("second", "ended"), ended, ended]);
+    with_third("cancelled");
+    let second = scene.bash("sandbox show second; sandbox logs second 2>&1");
+    let said = second.expect(0).out();
+    assert!(said.contains("Not started"), "{said}");
+    assert!(
+        said.contains("its limit of 100 PIDs is more than all runs together may have, 50"),
+        "{said}"
+    );
+    scene.write("go", "");
+    wait_for(
+        &scene,
+        &[("first", "ended"), ("second", "ended"), ended, ended],
+    );
 }
 
 #[test]

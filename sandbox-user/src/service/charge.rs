@@ -1,11 +1,13 @@
 //! A run that a client asks for: this process takes the client's place, waits for the run's turn, and
 //! becomes its supervisor.
 
+mod turn;
+
 use std::{
     io,
     net::Shutdown,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
@@ -13,7 +15,6 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::PollTimeout,
     sys::{
         socket::{MsgFlags, recv},
         stat::{Mode, umask},
@@ -23,10 +24,10 @@ use nix::{
 
 use super::{
     EVENTS, SPOOL,
-    attendant::{answer, refused, tell},
+    attendant::{refused, tell},
     control,
     logs::{Logging, Logs},
-    office::{Application, Call, Office, Refused, Reply, has_gone},
+    office::{Application, Call, Office, Refused, Reply},
     peer::{Objection, Peer},
     protocol::{Answer, MAX_START_BYTES, Start, Text},
     queue::Need,
@@ -42,7 +43,7 @@ use crate::{
     say::say,
     spec::{Destination, RunAs, RunId, RunSpec},
     supervise::{self, Remote},
-    sys::{readiness::readable, rlimits::CallersLimits},
+    sys::rlimits::CallersLimits,
 };
 
 /// The client of a run.
@@ -222,6 +223,7 @@ fn supervise(
         control,
         logging: None,
         events: None,
+        callers: Vec::new(),
         is_asked: false,
     };
     let application = run.application(&requested);
@@ -255,6 +257,8 @@ struct Charge<'a> {
     logging: Option<Logging>,
     /// Where its event stream goes, once it is stored.
     events: Option<Kept>,
+    /// Who has come to its socket.
+    callers: Vec<UnixStream>,
     /// Whether somebody has something to say to it already.
     is_asked: bool,
 }
@@ -285,43 +289,6 @@ impl Charge<'_> {
         }
     }
 
-    /// Has it stored, and waits for its turn. Whoever says something to it meanwhile ends the wait: that is for
-    /// its supervisor to hear.
-    fn wait(&mut self, application: Application, office: &mut Office) -> Result<(), Answer> {
-        let mut reply = office.call(&Call::Accept(application));
-        if matches!(reply, Ok(Reply::Done | Reply::Waiting(_))) {
-            self.keep_events();
-        }
-        loop {
-            let ahead = match reply {
-                Ok(Reply::Done) => return Ok(()),
-                Ok(Reply::Waiting(ahead)) => ahead,
-                Err(error) if has_gone(&error) => return Err(self.give_back()),
-                other => return Err(answer(other)),
-            };
-            if !self.is_asked {
-                self.tell_place(ahead)?;
-            }
-            reply = self.next_reply(office);
-        }
-    }
-
-    /// The service has gone before it was this run's turn.
-    fn give_back(&self) -> Answer {
-        // One whose client knows its id and has gone, or that somebody wants to be ended, is lost, as whoever asks
-        // for it is told.
-        let is_ordered = readable([self.control.as_fd()], PollTimeout::ZERO);
-        if self.is_asked || self.logging.is_some() || !matches!(is_ordered, Ok([false])) {
-            return refused("it was ended before the run had begun: nothing of it was started");
-        }
-        match control::give_back(self.run_id) {
-            Ok(()) => Answer::Again {},
-            Err(error) => refused(format!(
-                "the service was ended, and it cannot be noted that this run did not begin: {error}"
-            )),
-        }
-    }
-
     /// Makes the file of its event stream: before its client is told of it, so that whoever asks for the stream
     /// finds it from then on.
     fn keep_events(&mut self) {
@@ -334,47 +301,6 @@ impl Charge<'_> {
                 "`sandbox events` will know nothing of this run: {EVENTS}: {error}"
             )),
         }
-    }
-
-    fn tell_place(&mut self, ahead: usize) -> Result<(), Answer> {
-        if self.kept.logs.is_some() {
-            return self.part();
-        }
-        // Where it has gone that is seen next.
-        let _ = tell(self.client.socket, &Answer::Queued { ahead });
-        Ok(())
-    }
-
-    /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.
-    fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
-        let is_attached = self.kept.logs.is_none();
-        while !self.is_asked && !office.has_more() {
-            // Also by what it has said right behind its request.
-            if is_attached && self.client.wants_the_end() {
-                return self.give_up(office);
-            }
-            let (line, control) = (office.line().as_fd(), self.control.as_fd());
-            let [is_answered, is_ordered] = if is_attached {
-                let client = self.client.socket.as_fd();
-                let [line, control, _] = readable([line, control, client], PollTimeout::NONE)?;
-                [line, control]
-            } else {
-                readable([line, control], PollTimeout::NONE)?
-            };
-            if is_answered {
-                break;
-            }
-            if is_ordered {
-                return self.give_up(office);
-            }
-        }
-        office.reply()
-    }
-
-    /// It is not to wait any more: its supervisor is to hear first what is asked for.
-    fn give_up(&mut self, office: &mut Office) -> io::Result<Reply> {
-        self.is_asked = true;
-        office.call(&Call::GiveUp)
     }
 
     /// Parts with the client of a detached run, where that has not been done yet.
@@ -414,6 +340,7 @@ impl Charge<'_> {
         Ok(Remote {
             client,
             control: self.control.try_clone().map_err(no_descriptors)?,
+            callers: std::mem::take(&mut self.callers),
             is_asked: self.is_asked,
         })
     }

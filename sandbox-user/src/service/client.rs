@@ -16,7 +16,7 @@ use nix::{
 use serde_json::value::RawValue;
 
 use super::{
-    SOCKET,
+    SOCKET, control,
     hearing::{Line, read_line},
     logs::Reader,
     protocol::{Answer, Request, VERSION, Verb, to_line},
@@ -208,18 +208,7 @@ fn shown(answer: Answer) -> Result<Option<Shown>, ClientError> {
 }
 
 pub(super) fn connect() -> Result<UnixStream, ClientError> {
-    match UnixStream::connect(SOCKET) {
-        Ok(socket) => Ok(socket),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Err(ClientError::NoService)
-        }
-        Err(error) => Err(error.into()),
-    }
+    control::connected(SOCKET)?.ok_or(ClientError::NoService)
 }
 
 fn ask(verb: Verb, within: Option<Duration>) -> Result<Answer, ClientError> {

@@ -16,7 +16,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket},
 };
 
 use super::protocol::to_line;
@@ -28,6 +28,8 @@ use crate::{
 
 /// Where they are: root's alone.
 pub(super) const DIRECTORY: &str = "/run/sandbox/control";
+/// Where the service listens to those of its attendants that have lost their line to it.
+pub(super) const SERVICE: &str = "/run/sandbox/control/service";
 /// How the name of a note ends that a run has not begun.
 const GIVEN_BACK: &str = ".given-back";
 /// How long a supervisor may take to answer.
@@ -42,10 +44,44 @@ fn path(run_id: RunId) -> PathBuf {
 /// # Errors
 /// Where it cannot be made.
 pub(super) fn bind(run_id: RunId) -> io::Result<UnixListener> {
-    let path = path(run_id);
+    make_directory()?;
+    UnixListener::bind(path(run_id))
+}
+
+/// Makes the service's, in the place of that of one before.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) fn bind_service() -> io::Result<UnixListener> {
+    make_directory()?;
+    match fs::remove_file(SERVICE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => UnixListener::bind(SERVICE),
+    }
+}
+
+fn make_directory() -> io::Result<()> {
     own_dir::own_around(Path::new(DIRECTORY))?;
-    own_dir::own(Path::new(DIRECTORY), 0o700)?;
-    UnixListener::bind(path)
+    own_dir::own(Path::new(DIRECTORY), 0o700)
+}
+
+/// Connects to a socket; `None` where nobody listens there.
+///
+/// # Errors
+/// EMFILE and the like.
+pub(super) fn connected(path: impl AsRef<Path>) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a run's, where it is still there.
@@ -115,22 +151,36 @@ fn connect_at_once(path: &Path) -> nix::Result<()> {
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
+/// Who has connected to a run's socket and has something to say. Who only looked whether somebody is there
+/// ([`is_attended`]) has gone by then, or goes.
+///
+/// # Errors
+/// EMFILE and the like.
+pub(super) fn callers(listener: &UnixListener) -> io::Result<Vec<UnixStream>> {
+    listener.set_nonblocking(true)?;
+    let mut callers = Vec::new();
+    loop {
+        match listener.accept() {
+            Ok((caller, _)) => {
+                caller.set_read_timeout(Some(ANSWERED_WITHIN))?;
+                let said = recv(caller.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
+                if said.is_ok_and(|length| length > 0) {
+                    callers.push(caller);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(callers),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Gives a run an order; `None` where it has ended, or is ending.
 ///
 /// # Errors
 /// Where it does not answer.
 pub(super) fn order(run_id: RunId, order: &Control) -> io::Result<Option<Controlled>> {
-    let mut socket = match UnixStream::connect(path(run_id)) {
-        Ok(socket) => socket,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
+    let Some(mut socket) = connected(path(run_id))? else {
+        return Ok(None);
     };
     socket.set_read_timeout(Some(ANSWERED_WITHIN))?;
     socket.write_all(&to_line(order)?)?;
@@ -140,5 +190,29 @@ pub(super) fn order(run_id: RunId, order: &Control) -> io::Result<Option<Control
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_looks_whether_somebody_is_there_says_nothing() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join("control");
+        let listener = UnixListener::bind(&path).expect("bound");
+        assert_eq!(callers(&listener).expect("listens").len(), 0);
+        connect_at_once(&path).expect("somebody is there");
+        assert_eq!(callers(&listener).expect("listens").len(), 0);
+        let mut asker = UnixStream::connect(&path).expect("connected");
+        asker.write_all(b"{").expect("said");
+        connect_at_once(&path).expect("somebody is there");
+        let asking = callers(&listener).expect("listens");
+        assert_eq!(asking.len(), 1);
+        let mut said = [0];
+        let mut asking = &asking[0];
+        io::Read::read_exact(&mut asking, &mut said).expect("it is still to be read");
+        assert_eq!(&said, b"{");
     }
 }

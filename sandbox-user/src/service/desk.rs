@@ -82,6 +82,7 @@ impl Desk {
         let service = Rc::clone(&self.service);
         Ok(Some(match call {
             Call::Accept(application) => self.accept(&application).await?,
+            Call::Resume(application) => self.resume(&application).await?,
             // It was given its turn just now, and has been told so.
             Call::GiveUp => return Ok(None),
             Call::Ended { run_id, status } => {
@@ -124,22 +125,37 @@ impl Desk {
     /// Takes a run in, and lets it wait for its turn.
     async fn accept(&mut self, application: &Application) -> io::Result<Reply> {
         self.asking = None;
-        let service = Rc::clone(&self.service);
         let run_id = application.run_id;
-        if let Err(reason) = service.admit(application) {
+        if let Err(reason) = self.service.admit(application) {
             return Ok(Reply::Refused(reason));
         }
         self.run = Some(run_id);
+        match self.service.ahead(run_id) {
+            // It is stored as running.
+            None => Ok(Reply::Done),
+            Some(_) => self.wait(run_id).await,
+        }
+    }
+
+    /// Lets a run wait on.
+    async fn resume(&mut self, application: &Application) -> io::Result<Reply> {
+        let run_id = application.run_id;
+        if let Err(reason) = self.service.readmit(application) {
+            return Ok(Reply::Refused(reason));
+        }
+        self.run = Some(run_id);
+        self.wait(run_id).await
+    }
+
+    /// Until it is the turn of a run that is stored as waiting.
+    async fn wait(&mut self, run_id: RunId) -> io::Result<Reply> {
+        let service = Rc::clone(&self.service);
         let mut told = None;
         loop {
             // Before it is looked, so that nothing is missed.
             let moved = service.queue_moved.notified();
             let Some(ahead) = service.ahead(run_id) else {
-                return Ok(match told {
-                    // It did not have to wait, and is stored as running.
-                    None => Reply::Done,
-                    Some(_) => done(service.starts(run_id)),
-                });
+                return Ok(done(service.starts(run_id)));
             };
             if told != Some(ahead) {
                 told = Some(ahead);

@@ -14,7 +14,12 @@ use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{metrics::Refusal, protocol::to_line, queue::Need};
+use super::{
+    control,
+    metrics::Refusal,
+    protocol::to_line,
+    queue::{Entry, Need},
+};
 use crate::{
     audit::Order,
     spec::RunId,
@@ -28,6 +33,8 @@ use crate::{
 pub(super) enum Call {
     /// To store a run that is to be started, and to say when it may be.
     Accept(Application),
+    /// To let a run wait on that a service before this one has accepted, and to say when it may be started.
+    Resume(Application),
     /// To let it be started out of turn: it is not to wait any more, and ends before it begins.
     GiveUp,
     /// To take in what a run has left.
@@ -120,6 +127,18 @@ pub(super) struct Application {
     pub(super) command: Vec<String>,
 }
 
+impl Application {
+    /// Its place among the runs that wait.
+    pub(super) fn entry(&self) -> Entry {
+        Entry {
+            run_id: self.run_id,
+            uid: self.uid,
+            most_of_user: self.most_of_user,
+            need: self.need,
+        }
+    }
+}
+
 /// What the service says to that.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +174,14 @@ pub(super) struct Office(BufReader<UnixStream>);
 impl Office {
     pub(super) fn at(line: UnixStream) -> Self {
         Self(BufReader::new(line))
+    }
+
+    /// Opens a line to the service that there is now; `None` where there is none.
+    ///
+    /// # Errors
+    /// EMFILE and the like.
+    pub(super) fn of_the_service() -> io::Result<Option<Self>> {
+        control::connected(control::SERVICE).map(|line| line.map(Self::at))
     }
 
     /// Asks, and waits for what is said.

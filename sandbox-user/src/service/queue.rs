@@ -69,9 +69,7 @@ impl Queue {
         if let Some(why) = never_fits(entry.need, capacity.total) {
             return Admission::Refuse(Refusal::Budget, why);
         }
-        self.waiting.push(entry);
-        if self.next(capacity) == Some(entry.run_id) {
-            self.start(entry.run_id);
+        if self.takes_its_place(self.waiting.len(), entry, capacity) {
             return Admission::Start;
         }
         let of_user = |waiting: &&Entry| waiting.uid == entry.uid;
@@ -84,13 +82,38 @@ impl Queue {
         };
         match full {
             Some((kind, whose, most)) => {
-                self.waiting.pop();
+                self.remove(entry.run_id);
                 let why =
                     format!("{most} runs{whose} wait already, and no more may: try again later");
                 Admission::Refuse(kind, why)
             }
             None => Admission::Wait,
         }
+    }
+
+    /// Takes a run in that waited for a service before this one, ahead of those that are younger. Says whether it
+    /// may start.
+    ///
+    /// # Errors
+    /// Where it can never be started any more: why.
+    pub(super) fn readmit(&mut self, entry: Entry, capacity: &Capacity) -> Result<bool, String> {
+        if let Some(why) = never_fits(entry.need, capacity.total) {
+            return Err(why);
+        }
+        // An id begins with the time at which it was made.
+        let is_younger = |waiting: &Entry| waiting.run_id > entry.run_id;
+        let place = self.waiting.iter().position(is_younger);
+        Ok(self.takes_its_place(place.unwrap_or(self.waiting.len()), entry, capacity))
+    }
+
+    /// Has a run wait at this place, or start where it is next.
+    fn takes_its_place(&mut self, place: usize, entry: Entry, capacity: &Capacity) -> bool {
+        self.waiting.insert(place, entry);
+        let is_next = self.next(capacity) == Some(entry.run_id);
+        if is_next {
+            self.start(entry.run_id);
+        }
+        is_next
     }
 
     /// Takes in a run that goes on already.
@@ -340,6 +363,36 @@ mod tests {
             panic!("it can never be started");
         };
         assert!(why.contains("9 GiB") && why.contains("8 GiB"), "{why}");
+    }
+
+    #[test]
+    fn who_waited_for_a_service_before_keeps_the_place_and_is_never_one_too_many() {
+        let capacity = Capacity {
+            queue: 1,
+            ..runs(1)
+        };
+        let mut queue = Queue::default();
+        let [going_on, oldest, older, young] = [1, 1, 1, 1].map(entry);
+        queue.adopt(going_on);
+        assert_eq!(queue.admit(young, &capacity), Admission::Wait);
+        assert_eq!(queue.readmit(older, &capacity), Ok(false));
+        assert_eq!(queue.readmit(oldest, &capacity), Ok(false));
+        let ids = [oldest, older, young].map(|entry| entry.run_id);
+        assert_eq!(queue.order(), ids);
+        queue.remove(going_on.run_id);
+        assert_eq!(queue.start_next(&capacity), [oldest.run_id]);
+        queue.remove(oldest.run_id);
+        queue.remove(older.run_id);
+        queue.remove(young.run_id);
+        assert_eq!(queue.readmit(older, &capacity), Ok(true));
+        let small = Capacity {
+            total: Need {
+                pids: Some(99),
+                ..Need::default()
+            },
+            ..capacity
+        };
+        assert!(queue.readmit(oldest, &small).is_err());
     }
 
     #[test]

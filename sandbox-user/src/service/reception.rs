@@ -17,11 +17,13 @@ use tokio::{
 };
 
 use super::{
+    attendant::{refused, tell},
     desk,
     hearing::ASKED_WITHIN,
     launch,
     metrics::Refusal,
-    protocol::{Answer, to_line},
+    peer::Peer,
+    protocol::to_line,
     state::Service,
 };
 use crate::say::say;
@@ -61,6 +63,29 @@ pub(super) async fn receive(listener: UnixListener, service: Rc<Service>) {
             }
         }
     }
+}
+
+/// Receives those attendants that have lost their line to a service before this one: root's, and no analysis.
+pub(super) async fn receive_attendants(listener: UnixListener, service: Rc<Service>) {
+    loop {
+        match listener.accept().await {
+            Ok((line, _)) if is_an_attendants(&line) => {
+                tokio::task::spawn_local(desk::serve(Rc::clone(&service), line, None));
+            }
+            Ok(_) => say("somebody who is no attendant of the service's was not let in"),
+            Err(error) => {
+                say(format_args!("an attendant cannot be heard: {error}"));
+                sleep(ASKED_WITHIN).await;
+            }
+        }
+    }
+}
+
+fn is_an_attendants(line: &UnixStream) -> bool {
+    let Ok(peer) = Peer::of(line) else {
+        return false;
+    };
+    peer.caller.uid == 0 && peer.leaf().is_ok_and(|leaf| leaf.is_none())
 }
 
 async fn welcome(socket: UnixStream, users: &Users, service: &Rc<Service>) {
@@ -116,15 +141,21 @@ fn attended(socket: UnixStream, service: &Service) -> io::Result<UnixStream> {
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
     near.set_nonblocking(true)?;
     let config = service.config_file()?;
-    launch::attendant(&client.into(), &far.into(), &config)?;
+    let client = client.into();
+    if let Err(error) = launch::attendant(&client, &far.into(), &config) {
+        service.turned_away(Refusal::Connections);
+        let answer = refused(format!(
+            "no process can be started that attends to you: {error}"
+        ));
+        // A new connection has room for it.
+        let _ = tell(&client.into(), &answer);
+        return Err(error);
+    }
     UnixStream::from_std(near)
 }
 
 fn refuse(socket: &UnixStream, reason: &str) {
-    let answer = Answer::Refused {
-        reason: reason.to_owned(),
-    };
-    if let Ok(line) = to_line(&answer) {
+    if let Ok(line) = to_line(&refused(reason)) {
         // A new connection has room for it; one that has gone needs none.
         let _ = socket.try_write(&line);
     }

@@ -123,6 +123,15 @@ impl Records {
         Ok(run.is_none_or(|run| run.state == RunState::Ended))
     }
 
+    /// Whether a run waits for its turn.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub(super) fn waits(&self, run_id: RunId) -> Result<bool, StoreError> {
+        let run = self.store.run(run_id)?;
+        Ok(run.is_some_and(|run| run.state == RunState::Queued))
+    }
+
     /// The run of this id, or else the latest of the analysis of this id, and its record.
     ///
     /// # Errors
@@ -216,7 +225,7 @@ impl Records {
             return self.withdraw(run_id, "the service was ended before it could begin");
         }
         let notes = match state {
-            RunState::Queued => "Lost: the service was ended while it waited for its turn.",
+            RunState::Queued => "Lost: its supervisor was killed while it waited for its turn.",
             RunState::Running | RunState::Ended => "Lost: its supervisor was killed.",
         };
         self.lose(run_id, Reason::RunnerLost, notes)

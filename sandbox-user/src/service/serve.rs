@@ -24,11 +24,11 @@ use tokio::{
 };
 
 use super::{
-    EVENTS, SOCKET, SPOOL,
+    EVENTS, SOCKET, SPOOL, control,
     in_force::InForce,
     manager,
     metrics::{self, Metrics},
-    reception::receive,
+    reception::{receive, receive_attendants},
     records::Records,
     state::Service,
     trail::Trail,
@@ -130,6 +130,14 @@ pub fn serve() -> Result<(), ServeError> {
             None => listen(socket),
         }
         .map_err(ServeError::system("listening on /run/sandbox/sandbox.sock"))?;
+        let attendants = control::bind_service()
+            .and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener)
+            })
+            .map_err(ServeError::system(
+                "listening on /run/sandbox/control/service",
+            ))?;
         if let Some(address) = metrics_at {
             let listener = TcpListener::bind(address)
                 .await
@@ -141,6 +149,7 @@ pub fn serve() -> Result<(), ServeError> {
         manager::ready();
         spawn_local(manager::keep_the_watchdog_quiet());
         spawn_local(keep_looking(Rc::clone(&service)));
+        spawn_local(receive_attendants(attendants, Rc::clone(&service)));
         spawn_local(receive(listener, Rc::clone(&service)));
         until_ended(&signals, &service)
             .await

@@ -74,8 +74,11 @@ impl Service {
         Ok(service)
     }
 
+    /// Those that wait come by themselves ([`Self::readmit`]).
     fn adopt(&self) -> Result<(), StoreError> {
-        for run in self.records.unfinished()? {
+        let mut runs = self.records.unfinished()?;
+        runs.retain(|run| run.state == RunState::Running);
+        for run in runs {
             self.queue.borrow_mut().adopt(Entry {
                 run_id: run.run_id,
                 uid: run.uid,
@@ -129,14 +132,11 @@ impl Service {
     /// Why it is refused, or can be neither stored nor entered in the audit log, for the client.
     pub(super) fn admit(&self, application: &Application) -> Result<(), String> {
         let run_id = application.run_id;
-        let entry = Entry {
-            run_id,
-            uid: application.uid,
-            most_of_user: application.most_of_user,
-            need: application.need,
-        };
         let capacity = self.in_force.borrow().capacity();
-        let admission = self.queue.borrow_mut().admit(entry, &capacity);
+        let admission = self
+            .queue
+            .borrow_mut()
+            .admit(application.entry(), &capacity);
         let state = match admission {
             Admission::Start => RunState::Running,
             Admission::Wait => RunState::Queued,
@@ -155,6 +155,25 @@ impl Service {
             self.move_up();
             return Err(error);
         }
+        self.attended.borrow_mut().insert(run_id);
+        self.count();
+        Ok(())
+    }
+
+    /// Takes a run in that waits since a service before this one has accepted it.
+    ///
+    /// # Errors
+    /// Where it does not wait as far as is known, or could never be started any more: for the run's own process.
+    pub(super) fn readmit(&self, application: &Application) -> Result<(), String> {
+        let run_id = application.run_id;
+        let waits = self.records.waits(run_id);
+        if !waits.map_err(|error| error.to_string())? {
+            return Err(format!("run {run_id} does not wait"));
+        }
+        let capacity = self.in_force.borrow().capacity();
+        self.queue
+            .borrow_mut()
+            .readmit(application.entry(), &capacity)?;
         self.attended.borrow_mut().insert(run_id);
         self.count();
         Ok(())

@@ -49,6 +49,6 @@ pub use record_error::RecordError;
 pub use recover::{Left, Recovered, recover};
 pub(crate) use runtime::runtime;
 pub(crate) use signals::{
-    Meaning, Received, Signals, block as block_signals, meant as meant_signals,
+    Meaning, Signals, block as block_signals, cancellations, meant as meant_signals,
 };
 pub(crate) use state::is_kept;

@@ -30,6 +30,8 @@ pub struct Remote {
     pub client: Option<Client>,
     /// The run's own socket.
     pub control: StdListener,
+    /// Who has connected to that already.
+    pub callers: Vec<StdStream>,
     /// Whether somebody has something to say already, which is to be heard before it begins.
     pub is_asked: bool,
 }
@@ -152,6 +154,7 @@ impl Orders {
         let Some(Remote {
             client,
             control,
+            callers,
             is_asked,
         }) = remote
         else {
@@ -164,6 +167,10 @@ impl Orders {
         };
         control.set_nonblocking(true)?;
         let (sender, inbox) = mpsc::unbounded_channel();
+        for caller in callers {
+            caller.set_nonblocking(true)?;
+            tokio::spawn(hear(UnixStream::from_std(caller)?, sender.clone()));
+        }
         tokio::spawn(listen(UnixListener::from_std(control)?, sender));
         Ok(Self {
             signals,
@@ -429,6 +436,7 @@ mod tests {
             let remote = Remote {
                 client: None,
                 control,
+                callers: Vec::new(),
                 is_asked: false,
             };
             let mut orders = Orders::open(Some(remote)).expect("open");

@@ -79,13 +79,25 @@ pub(crate) struct Signals {
 
 /// A hangup under nohup, or Ctrl-C meant for a script whose background job this is, was to be
 /// ignored; blocked, it would be queued for us all the same.
-fn mask() -> SigSet {
+fn cancelling() -> impl Iterator<Item = Signal> {
     let ignored = ignored_signals();
     CANCEL
         .into_iter()
-        .filter(|signal| *signal == Signal::SIGTERM || !ignored.contains(&(*signal as i32)))
-        .chain(PASS_ON)
-        .collect()
+        .filter(move |signal| *signal == Signal::SIGTERM || !ignored.contains(&(*signal as i32)))
+}
+
+fn mask() -> SigSet {
+    cancelling().chain(PASS_ON).collect()
+}
+
+/// A descriptor that is readable once a signal has asked this process for its run's end. The signal is not to be read
+/// from it: [`Signals`] has it then.
+///
+/// # Errors
+/// EMFILE and the like.
+pub(crate) fn cancellations() -> io::Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&cancelling().collect(), flags)?)
 }
 
 /// Blocks the signals for this thread and all that it starts later. To be called first of all.
