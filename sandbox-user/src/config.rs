@@ -25,7 +25,8 @@ use crate::units::{Printable, Quoted};
 pub use service::{LimitedCallers, ServiceConfig};
 pub use summary::check;
 
-/// Where it is; a host without the file has the built-in defaults and no ceilings.
+/// Where it is; a host without the file has the built-in defaults and no ceilings, and all runs together its share of
+/// the memory.
 pub const PATH: &str = "/etc/sandbox/config.toml";
 
 /// How deep tables are read: the document, `users`, one user, `ceilings`, one limit.
@@ -184,7 +185,7 @@ impl Config {
     /// Instead of the built-in default of memory what all runs may have, where that is less: else who says nothing
     /// could never run.
     fn default_memory_within_the_budget(&self) -> Option<Layer> {
-        let budget = self.budget.memory_bytes?.into_option()?;
+        let budget = self.budget.memory_most_bytes()?;
         (budget < DEFAULT_MEMORY_BYTES).then(|| {
             let mut layer = Layer::silent(Source::Host);
             layer.limits.memory_bytes = Some(Setting::Value(budget));
@@ -257,7 +258,7 @@ pub fn policy_of_host(asked: Option<&str>) -> Result<HostPolicy, ConfigError> {
         Some(config) => config.clone(),
         None => match Config::of_host()? {
             Some(config) => config,
-            None => return Ok(HostPolicy::default()),
+            None => return Config::parse("", Path::new(PATH))?.policy_for(None, &SystemAccounts),
         },
     };
     let policy_of = |facts: &Facts| {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait;
+use crate::{Configured, wait};
 
 /// A running `sandbox serve` with a store of its own. Dropped, both are gone.
 #[derive(Debug)]
@@ -20,7 +20,11 @@ pub struct Service {
     is_kept: bool,
     /// Held for it, so that whoever connects while it is down waits.
     socket: Option<UnixListener>,
+    _config: Option<Configured>,
 }
+
+/// Where a test says nothing: a guest is too small for the limits of several runs together.
+const UNBOUNDED: &str = "[budget]\nmemory = 'none'\n";
 
 impl Service {
     /// Where it listens.
@@ -44,11 +48,7 @@ impl Service {
     #[must_use]
     #[track_caller]
     pub fn on_kept_store() -> Self {
-        Self {
-            child: serve(None),
-            is_kept: true,
-            socket: None,
-        }
+        Self::serving(None, true)
     }
 
     /// Starts it with a socket that stays while it is down, as systemd does (sd_listen_fds(3)).
@@ -64,10 +64,18 @@ impl Service {
     #[track_caller]
     fn begin(socket: Option<UnixListener>) -> Self {
         assert!(fs::metadata(Self::STORE).is_err(), "the guest has none");
+        Self::serving(socket, false)
+    }
+
+    #[track_caller]
+    fn serving(socket: Option<UnixListener>, is_kept: bool) -> Self {
+        let is_configured = fs::exists(Configured::FILE).expect("root may look");
+        let config = (!is_configured).then(|| Configured::with(UNBOUNDED));
         Self {
             child: serve(socket.as_ref()),
-            is_kept: false,
+            is_kept,
             socket,
+            _config: config,
         }
     }
 

@@ -169,6 +169,39 @@ fn the_budget_is_a_limit_of_all_runs_together() {
 }
 
 #[test]
+fn what_all_runs_may_have_of_memory_is_the_hosts_share_where_nobody_says_anything() {
+    let _guest = Guest::enter();
+    let limit = || {
+        let text = fs::read_to_string("/sys/fs/cgroup/sandbox/runs/memory.max").expect("there");
+        text.trim().to_owned()
+    };
+    let run = || {
+        drop(
+            Sandbox::new()
+                .victim(["exit", "0"])
+                .ended(0, "completed", "none"),
+        )
+    };
+    // It is put back in the end.
+    let _unlimited = Enclosing::limit(RUNS, "memory.max", "max");
+    run();
+    let info = fs::read_to_string("/proc/meminfo").expect("proc(5)");
+    let total_kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total_kib: u64 = total_kib
+        .and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok())
+        .expect("in KiB");
+    // The guests are small hosts.
+    assert!(total_kib < 2 << 20, "{total_kib}");
+    let half = total_kib * 1024 / 2;
+    assert_eq!(limit(), (half - half % 4096).to_string());
+
+    // What an administrator has set stays.
+    let _limited = Enclosing::limit(RUNS, "memory.max", "1073741824");
+    run();
+    assert_eq!(limit(), "1073741824");
+}
+
+#[test]
 fn a_budget_is_not_lowered_under_what_others_need() {
     let _guest = Guest::enter();
     let _unlimited = Enclosing::limit(RUNS, "memory.max", "max");

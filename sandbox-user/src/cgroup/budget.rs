@@ -64,11 +64,12 @@ impl Changes {
         let page = crate::procfs::page_size();
         let whole_pages = |bytes: u64| bytes - bytes % page;
         let cpus = wanted(budget.cpus).map(control::cpu_max_for).transpose()?;
+        let share = budget
+            .memory_share_bytes
+            .filter(|_| now.memory_bytes.is_none());
+        let memory = wanted(budget.memory_bytes).or(share.map(Some));
         Ok(Self {
-            memory_bytes: change(
-                now.memory_bytes,
-                wanted(budget.memory_bytes).map(|bytes| bytes.map(whole_pages)),
-            ),
+            memory_bytes: change(now.memory_bytes, memory.map(|bytes| bytes.map(whole_pages))),
             swap_bytes: change(
                 now.swap_bytes,
                 wanted(budget.swap_bytes).map(|bytes| bytes.map(whole_pages)),
@@ -177,7 +178,7 @@ mod tests {
             memory_bytes: Some(Setting::Value(4 * GIB + 1)),
             cpus: Some(Setting::Value(1.5)),
             pids: Some(Setting::Lifted),
-            swap_bytes: None,
+            ..Budget::default()
         };
         let now = EffectiveLimits {
             swap_bytes: Some(0),
@@ -202,6 +203,28 @@ mod tests {
         };
         assert!(changes.hold_in(&then) && !changes.hold_in(&now));
         assert_eq!(between(&then, &budget), Changes::default());
+    }
+
+    #[test]
+    fn the_hosts_share_of_memory_is_for_where_nothing_is_said_and_nothing_limits_it() {
+        let share = Budget {
+            memory_share_bytes: Some(3 * GIB),
+            ..Budget::default()
+        };
+        let limited = |memory_bytes| EffectiveLimits {
+            memory_bytes,
+            ..EffectiveLimits::default()
+        };
+        let memory = |now, budget: &Budget| between(&limited(now), budget).memory_bytes;
+        assert_eq!(memory(None, &share), Some(Some(3 * GIB)));
+        assert_eq!(memory(Some(9 * GIB), &share), None);
+        let said = |memory| Budget {
+            memory_bytes: Some(memory),
+            ..share.clone()
+        };
+        assert_eq!(memory(None, &said(Setting::Lifted)), None);
+        let four = said(Setting::Value(4 * GIB));
+        assert_eq!(memory(Some(9 * GIB), &four), Some(Some(4 * GIB)));
     }
 
     #[test]

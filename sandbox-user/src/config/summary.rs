@@ -202,12 +202,15 @@ fn ceiling<T: Copy>(
 fn budget_of(budget: &Budget) -> Vec<String> {
     let Budget {
         memory_bytes,
+        memory_share_bytes,
         swap_bytes,
         cpus,
         pids,
     } = budget;
+    let share = memory_share_bytes
+        .map(|bytes| format!("memory {} where it is not limited yet", format_bytes(bytes)));
     let parts = [
-        limit("memory", *memory_bytes, format_bytes),
+        limit("memory", *memory_bytes, format_bytes).or(share),
         limit("swap", *swap_bytes, format_bytes),
         limit("cpus", *cpus, format_cpus),
         limit("pids", *pids, |pids| pids.to_string()),
@@ -273,7 +276,8 @@ mod tests {
             [service]\nruns = 16\nmetadata-paths = ['/srv/meta', '/data']\nlimited-callers = 'allow'\n\
             metrics = '[::1]:9464'\nkeep-runs = '90d'\nkeep-bytes = '10GiB'\n";
         let config = Config::parse(text, Path::new("config.toml")).expect("accepted");
-        let empty = Config::parse("", Path::new("config.toml")).expect("accepted");
+        let mut empty = Config::parse("", Path::new("config.toml")).expect("accepted");
+        empty.budget.memory_share_bytes = Some(7 << 30);
         let summaries = format!("{}\n{}", summary(&config), summary(&empty));
         insta::assert_snapshot!(summaries);
     }

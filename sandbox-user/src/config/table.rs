@@ -93,7 +93,10 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
     let mut config = Config {
         user: None,
         on_complete: None,
-        budget: Budget::default(),
+        budget: Budget {
+            memory_share_bytes: Proc::default().memory_total_bytes().map(share_of),
+            ..Budget::default()
+        },
         service: ServiceConfig::default(),
         rules: nothing(),
         groups: Vec::new(),
@@ -111,7 +114,7 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
                     command(&entry.value).map_err(|problem| entry.fault(path, problem))?;
                 config.on_complete = Some(command);
             }
-            Top::Budget => config.budget = reader.budget(entry, path)?,
+            Top::Budget => reader.budget(entry, path, &mut config.budget)?,
             Top::Defaults => config.rules.defaults = reader.defaults(entry, path)?,
             Top::Ceilings => config.rules.ceilings = reader.ceilings(entry, path)?,
             Top::Groups => config.groups = reader.by_name(entry, path)?,
@@ -184,11 +187,11 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    fn budget(&self, table: &Entry, path: &str) -> Result<Budget, Fault> {
+    fn budget(&self, table: &Entry, path: &str, budget: &mut Budget) -> Result<(), Fault> {
         let mut layer = Layer::silent(Source::Host);
         self.each(table.table(path)?, path, BUDGET, |field, entry, path| {
             let set = if field == Field::Memory && entry.value == Value::Text("auto".to_owned()) {
-                let share = |_: &str| check_memory(share_of(memory_total_bytes()));
+                let share = |_: &str| check_memory(budget.memory_share_bytes.unwrap_or(0));
                 read(&entry.value, "a size, \"none\" or \"auto\"", share)
                     .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
             } else {
@@ -196,13 +199,11 @@ impl Reader<'_> {
             };
             set.map_err(|problem| entry.fault(path, problem))
         })?;
-        let limits = layer.limits;
-        Ok(Budget {
-            memory_bytes: limits.memory_bytes,
-            swap_bytes: limits.swap_bytes,
-            cpus: limits.cpus,
-            pids: limits.pids,
-        })
+        budget.memory_bytes = layer.limits.memory_bytes;
+        budget.swap_bytes = layer.limits.swap_bytes;
+        budget.cpus = layer.limits.cpus;
+        budget.pids = layer.limits.pids;
+        Ok(())
     }
 
     fn defaults(&self, table: &Entry, path: &str) -> Result<Layer, Fault> {
@@ -304,11 +305,6 @@ fn name(value: &Value) -> Result<String, Problem> {
     };
     check_user(name)?;
     Ok(name.clone())
-}
-
-/// What this host has, for a budget that goes by it.
-fn memory_total_bytes() -> u64 {
-    Proc::default().memory_total_bytes().unwrap_or(0)
 }
 
 fn command(value: &Value) -> Result<String, Problem> {

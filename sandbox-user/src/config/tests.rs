@@ -11,9 +11,14 @@ use crate::policy::{Ceiling, Ceilings, Excess, LimitOverrides, Setting, settle};
 
 const GIB: u64 = 1 << 30;
 
+/// On a host that has enough.
 fn config(text: &str) -> Config {
-    Config::parse(text, Path::new("config.toml")).expect("accepted")
+    let mut config = Config::parse(text, Path::new("config.toml")).expect("accepted");
+    config.budget.memory_share_bytes = SHARE;
+    config
 }
+
+const SHARE: Option<u64> = Some(64 * GIB);
 
 /// A host with two groups and another name of ana's, that does not know the other users.
 struct Groups;
@@ -86,6 +91,9 @@ fn a_memory_budget_can_go_by_what_the_host_has() {
     let total = crate::cgroup::Proc::default().memory_total_bytes();
     let share = crate::policy::share_of(total.expect("this host has memory"));
     assert_eq!(config.budget.memory_bytes, Some(Setting::Value(share)));
+    let silent = Config::parse("", Path::new("config.toml")).expect("accepted");
+    assert_eq!(silent.budget.memory_bytes, None);
+    assert_eq!(silent.budget.memory_share_bytes, Some(share));
     assert_eq!(config.budget.pids, Some(Setting::Value(9)));
 }
 
@@ -151,6 +159,7 @@ fn the_budget_is_everybodys_and_says_nothing_of_what_is_not_in_it() {
     let config = config("[budget]\nmemory = '24GiB'\npids = 'none'\n");
     let expected = Budget {
         memory_bytes: Some(Setting::Value(24 * GIB)),
+        memory_share_bytes: SHARE,
         pids: Some(Setting::Lifted),
         ..Budget::default()
     };

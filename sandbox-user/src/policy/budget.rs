@@ -18,12 +18,22 @@ pub fn share_of(memory_total_bytes: u64) -> u64 {
 pub struct Budget {
     /// `memory.max`, bytes.
     pub memory_bytes: Option<Setting<u64>>,
+    /// The same where nothing is said of it and none is in force: [`share_of`] the host's; `None` = not known.
+    pub memory_share_bytes: Option<u64>,
     /// `memory.swap.max`, bytes.
     pub swap_bytes: Option<Setting<u64>>,
     /// `cpu.max`, cores.
     pub cpus: Option<Setting<f64>>,
     /// `pids.max`, tasks.
     pub pids: Option<Setting<u64>>,
+}
+
+impl Budget {
+    /// What all runs may have of memory, as far as it goes by the configuration, bytes; `None` = all that there is.
+    pub fn memory_most_bytes(&self) -> Option<u64> {
+        self.memory_bytes
+            .map_or(self.memory_share_bytes, Setting::into_option)
+    }
 }
 
 #[cfg(test)]
@@ -37,5 +47,20 @@ mod tests {
             assert_eq!(share_of(total), share);
         }
         assert_eq!(share_of(1000 * GIB), 900 * GIB);
+    }
+
+    #[test]
+    fn what_is_said_of_memory_goes_before_the_share() {
+        let share = Budget {
+            memory_share_bytes: Some(7),
+            ..Budget::default()
+        };
+        let said = |memory| Budget {
+            memory_bytes: Some(memory),
+            ..share.clone()
+        };
+        assert_eq!(share.memory_most_bytes(), Some(7));
+        assert_eq!(said(Setting::Value(9)).memory_most_bytes(), Some(9));
+        assert_eq!(said(Setting::Lifted).memory_most_bytes(), None);
     }
 }

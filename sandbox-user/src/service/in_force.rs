@@ -64,7 +64,7 @@ impl InForce {
             queue: service.queue,
             queue_per_user: service.queue_per_user,
             total: Need {
-                memory_bytes: budget.memory_bytes.and_then(Setting::into_option),
+                memory_bytes: budget.memory_most_bytes(),
                 cpus: budget.cpus.and_then(Setting::into_option),
                 pids: budget.pids.and_then(Setting::into_option),
             },
