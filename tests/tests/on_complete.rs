@@ -1,6 +1,6 @@
 //! `--on-complete`: a command of the caller's that gets the record in the end.
 
-use sandbox_tests::{Configured, Guest, Record, Scene, wait};
+use sandbox_tests::{Configured, Guest, Record, Scene, Service, wait};
 
 #[test]
 fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
@@ -143,4 +143,32 @@ os.execvp('sandbox', ['sandbox', 'run', '--user', 'ana', '--record', 'record.jso
     assert_eq!(said.code(), 3, "{said}");
     assert!(said.err().contains("ended with exit status: 9"), "{said}");
     assert!(scene.record().list("/tracing/degraded").is_empty());
+}
+
+#[test]
+fn the_service_notes_that_it_failed_whoever_ran_it() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = scene.ana(
+        "sandbox run --id done --on-complete 'exit 9' -- true &
+         sandbox run --id lost --on-complete 'exit 8' -- bash -c 'echo up >up; exec sleep 98765' &
+         until [ -s up ]; do sleep 0.05; done; wait %1",
+    );
+    assert_eq!(said.code(), 0, "{said}");
+    let _lost = scene.bash(Service::SUPERVISOR_IS_LOST).expect(0);
+    for (id, status) in [("done", 9), ("lost", 8)] {
+        let problem = wait::for_some("it to be given up", || {
+            let run = scene.bash(&format!("sandbox list --json {id}")).expect(0);
+            let problem = run.json()[0]["hook_problem"].as_str()?.to_owned();
+            Some(problem)
+        });
+        let expected = format!("--on-complete: exit {status} ended with exit status: {status}");
+        assert_eq!(problem, expected);
+        let shown = scene.bash(&format!("sandbox show {id}")).expect(0);
+        assert!(shown.out().contains(&expected), "{shown}");
+    }
+    let entered = "grep -c '\"hook_failed\"' /var/lib/sandbox/audit.jsonl; sandbox audit verify";
+    let entered = scene.bash(entered).expect(0);
+    assert!(entered.out().starts_with("2\n"), "{entered}");
 }

@@ -80,6 +80,13 @@ pub enum Event {
         /// What is known.
         notes: Excerpt,
     },
+    /// The completion hooks of a run failed, as often as they were run.
+    HookFailed {
+        /// Its id.
+        run_id: RunId,
+        /// How.
+        problem: Excerpt,
+    },
     /// Something was asked for and not done.
     Refused {
         /// Who asked.
@@ -222,6 +229,7 @@ impl Event {
             Self::Accepted { run_id, .. }
             | Self::Withdrawn { run_id, .. }
             | Self::Lost { run_id, .. }
+            | Self::HookFailed { run_id, .. }
             | Self::Ordered { run_id, .. }
             | Self::Declined { run_id, .. } => Some(*run_id),
             Self::Ended(ended) => Some(ended.run_id),

@@ -126,6 +126,10 @@ fn each_entry_reads_like_this() {
             run_id,
             notes: Excerpt::from("Lost: x."),
         },
+        Event::HookFailed {
+            run_id,
+            problem: Excerpt::from("--on-complete: tell ended with exit status: 3"),
+        },
         Event::Declined {
             uid: 0,
             pid: 4713,

@@ -43,7 +43,7 @@ pub(super) fn table(runs: &[Run]) -> String {
 /// What is to be said of one.
 pub(super) fn details(run: &Run) -> String {
     let time = |at: &Option<String>| at.as_deref().map_or_else(|| "-".to_owned(), to_the_second);
-    let lines = [
+    let mut lines = vec![
         ("run", run.run_id.to_string()),
         (
             "analysis",
@@ -65,6 +65,9 @@ pub(super) fn details(run: &Run) -> String {
         ),
         ("notes", run.notes.clone().unwrap_or_else(|| "-".to_owned())),
     ];
+    if let Some(problem) = &run.hook_problem {
+        lines.push(("hook", problem.clone()));
+    }
     lines
         .iter()
         .map(|(name, value)| format!("{name:12}  {}\n", Printable(value)))
@@ -120,6 +123,7 @@ mod tests {
             exit_code: None,
             exit_signal: Some(9),
             notes: Some("Killed.".to_owned()),
+            hook_problem: Some("--on-complete: tell ended with exit status: 3".to_owned()),
         }
     }
 
@@ -130,6 +134,8 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
 019aa3c2-5e00-7000-8000-000000000001  2026-11-26T18:00:01Z  ana   -         memory  python3 a \\u{1b}[2J.py
 ";
         assert_eq!(table(&[run()]), expected);
-        assert!(details(&run()).contains("notes         Killed.\n"));
+        let details = details(&run());
+        assert!(details.contains("notes         Killed.\n"), "{details}");
+        assert!(details.ends_with("hook          --on-complete: tell ended with exit status: 3\n"));
     }
 }

@@ -254,22 +254,52 @@ impl Records {
     /// Takes in what runs have left that nobody has told of yet; what cannot be taken in is tried again. Gives the
     /// runs that are over.
     pub(super) fn take_in_all(&self) -> Vec<RunId> {
-        let mut spooled = match self.spooled() {
-            Ok(spooled) => spooled,
-            Err(error) => {
-                say(format_args!("{}: {error}", self.spool.display()));
-                return Vec::new();
-            }
-        };
-        spooled.retain(|run_id| {
-            let taken = self.take_in(*run_id);
+        let over = self.take_in_each(spool::RECORD, Self::take_in);
+        // A record is left before its hooks are run.
+        self.take_in_each(spool::HOOK, Self::take_in_hook_problem);
+        over
+    }
+
+    fn take_in_each(
+        &self,
+        what: &str,
+        take_in: fn(&Self, RunId) -> Result<(), StoreError>,
+    ) -> Vec<RunId> {
+        let mut left = spool::all(&self.spool, what).unwrap_or_else(|error| {
+            say(format_args!("{}: {error}", self.spool.display()));
+            Vec::new()
+        });
+        left.retain(|run_id| {
+            let taken = take_in(self, *run_id);
             if let Err(error) = &taken {
-                let path = spool::path_of(&self.spool, *run_id);
+                let path = spool::path_of(&self.spool, *run_id, what);
                 say(format_args!("{}: {error}", path.display()));
             }
             taken.is_ok()
         });
-        spooled
+        left
+    }
+
+    fn take_in_hook_problem(&self, run_id: RunId) -> Result<(), StoreError> {
+        if spool::path_of(&self.spool, run_id, spool::RECORD).exists() {
+            // It comes first.
+            return Ok(());
+        }
+        let path = spool::path_of(&self.spool, run_id, spool::HOOK);
+        let failed = |source| StoreError::Directory {
+            path: path.clone(),
+            source,
+        };
+        let problem = fs::read(&path).map_err(failed)?;
+        let problem = String::from_utf8_lossy(&problem);
+        if self.store.note_hook_problem(run_id, &problem)? {
+            self.metrics.hook_failed();
+            self.trail.tell(&Event::HookFailed {
+                run_id,
+                problem: Excerpt::from(problem.as_ref()),
+            });
+        }
+        fs::remove_file(&path).map_err(failed)
     }
 
     /// Looks after runs for which nobody here waits: those that a service before this one has started. Where
@@ -338,20 +368,9 @@ impl Records {
         }
     }
 
-    fn spooled(&self) -> io::Result<Vec<RunId>> {
-        let run_id = |entry: fs::DirEntry| {
-            let name = entry.file_name();
-            RunId::parse_str(name.to_str()?.strip_suffix(".json")?).ok()
-        };
-        let entries = fs::read_dir(&self.spool)?;
-        entries
-            .filter_map(|entry| entry.map(run_id).transpose())
-            .collect()
-    }
-
     /// Takes in what a run has left, where that is there.
     fn take_in(&self, run_id: RunId) -> Result<(), StoreError> {
-        let path = spool::path_of(&self.spool, run_id);
+        let path = spool::path_of(&self.spool, run_id, spool::RECORD);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -189,6 +189,18 @@ impl Store {
         Ok(text)
     }
 
+    /// Stores how the completion hooks of a run failed. Says whether that is new; of a run that is not known it is not.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn note_hook_problem(&self, run_id: RunId, problem: &str) -> Result<bool, StoreError> {
+        let changed = self.execute(
+            "UPDATE runs SET hook_problem = ?2 WHERE run_id = ?1 AND hook_problem IS NOT ?2",
+            params![run_id.to_string(), problem],
+        )?;
+        Ok(changed > 0)
+    }
+
     /// Removes ended runs: those that were over before then, and the oldest of those that are more than is to be
     /// kept. Gives their ids.
     ///

@@ -10,7 +10,7 @@ use crate::spec::RunId;
 
 /// The columns of [`Run`], in its order.
 pub(super) const COLUMNS: &str = "run_id, state, uid, user, analysis_id, labels, command, memory_bytes, cpus, pids, accepted_at, started_at, ended_at, boot_id, \
-     reason, confidence, exit_code, exit_signal, notes";
+     reason, confidence, exit_code, exit_signal, notes, hook_problem";
 
 /// A run that is about to be started.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +94,8 @@ pub struct Run {
     pub exit_signal: Option<i32>,
     /// The completion notes.
     pub notes: Option<String>,
+    /// How its completion hooks failed.
+    pub hook_problem: Option<String>,
 }
 
 impl Run {
@@ -123,6 +125,7 @@ impl Run {
             exit_code: row.get(16)?,
             exit_signal: row.get(17)?,
             notes: row.get(18)?,
+            hook_problem: row.get(19)?,
         })
     }
 }

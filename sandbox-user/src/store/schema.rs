@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// What each version adds to the one before; the first makes the tables.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &["
 CREATE TABLE runs (
     run_id      TEXT PRIMARY KEY,  -- UUIDv7: sorts by time
     state       TEXT NOT NULL CHECK (state IN ('queued', 'running', 'ended')),
@@ -34,6 +34,8 @@ CREATE INDEX runs_by_uid ON runs (uid, accepted_at);
 CREATE INDEX runs_by_time ON runs (accepted_at);
 CREATE INDEX runs_by_analysis ON runs (analysis_id, accepted_at) WHERE analysis_id IS NOT NULL;
 CREATE INDEX runs_unfinished ON runs (state) WHERE state <> 'ended';
+", "
+ALTER TABLE runs ADD COLUMN hook_problem TEXT; -- how its completion hooks failed; NULL = they did not
 "];
 
 /// Brings a store to this version, whatever earlier one made it.

@@ -283,3 +283,35 @@ fn a_store_of_a_later_version_is_left_alone() {
         "{error}"
     );
 }
+
+#[test]
+fn a_store_of_an_earlier_version_keeps_its_runs_and_learns_what_is_new() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let first = Connection::open(temp.path().join(FILE)).expect("opened");
+    let run_id = RunId::now_v7();
+    first.execute_batch(schema::MIGRATIONS[0]).expect("made");
+    first
+        .execute(
+            "INSERT INTO runs (run_id, state, uid, labels, command, accepted_at, boot_id)
+             VALUES (?1, 'running', 7, '{}', '[]', 'now', 'b')",
+            params![run_id.to_string()],
+        )
+        .expect("stored");
+    first.pragma_update(None, "user_version", 1).expect("set");
+    drop(first);
+
+    let store = open(temp.path());
+    let run = |store: &Store| store.run(run_id).expect("read").expect("there");
+    assert_eq!((run(&store).uid, run(&store).hook_problem), (7, None));
+    for is_new in [true, false] {
+        let noted = store
+            .note_hook_problem(run_id, "it failed")
+            .expect("stored");
+        assert_eq!(noted, is_new);
+    }
+    let unknown = store.note_hook_problem(RunId::now_v7(), "it failed");
+    assert!(!unknown.expect("stored"));
+    drop(store);
+    let problem = run(&open(temp.path())).hook_problem;
+    assert_eq!(problem.as_deref(), Some("it failed"));
+}

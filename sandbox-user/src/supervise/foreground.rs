@@ -14,6 +14,7 @@ use super::{
     gather::{Ended, action_now, add_declared},
     guardian::{Guardian, Start},
     journal::Journal,
+    on_complete,
     orders::{Orders, Remote},
     prepare::{self, RunError},
     record_file::KeptFile,
@@ -247,9 +248,7 @@ async fn run(
     say_notes(made.docket.spec.notes, &record);
     // Those that came while the run was concluded were about the run.
     while let Ok(Some(_)) = orders.try_next() {}
-    for on_complete in made.docket.on_complete() {
-        on_complete.run(&record, Some(&mut orders)).await;
-    }
+    on_complete::run_all(&made.docket, &record, Some(&mut orders)).await;
     let status = match recorded {
         Ok(()) => record::exit_status(&record),
         Err(error) => {

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{caught::caught, orders::Orders};
+use super::{caught::caught, docket::Docket, orders::Orders, spool};
 use crate::{
     caller,
     record::RunRecord,
@@ -35,6 +35,17 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long it is waited before a command that failed is run once more; then it is given up.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Runs what is to be run in the end, one after another, and leaves for the service what went wrong.
+pub(super) async fn run_all(docket: &Docket, record: &RunRecord, mut orders: Option<&mut Orders>) {
+    let mut problems = Vec::new();
+    for on_complete in docket.on_complete() {
+        problems.extend(on_complete.run(record, orders.as_deref_mut()).await);
+    }
+    if !problems.is_empty() {
+        spool::leave_hook_problem(docket, &problems.join("; "));
+    }
+}
 
 /// A command for the end.
 #[derive(Debug)]
@@ -57,15 +68,15 @@ struct Ended {
 }
 
 impl OnComplete<'_> {
-    /// Runs it to its end, and where it fails a few times more; what goes wrong is said, and nothing more comes of
-    /// it. What asks for the end of the run ends it too.
-    pub(super) async fn run(&self, record: &RunRecord, mut orders: Option<&mut Orders>) {
+    /// Runs it to its end, and where it fails a few times more; what goes wrong is said. Gives what went wrong the
+    /// last time. What asks for the end of the run ends it too.
+    async fn run(&self, record: &RunRecord, mut orders: Option<&mut Orders>) -> Option<String> {
         let mut pauses = PAUSES.iter();
         let until = Instant::now() + WITHIN;
         loop {
             let (problem, is_last) = match self.try_run(record, until, orders.as_deref_mut()).await
             {
-                Ok(Ended { status, .. }) if status.success() => return,
+                Ok(Ended { status, .. }) if status.success() => return None,
                 Ok(Ended { status, was_asked }) => (format!("ended with {status}"), was_asked),
                 Err(error) => (format!("could not be run: {error}"), false),
             };
@@ -73,13 +84,13 @@ impl OnComplete<'_> {
             let then = pause.map_or_else(String::new, |pause| {
                 format!("; it is run once more in {} s", pause.as_secs())
             });
-            say(format_args!(
-                "{}: {} {problem}{then}",
-                self.name, self.command
-            ));
-            let Some(pause) = pause else { return };
+            let problem = format!("{}: {} {problem}", self.name, self.command);
+            say(format_args!("{problem}{then}"));
+            let Some(pause) = pause else {
+                return Some(problem);
+            };
             if is_ended_within(*pause, orders.as_deref_mut()).await {
-                return;
+                return Some(problem);
             }
         }
     }

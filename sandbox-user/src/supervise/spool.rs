@@ -1,6 +1,6 @@
-//! Records that wait to be taken into the service's store.
+//! Records that wait to be taken into the service's store, and how completion hooks failed.
 //!
-//! Whoever concludes a run leaves its record there, whether the service is up or not: a supervisor, its
+//! Whoever concludes a run leaves both there, whether the service is up or not: a supervisor, its
 //! guardian, or the guardian that finishes a run which lost both.
 
 use std::{
@@ -15,7 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::docket::Docket;
 use crate::{record::RunRecord, say::say, spec::RunId};
 
-/// What waits there.
+/// How the name of a run's record ends.
+pub const RECORD: &str = ".json";
+/// How the name of what went wrong with its completion hooks ends: text.
+pub const HOOK: &str = ".hook";
+
+/// A record that waits there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spooled {
     /// Who asked for the run.
@@ -33,7 +38,9 @@ pub(super) fn leave(docket: &Docket, record: &RunRecord) {
         uid: docket.caller.uid,
         record: record.clone(),
     };
-    if let Err(error) = write(spool, docket.spec.run_id, &spooled) {
+    let text = serde_json::to_vec(&spooled).map_err(io::Error::from);
+    let written = text.and_then(|text| write(spool, docket.spec.run_id, RECORD, &text));
+    if let Err(error) = written {
         say(format_args!(
             "the record is lost to `sandbox list` and `sandbox show`: {}: {error}",
             spool.display()
@@ -41,7 +48,20 @@ pub(super) fn leave(docket: &Docket, record: &RunRecord) {
     }
 }
 
-fn write(spool: &Path, run_id: RunId, spooled: &Spooled) -> io::Result<()> {
+/// Leaves how the completion hooks of a run that the service started have failed.
+pub(super) fn leave_hook_problem(docket: &Docket, problem: &str) {
+    let Some(spool) = &docket.spec.spool else {
+        return;
+    };
+    if let Err(error) = write(spool, docket.spec.run_id, HOOK, problem.as_bytes()) {
+        say(format_args!(
+            "`sandbox show` will not tell of that: {}: {error}",
+            spool.display()
+        ));
+    }
+}
+
+fn write(spool: &Path, run_id: RunId, what: &str, text: &[u8]) -> io::Result<()> {
     let draft = spool.join(format!(".{run_id}"));
     let mut file = OpenOptions::new()
         .write(true)
@@ -49,13 +69,27 @@ fn write(spool: &Path, run_id: RunId, spooled: &Spooled) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&draft)?;
-    file.write_all(&serde_json::to_vec(spooled)?)?;
+    file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(&draft, path_of(spool, run_id))?;
+    fs::rename(&draft, path_of(spool, run_id, what))?;
     File::open(spool)?.sync_all()
 }
 
-/// Where a run's record is left.
-pub fn path_of(spool: &Path, run_id: RunId) -> PathBuf {
-    spool.join(format!("{run_id}.json"))
+/// Where this is left of a run: [`RECORD`] or [`HOOK`].
+pub fn path_of(spool: &Path, run_id: RunId, what: &str) -> PathBuf {
+    spool.join(format!("{run_id}{what}"))
+}
+
+/// The runs of which this is left.
+///
+/// # Errors
+/// Where the spool cannot be read.
+pub fn all(spool: &Path, what: &str) -> io::Result<Vec<RunId>> {
+    let run_id = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        RunId::parse_str(name.to_str()?.strip_suffix(what)?).ok()
+    };
+    fs::read_dir(spool)?
+        .filter_map(|entry| entry.map(run_id).transpose())
+        .collect()
 }

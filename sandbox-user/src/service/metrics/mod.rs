@@ -48,6 +48,7 @@ pub struct Metrics {
     kills: Words,
     kernel_events: Counter,
     kernel_events_dropped: Counter,
+    hooks_failed: Counter,
     start: Histogram,
     spawn: Histogram,
     kill: Histogram,
@@ -117,6 +118,7 @@ impl Metrics {
                 "kernel_events_dropped",
                 "Events of runs that found no room: detail that was lost, never a fact",
             ),
+            hooks_failed: new.counter("hooks_failed", "Runs whose completion hooks failed"),
             start: new.seconds(
                 "start",
                 "From a run being asked for to its exec, with what it waited for its turn",
@@ -195,6 +197,11 @@ impl Metrics {
             Some(CleanupMethod::CgroupKill) => observe(&self.kill, step("empty")),
             Some(CleanupMethod::AlreadyEmpty) | None => {}
         }
+    }
+
+    /// Counts a run whose completion hooks failed.
+    pub fn hook_failed(&self) {
+        self.hooks_failed.inc();
     }
 
     /// Counts a request that was refused.

@@ -227,7 +227,7 @@ fn the_text_is_openmetrics() {
         };
         assert!(suffixes.contains(&suffix), "{line}");
     }
-    assert_eq!(families.len(), 16, "{families:?}");
+    assert_eq!(families.len(), 17, "{families:?}");
 }
 
 /// A sample's name with its labels, once it is one: quotes in values are escaped, its value is a number.

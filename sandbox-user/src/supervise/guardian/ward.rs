@@ -23,7 +23,7 @@ use crate::{
         docket::{Change, Docket, TraceDocket},
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
-        reaper,
+        on_complete, reaper,
         record_file::{Announced, Progress, RecordFile, Target},
         spool,
         state::{Reached, State, States},
@@ -214,9 +214,7 @@ impl Ward {
         if let (Some(docket), Some(record)) = (&docket, &record) {
             // Notes and hook come last: a hook may take its time.
             say_notes(docket.spec.notes, record);
-            for on_complete in docket.on_complete() {
-                on_complete.run(record, None).await;
-            }
+            on_complete::run_all(docket, record, None).await;
         }
         finished
     }
