@@ -205,9 +205,10 @@ fn what_all_runs_may_have_of_memory_is_the_hosts_share_where_nobody_says_anythin
 fn a_budget_is_not_lowered_under_what_others_need() {
     let _guest = Guest::enter();
     let _unlimited = Enclosing::limit(RUNS, "memory.max", "max");
+    let config = Configured::with("[budget]\nmemory = 'none'\n");
     let holder = Sandbox::new().start_victim(["eat", "100MiB"]);
     let _pid = holder.ready();
-    let _config = Configured::with("[budget]\nmemory = '64MiB'\n");
+    config.change("[budget]\nmemory = '64MiB'\n");
     let run = || {
         let outcome = Sandbox::new().victim(["exit", "0"]);
         assert_eq!(outcome.code(), 0, "{}", outcome.stderr);

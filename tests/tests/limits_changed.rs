@@ -4,7 +4,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use sandbox_tests::{Enclosing, Guest, Outsider, Sandbox, enclosing};
+use sandbox_tests::{Configured, Enclosing, Guest, Outsider, Sandbox, enclosing};
 
 #[test]
 fn limits_changed_from_outside_are_named_with_both_values() {
@@ -57,6 +57,7 @@ fn an_oom_at_a_limit_lowered_from_outside_is_told_with_the_limit_that_was_met() 
 #[test]
 fn whom_an_oom_takes_and_the_limits_above_are_looked_at_too() {
     let _guest = Guest::enter();
+    let _unlimited = Configured::with("[budget]\nmemory = 'none'\n");
     let running = Sandbox::new().start_victim(["sleep"]);
     let pid = running.ready();
     fs::write(running.cgroup_of(pid).join("memory.oom.group"), "0").expect("root may");

@@ -147,18 +147,23 @@ fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached
         .bash("exec runuser -u ana -- bash client.sh </dev/null >/dev/null 2>&1")
         .expect(0);
     wait_for(&scene, &[("first", "running"), ("second", "queued")]);
-    let _third = detach("third").expect(0);
+    for id in ["third", "fourth", "fifth"] {
+        let _id = detach(id).expect(0);
+    }
 
     service.kill();
     service.restart();
-    // Its new row is behind that of the third.
-    let states = [
-        ("first", "running"),
-        ("third", "queued"),
-        ("second", "queued"),
-    ];
+    // Its new row is behind those of the others.
+    let in_turn = ["first", "third", "fourth", "fifth", "second"];
+    let states = in_turn.map(|id| (id, if id == "first" { "running" } else { "queued" }));
     wait_for(&scene, &states);
+    // Once more, and the place is free when they come.
+    service.kill();
     scene.write("go", "");
+    wait::until("the first to end", || {
+        scene.bash("pgrep -f '^sandbox attend' | wc -l").out() == "3"
+    });
+    service.restart();
     wait_for(&scene, &states.map(|(id, _)| (id, "ended")));
     let status = wait::for_some("its client to be told", || {
         let status = fs::read_to_string(scene.path("status")).ok()?;
@@ -171,14 +176,11 @@ fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached
     let runs = scene.bash("sandbox list --json").expect(0).json();
     let mut runs = runs.as_array().expect("a list").clone();
     runs.sort_by_key(|run| run["started_at"].to_string());
-    let in_turn = runs.iter().map(|run| run["analysis_id"].as_str());
-    assert!(
-        in_turn.eq(["first", "third", "second"].map(Some)),
-        "{runs:#?}"
-    );
+    let started = runs.iter().map(|run| run["analysis_id"].as_str());
+    assert!(started.eq(in_turn.map(Some)), "{runs:#?}");
     let given_back =
         "grep '\"withdrawn\"' /var/lib/sandbox/audit.jsonl | grep -c 'before it could begin'";
-    assert_eq!(scene.bash(given_back).expect(0).out(), "1");
+    assert_eq!(scene.bash(given_back).expect(0).out(), "2");
 }
 
 #[test]
@@ -253,7 +255,8 @@ fn a_configuration_is_read_anew_on_sighup_and_a_bad_one_changes_nothing() {
     assert!(bad.err().contains("config.toml:2"), "{bad}");
     assert!(asks(&scene).err().contains("1 GiB"));
 
-    fs::write(Configured::FILE, "[ceilings]\nmemory = '4GiB'\n").expect("root may");
+    let more = "[ceilings]\nmemory = '4GiB'\n[budget]\nmemory = 'none'\n";
+    fs::write(Configured::FILE, more).expect("root may");
     service.signal(Signal::SIGHUP);
     wait::until("the new ceiling to be in force", || {
         asks(&scene).code() == 0

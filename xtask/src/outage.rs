@@ -4,6 +4,7 @@
 //! A cut is a reset that the guest gives itself, at once and whatever goes on: what it had not yet written to its
 //! disk is gone. What it had written is there, flushed or not, as on a disk that has no cache of its own.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Outage {
             kernel: self.kernel,
             programs,
             assets,
-            disk: make_disk()?,
+            disk: Disk::make()?,
         };
         let mut told = String::new();
         for cut in 0..self.cuts {
@@ -82,7 +83,7 @@ struct Site {
     kernel: Series,
     programs: Vec<(String, PathBuf)>,
     assets: Assets,
-    disk: PathBuf,
+    disk: Disk,
 }
 
 impl Site {
@@ -100,7 +101,7 @@ impl Site {
         let guest = Guest {
             series: self.kernel,
             machine: Machine {
-                disk: Some(self.disk.clone()),
+                disk: Some(self.disk.path.clone()),
                 ..Machine::new(Mode::Bare)
             },
             label: format!("outage-{}", self.kernel),
@@ -137,16 +138,30 @@ fn life_ms(cut: u32) -> u64 {
     u64::from(cut) * (LIFE_MS * 618 / 1000) % LIFE_MS
 }
 
-fn make_disk() -> Result<PathBuf> {
-    let path = workspace::target().join("vm/outage.ext4");
-    let file = std::fs::File::create(&path)
-        .with_context(|| format!("could not make {}", path.display()))?;
-    file.set_len(DISK_BYTES)
-        .with_context(|| format!("could not size {}", path.display()))?;
-    let mut mke2fs = host::program("mke2fs");
-    mke2fs.args(["-q", "-F", "-t", "ext4"]);
-    command::quiet(mke2fs.arg(&path))?;
-    Ok(path)
+/// The disk that the guests of one outage share, empty; nobody else's as long as it is held.
+struct Disk {
+    path: PathBuf,
+    _held: File,
+}
+
+impl Disk {
+    fn make() -> Result<Self> {
+        let path = workspace::target().join("vm/outage.ext4");
+        let failed = || format!("could not make {}", path.display());
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(failed)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => bail!("another outage uses {}", path.display()),
+            locked => locked.with_context(failed)?,
+        }
+        file.set_len(0).with_context(failed)?;
+        file.set_len(DISK_BYTES).with_context(failed)?;
+        let mut mke2fs = host::program("mke2fs");
+        mke2fs.args(["-q", "-F", "-t", "ext4"]);
+        command::quiet(mke2fs.arg(&path))?;
+        Ok(Self { path, _held: file })
+    }
 }
 
 #[cfg(test)]

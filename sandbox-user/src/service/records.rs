@@ -119,17 +119,17 @@ impl Records {
     /// # Errors
     /// As [`Self::list`].
     pub(super) fn is_over(&self, run_id: RunId) -> Result<bool, StoreError> {
-        let run = self.store.run(run_id)?;
-        Ok(run.is_none_or(|run| run.state == RunState::Ended))
+        let state = self.state(run_id)?;
+        Ok(state.is_none_or(|state| state == RunState::Ended))
     }
 
-    /// Whether a run waits for its turn.
+    /// How far a run is; `None` where it is not known.
     ///
     /// # Errors
     /// As [`Self::list`].
-    pub(super) fn waits(&self, run_id: RunId) -> Result<bool, StoreError> {
+    pub(super) fn state(&self, run_id: RunId) -> Result<Option<RunState>, StoreError> {
         let run = self.store.run(run_id)?;
-        Ok(run.is_some_and(|run| run.state == RunState::Queued))
+        Ok(run.map(|run| run.state))
     }
 
     /// The run of this id, or else the latest of the analysis of this id, and its record.

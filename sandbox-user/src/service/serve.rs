@@ -48,6 +48,8 @@ use crate::{
 const LOCK: &str = "/run/sandbox/service.lock";
 /// How often it is looked whether records have come of runs that nobody here waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long runs that wait may take to come: twice as long as they look for a service at most.
+const GATHERED_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked for runs that nobody looks after any more.
 const RECOVER_EVERY: Duration = Duration::from_secs(30);
 
@@ -149,6 +151,7 @@ pub fn serve() -> Result<(), ServeError> {
         manager::ready();
         spawn_local(manager::keep_the_watchdog_quiet());
         spawn_local(keep_looking(Rc::clone(&service)));
+        spawn_local(gather(Rc::clone(&service)));
         spawn_local(receive_attendants(attendants, Rc::clone(&service)));
         spawn_local(receive(listener, Rc::clone(&service)));
         until_ended(&signals, &service)
@@ -216,6 +219,13 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o666))?;
     fs::rename(&draft, socket)?;
     Ok(listener)
+}
+
+/// Gives those that wait for their turn since a service before this one the time to come: who is next is who has
+/// waited longest, and not who comes first.
+async fn gather(service: Rc<Service>) {
+    tokio::time::sleep(GATHERED_WITHIN).await;
+    service.has_gathered();
 }
 
 /// Sees to runs for which nobody here waits.

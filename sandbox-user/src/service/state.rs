@@ -1,7 +1,7 @@
 //! What the service knows besides its records: the configuration in force, and which runs go on or wait.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io,
     os::fd::OwnedFd,
@@ -14,7 +14,7 @@ use super::{
     in_force::InForce,
     metrics::{Format, Metrics, Refusal},
     office::{Application, Ordered, Refused},
-    queue::{Admission, Entry, Need, Queue},
+    queue::{Admission, Capacity, Entry, Need, Queue},
     records::Records,
     serve::ServeError,
     trail::Trail,
@@ -39,6 +39,8 @@ pub(super) struct Service {
     places: RefCell<HashMap<RunId, usize>>,
     /// The runs that an attendant here looks after.
     attended: RefCell<HashSet<RunId>>,
+    /// Whether nothing is started yet, since those that wait have still to come.
+    is_gathering: Cell<bool>,
     trail: Rc<Trail>,
     metrics: Rc<Metrics>,
 }
@@ -66,6 +68,7 @@ impl Service {
             queue: RefCell::default(),
             places: RefCell::default(),
             attended: RefCell::default(),
+            is_gathering: Cell::default(),
             trail,
             metrics,
         };
@@ -74,11 +77,13 @@ impl Service {
         Ok(service)
     }
 
-    /// Those that wait come by themselves ([`Self::readmit`]).
+    /// Those that wait come by themselves ([`Self::readmit`]), and none is started before they are all there.
     fn adopt(&self) -> Result<(), StoreError> {
-        let mut runs = self.records.unfinished()?;
-        runs.retain(|run| run.state == RunState::Running);
-        for run in runs {
+        for run in self.records.unfinished()? {
+            if run.state == RunState::Queued {
+                self.is_gathering.set(true);
+                continue;
+            }
             self.queue.borrow_mut().adopt(Entry {
                 run_id: run.run_id,
                 uid: run.uid,
@@ -92,6 +97,23 @@ impl Service {
         }
         self.count();
         Ok(())
+    }
+
+    /// Begins to start runs, now that those that waited have had the time to come.
+    pub(super) fn has_gathered(&self) {
+        self.is_gathering.set(false);
+        self.move_up();
+    }
+
+    fn capacity(&self) -> Capacity {
+        let capacity = self.in_force.borrow().capacity();
+        match self.is_gathering.get() {
+            true => Capacity {
+                runs: Some(0),
+                ..capacity
+            },
+            false => capacity,
+        }
     }
 
     /// The text of the configuration in force, for a process that is to go by it.
@@ -132,7 +154,7 @@ impl Service {
     /// Why it is refused, or can be neither stored nor entered in the audit log, for the client.
     pub(super) fn admit(&self, application: &Application) -> Result<(), String> {
         let run_id = application.run_id;
-        let capacity = self.in_force.borrow().capacity();
+        let capacity = self.capacity();
         let admission = self
             .queue
             .borrow_mut()
@@ -166,14 +188,17 @@ impl Service {
     /// Where it does not wait as far as is known, or could never be started any more: for the run's own process.
     pub(super) fn readmit(&self, application: &Application) -> Result<(), String> {
         let run_id = application.run_id;
-        let waits = self.records.waits(run_id);
-        if !waits.map_err(|error| error.to_string())? {
-            return Err(format!("run {run_id} does not wait"));
+        let state = self.records.state(run_id);
+        match state.map_err(|error| error.to_string())? {
+            Some(RunState::Queued) => {
+                let capacity = self.capacity();
+                let mut queue = self.queue.borrow_mut();
+                queue.readmit(application.entry(), &capacity)?;
+            }
+            // It was its turn, and the service was ended before it could say so.
+            Some(RunState::Running) => {}
+            Some(RunState::Ended) | None => return Err(format!("run {run_id} does not wait")),
         }
-        let capacity = self.in_force.borrow().capacity();
-        self.queue
-            .borrow_mut()
-            .readmit(application.entry(), &capacity)?;
         self.attended.borrow_mut().insert(run_id);
         self.count();
         Ok(())
@@ -251,7 +276,7 @@ impl Service {
 
     /// Starts those whose turn it is now, and tells all that wait.
     fn move_up(&self) {
-        let capacity = self.in_force.borrow().capacity();
+        let capacity = self.capacity();
         self.queue.borrow_mut().start_next(&capacity);
         self.count();
         self.queue_moved.notify_waiters();
