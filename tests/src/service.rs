@@ -24,7 +24,7 @@ pub struct Service {
 }
 
 /// Where a test says nothing: a guest is too small for the limits of several runs together.
-const UNBOUNDED: &str = "[budget]\nmemory = 'none'\n";
+const UNBOUNDED: &str = "[budget]\nmemory = 'keep'\n";
 
 impl Service {
     /// Where it listens.

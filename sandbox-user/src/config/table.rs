@@ -189,16 +189,25 @@ impl Reader<'_> {
 
     fn budget(&self, table: &Entry, path: &str, budget: &mut Budget) -> Result<(), Fault> {
         let mut layer = Layer::silent(Source::Host);
+        let mut is_kept = false;
         self.each(table.table(path)?, path, BUDGET, |field, entry, path| {
-            let set = if field == Field::Memory && entry.value == Value::Text("auto".to_owned()) {
+            let is =
+                |word: &str| field == Field::Memory && entry.value == Value::Text(word.to_owned());
+            let set = if is("auto") {
                 let share = |_: &str| check_memory(budget.memory_share_bytes.unwrap_or(0));
-                read(&entry.value, "a size, \"none\" or \"auto\"", share)
+                read(&entry.value, "\"auto\"", share)
                     .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
+            } else if is("keep") {
+                is_kept = true;
+                Ok(())
             } else {
                 field.set(&mut layer, &entry.value)
             };
             set.map_err(|problem| entry.fault(path, problem))
         })?;
+        if is_kept {
+            budget.memory_share_bytes = None;
+        }
         budget.memory_bytes = layer.limits.memory_bytes;
         budget.swap_bytes = layer.limits.swap_bytes;
         budget.cpus = layer.limits.cpus;

@@ -93,6 +93,8 @@ fn a_memory_budget_can_go_by_what_the_host_has() {
     assert_eq!(config.budget.memory_bytes, Some(Setting::Value(share)));
     let silent = Config::parse("", Path::new("config.toml")).expect("accepted");
     assert_eq!(silent.budget.memory_bytes, None);
+    let keep = Config::parse("[budget]\nmemory = 'keep'\n", Path::new("config.toml"));
+    assert_eq!(keep.expect("accepted").budget, Budget::default());
     assert_eq!(silent.budget.memory_share_bytes, Some(share));
     assert_eq!(config.budget.pids, Some(Setting::Value(9)));
 }

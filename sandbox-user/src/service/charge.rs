@@ -42,7 +42,7 @@ use crate::{
     request::{self, Requested},
     say::say,
     spec::{Destination, RunAs, RunId, RunSpec},
-    supervise::{self, Remote},
+    supervise::{self, Remote, spool},
     sys::rlimits::CallersLimits,
 };
 
@@ -227,20 +227,15 @@ fn supervise(
         is_asked: false,
     };
     let application = run.application(&requested);
-    let begun = run.wait(application, office).and_then(|()| {
-        run.begin().inspect_err(|_| {
-            // It is accepted, and comes to nothing.
-            settled(run_id, EXIT_FAILURE, office);
-        })
-    });
-    let answer = match begun {
-        Ok(remote) => {
-            let status = see_through(requested.spec, rlimits, remote, run.events.take());
-            if let Some(logging) = run.logging.take() {
-                logging.end();
+    let answer = match run.wait(application, office) {
+        Ok(()) => match run.begin() {
+            Ok(remote) => {
+                let status = see_through(requested.spec, rlimits, remote, run.events.take());
+                run.leave_logs();
+                settled(run_id, status, office)
             }
-            settled(run_id, status, office)
-        }
+            Err(refusal) => run.comes_to_nothing(refusal, office),
+        },
         Err(refusal) => refusal,
     };
     control::remove(run_id);
@@ -319,8 +314,29 @@ impl Charge<'_> {
         Ok(())
     }
 
+    fn leave_logs(&mut self) {
+        if let Some(logging) = self.logging.take() {
+            logging.end();
+        }
+    }
+
+    /// It was accepted, and is not started. A client that has been parted with finds why in the run's log.
+    fn comes_to_nothing(&mut self, answer: Answer, office: &mut Office) -> Answer {
+        if self.logging.is_some()
+            && let Answer::Refused { reason } = &answer
+        {
+            say(reason);
+        }
+        self.leave_logs();
+        settled(self.run_id, EXIT_FAILURE, office);
+        answer
+    }
+
     /// Tells the client that its run begins; gives what the supervisor is told by.
     fn begin(&mut self) -> Result<Remote, Answer> {
+        spool::reserve(Path::new(SPOOL), self.run_id).map_err(|error| {
+            refused(format!("its record would find no room in {SPOOL}: {error}"))
+        })?;
         self.part()?;
         let no_descriptors = |error| refused(format!("no descriptors are left: {error}"));
         let Attached { socket, peer, rest } = &mut self.client;
@@ -360,7 +376,14 @@ fn see_through(spec: RunSpec, rlimits: CallersLimits, remote: Remote, events: Op
 fn settled(run_id: RunId, status: u8, office: &mut Office) -> Answer {
     match office.call(&Call::Ended { run_id, status }) {
         Ok(Reply::Refused(reason)) => {
-            refused(format!("the run has ended, but is not stored: {reason}"))
+            if !spool::path_of(Path::new(SPOOL), run_id, spool::RECORD).exists() {
+                return refused(format!("the run has ended, but is not stored: {reason}"));
+            }
+            // It is not lost, and how it ended is known.
+            say(format_args!(
+                "the run's record waits in {SPOOL} for the store: {reason}"
+            ));
+            Answer::Ended { status }
         }
         // A service that is started again finds what the run has left.
         _ => Answer::Ended { status },

@@ -207,6 +207,7 @@ impl Records {
         });
         self.store.withdraw(run_id)?;
         files::remove(run_id);
+        spool::release(&self.spool, run_id);
         self.ended.notify_waiters();
         Ok(())
     }
@@ -243,6 +244,7 @@ impl Records {
 
     fn lose(&self, run_id: RunId, reason: Reason, notes: &str) -> Result<(), StoreError> {
         self.store.lose(run_id, reason, notes)?;
+        spool::release(&self.spool, run_id);
         self.trail.tell(&Event::Lost {
             run_id,
             notes: Excerpt::from(notes),

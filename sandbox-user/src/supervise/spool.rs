@@ -10,6 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use super::docket::Docket;
@@ -20,6 +24,9 @@ pub const RECORD: &str = ".json";
 /// How the name of what went wrong with its completion hooks ends: text.
 pub const HOOK: &str = ".hook";
 
+/// How much of a record finds room however full the disk is by then: more than what most runs leave.
+const RESERVED_BYTES: u64 = 64 << 10;
+
 /// A record that waits there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spooled {
@@ -27,6 +34,32 @@ pub struct Spooled {
     pub uid: u32,
     /// Its record.
     pub record: RunRecord,
+}
+
+/// Takes the room for the record of a run that is about to be started, which may fill the disk itself.
+///
+/// # Errors
+/// Where there is none.
+pub fn reserve(spool: &Path, run_id: RunId) -> io::Result<()> {
+    match fallocate(
+        draft(spool, run_id)?,
+        FallocateFlags::empty(),
+        0,
+        RESERVED_BYTES,
+    ) {
+        // A file system that knows no such thing.
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => {
+            release(spool, run_id);
+            Err(errno.into())
+        }
+    }
+}
+
+/// Gives that room back, where no record has come of it.
+pub fn release(spool: &Path, run_id: RunId) {
+    // It may have been given back already.
+    let _ = fs::remove_file(path_of_draft(spool, run_id));
 }
 
 /// Leaves the record of a run that the service started, durably.
@@ -62,17 +95,26 @@ pub(super) fn leave_hook_problem(docket: &Docket, problem: &str) {
 }
 
 fn write(spool: &Path, run_id: RunId, what: &str, text: &[u8]) -> io::Result<()> {
-    let draft = spool.join(format!(".{run_id}"));
-    let mut file = OpenOptions::new()
+    let mut file = draft(spool, run_id)?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()?;
+    fs::rename(path_of_draft(spool, run_id), path_of(spool, run_id, what))?;
+    File::open(spool)?.sync_all()
+}
+
+/// What is to become a record, with the room that was taken for it.
+fn draft(spool: &Path, run_id: RunId) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
-        .open(&draft)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&draft, path_of(spool, run_id, what))?;
-    File::open(spool)?.sync_all()
+        .open(path_of_draft(spool, run_id))
+}
+
+fn path_of_draft(spool: &Path, run_id: RunId) -> PathBuf {
+    spool.join(format!(".{run_id}"))
 }
 
 /// Where this is left of a run: [`RECORD`] or [`HOOK`].

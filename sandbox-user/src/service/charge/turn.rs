@@ -11,9 +11,9 @@ use super::{
         office::{Application, Call, Office, Reply, has_gone},
         protocol::Answer,
     },
-    Charge, settled,
+    Charge,
 };
-use crate::{cli::EXIT_FAILURE, say::say, supervise, sys::readiness::readable};
+use crate::{supervise, sys::readiness::readable};
 
 /// How often a run that is detached looks whether there is a service again.
 const LOOK_EVERY_MS: u16 = 500;
@@ -48,10 +48,14 @@ impl Charge<'_> {
                     Ok(None) => return Ok(()),
                     Err(error) => {
                         let why = format!("there is no way back to the service: {error}");
-                        return Err(self.is_not_started(refused(why), office));
+                        return Err(self.comes_to_nothing(refused(why), office));
                     }
                 },
-                other => return Err(self.is_not_started(answer(other), office)),
+                // The service has it: only what it has told to wait is to be settled with it.
+                other if self.logging.is_some() => {
+                    return Err(self.comes_to_nothing(answer(other), office));
+                }
+                other => return Err(answer(other)),
             };
             if !self.is_asked {
                 self.tell_place(ahead)?;
@@ -86,18 +90,6 @@ impl Charge<'_> {
             self.is_asked = is_signalled || self.is_called()?;
         }
         Ok(None)
-    }
-
-    /// It will not be started. A client that has been parted with finds why in the run's log.
-    fn is_not_started(&mut self, answer: Answer, office: &mut Office) -> Answer {
-        let Some(logging) = self.logging.take() else {
-            return answer;
-        };
-        if let Answer::Refused { reason } = &answer {
-            say(reason);
-        }
-        logging.end();
-        settled(self.run_id, EXIT_FAILURE, office)
     }
 
     fn tell_place(&mut self, ahead: usize) -> Result<(), Answer> {
