@@ -128,6 +128,25 @@ fn who_waits_is_told_its_place_and_what_can_never_be_started_is_refused() {
 }
 
 #[test]
+fn where_the_configuration_says_nothing_what_limits_all_runs_already_is_their_budget() {
+    let _guest = Guest::enter();
+    let _limited = Enclosing::limit(RUNS, "memory.max", "209715200");
+    let _config = Configured::with("[service]\nruns = 9\n");
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = scene.ana("sandbox run --memory 300MiB -- true").expect(125);
+    assert!(
+        said.err().contains(
+            "its memory limit of 300 MiB is more than all runs together may have, 200 MiB"
+        ),
+        "{said}"
+    );
+    let record = scene.ana("sandbox run --record r.json -- true && cat r.json");
+    let limit = &record.expect(0).json()["limits"]["memory_bytes"];
+    assert_eq!(limit["effective"], 209_715_200, "{limit:#}");
+}
+
+#[test]
 fn who_waits_while_the_service_is_killed_is_asked_for_again_and_what_is_detached_waits_on() {
     let _guest = Guest::enter();
     let _config = Configured::with("[service]\nruns = 1\n");

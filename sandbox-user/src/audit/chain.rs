@@ -106,9 +106,10 @@ impl<S: Sink> Chain<S> {
                     Err(error) => Err(AppendError::Sync(error)),
                 };
             }
-            Ok(written) => {
-                io::Error::other(format!("only {written} of {} bytes found room", line.len()))
-            }
+            Ok(written) => io::Error::other(format!(
+                "only {written} of {} bytes found room: is the disk full?",
+                line.len()
+            )),
             Err(error) => error,
         };
         self.torn_at = Some(length);

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use super::error::CgroupError;
 use super::files::{CpuMax, Dir};
+use super::mount::Mount;
+use super::orphans::is_gone;
 use super::owner::Proc;
-use super::placement::{Place, Placement};
-use super::{control, stats, systemd};
+use super::placement::{Place, Placement, PlacementFacts, RUNS, SLICE, child};
+use super::{control, placement, stats, systemd};
 use crate::limits::EffectiveLimits;
 use crate::policy::{Budget, Setting};
 use crate::units::format_bytes;
@@ -56,6 +58,22 @@ impl Place {
             Placement::Unit(_) | Placement::Bare(_) => changes.write(&dir)?,
         }
         Ok(withheld)
+    }
+}
+
+/// What limits the memory of all runs of this host now, bytes; `None` where nothing does, as before the first run.
+///
+/// # Errors
+/// When the cgroup tree cannot be read.
+pub fn memory_limit_of_all_runs() -> Result<Option<u64>, CgroupError> {
+    let mount = Mount::find()?;
+    let of_all = match placement::decide(&PlacementFacts::gather(&mount)?)? {
+        Placement::Scope => SLICE.to_owned(),
+        Placement::Unit(base) | Placement::Bare(base) => child(&base, RUNS),
+    };
+    match Dir::open(mount.dir(&of_all)?) {
+        Err(CgroupError::Read { source, .. }) if is_gone(&source) => Ok(None),
+        dir => Ok(control::effective(&dir?)?.memory_bytes),
     }
 }
 

@@ -24,6 +24,7 @@ mod stats;
 mod systemd;
 mod tree;
 
+pub use budget::memory_limit_of_all_runs;
 pub use control::cpu_max_for;
 pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};

@@ -5,7 +5,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use super::{Config, Rules, ServiceConfig};
-use crate::cgroup::Proc;
+use crate::cgroup::{Proc, memory_limit_of_all_runs};
 use crate::document::{Entry, Fault, Field, Problem, Seen, Value, like, normal, read, wrong_kind};
 use crate::limits::Source;
 use crate::policy::values::{ValueError, check_memory};
@@ -94,7 +94,7 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
         user: None,
         on_complete: None,
         budget: Budget {
-            memory_share_bytes: Proc::default().memory_total_bytes().map(share_of),
+            memory_share_bytes: memory_limit_of_all_runs().ok().flatten().or_else(share),
             ..Budget::default()
         },
         service: ServiceConfig::default(),
@@ -194,8 +194,8 @@ impl Reader<'_> {
             let is =
                 |word: &str| field == Field::Memory && entry.value == Value::Text(word.to_owned());
             let set = if is("auto") {
-                let share = |_: &str| check_memory(budget.memory_share_bytes.unwrap_or(0));
-                read(&entry.value, "\"auto\"", share)
+                let auto = |_: &str| check_memory(share().unwrap_or(0));
+                read(&entry.value, "\"auto\"", auto)
                     .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
             } else if is("keep") {
                 is_kept = true;
@@ -314,6 +314,11 @@ fn name(value: &Value) -> Result<String, Problem> {
     };
     check_user(name)?;
     Ok(name.clone())
+}
+
+/// This host's share of memory for all runs.
+fn share() -> Option<u64> {
+    Proc::default().memory_total_bytes().map(share_of)
 }
 
 fn command(value: &Value) -> Result<String, Problem> {

@@ -18,7 +18,8 @@ pub fn share_of(memory_total_bytes: u64) -> u64 {
 pub struct Budget {
     /// `memory.max`, bytes.
     pub memory_bytes: Option<Setting<u64>>,
-    /// The same where nothing is said of it and none is in force: [`share_of`] the host's; `None` = not known.
+    /// The same where nothing is said of it: what is in force or, where nothing is, [`share_of`] the host's, which then
+    /// comes into force; `None` = not known, or nobody's affair here.
     pub memory_share_bytes: Option<u64>,
     /// `memory.swap.max`, bytes.
     pub swap_bytes: Option<Setting<u64>>,

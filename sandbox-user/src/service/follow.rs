@@ -225,6 +225,9 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
                         let status = cancelled(received.signal, "the service has not answered");
                         return Ok(Asked::Followed(Followed::Ended { status }));
                     }
+                    if run.is_none() && !was_queued {
+                        say("the service was told; a second signal does not wait for its answer");
+                    }
                     cancel = Some(received.signal);
                 }
                 // Where the service has gone the next line says so.

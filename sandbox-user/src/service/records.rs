@@ -183,7 +183,10 @@ impl Records {
     /// Where the store cannot be written; the record stays in the spool then.
     pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
         if self.has_record(run_id)? {
-            return Ok(());
+            return match spool::path_of(&self.spool, run_id, spool::HOOK).exists() {
+                true => self.take_in_hook_problem(run_id),
+                false => Ok(()),
+            };
         }
         if status != EXIT_FAILURE {
             return self.lose(run_id, Reason::RunnerLost, "Lost: it left no record.");

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rusqlite::ErrorCode;
+
 use super::is_damage;
 
 /// Why the store could not be read or written.
@@ -19,7 +21,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Its file.
-    #[error("the store {}: {source}", path.display())]
+    #[error("the store {}: {source}{}", path.display(), hint(source))]
     Database {
         /// Which.
         path: PathBuf,
@@ -47,6 +49,17 @@ pub enum StoreError {
         /// Why not.
         source: serde_json::Error,
     },
+}
+
+/// What to look at, where SQLite does not say it.
+fn hint(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+            ": is that a read-only file system, or not root's?"
+        }
+        Some(ErrorCode::DiskFull) => ": make room on that disk",
+        Some(_) | None => "",
+    }
 }
 
 impl StoreError {

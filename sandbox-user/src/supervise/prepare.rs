@@ -30,7 +30,7 @@ use crate::{
 pub enum RunError {
     /// Cgroups and eBPF are root's.
     #[error(
-        "`sandbox run` needs root, to make cgroups and to load eBPF programs; run it with sudo: the analysis itself runs as you"
+        "`sandbox run` needs root, to make cgroups and to load eBPF programs; run it with sudo, or have root start `sandbox serve`: the analysis itself runs as you"
     )]
     NotRoot,
     /// Nobody to run as.
