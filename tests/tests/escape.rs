@@ -269,7 +269,7 @@ fn root_finds_no_other_cgroup_below_its_own_and_cannot_raise_its_limits() {
         "",
         "root",
         "mount -o remount,rw /sys/fs/cgroup; mount -o remount,rw,bind /sys/fs/cgroup
-         test \"$(cat /sys/fs/cgroup/memory.max)\" = 2147483648 || exit 8
+         test \"$(cat /sys/fs/cgroup/memory.max)\" -gt 0 || exit 8
          for file in memory.max memory.swap.max pids.max cpu.max cgroup.max.descendants; do
              closed eval \"echo max >/sys/fs/cgroup/$file\"
          done 2>/dev/null
