@@ -4,7 +4,6 @@
 //! A cut is a reset that the guest gives itself, at once and whatever goes on: what it had not yet written to its
 //! disk is gone. What it had written is there, flushed or not, as on a disk that has no cache of its own.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,11 +39,13 @@ impl Outage {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let programs = vm::guest_binaries()?;
         let assets = Assets::prepare(&[self.kernel])?;
+        // Its guests share a disk, which is nobody else's meanwhile.
+        let _lock = workspace::lock("outage")?;
         let site = Site {
             kernel: self.kernel,
             programs,
             assets,
-            disk: Disk::make()?,
+            disk: make_disk()?,
         };
         let mut told = String::new();
         for cut in 0..self.cuts {
@@ -83,7 +84,7 @@ struct Site {
     kernel: Series,
     programs: Vec<(String, PathBuf)>,
     assets: Assets,
-    disk: Disk,
+    disk: PathBuf,
 }
 
 impl Site {
@@ -101,7 +102,7 @@ impl Site {
         let guest = Guest {
             series: self.kernel,
             machine: Machine {
-                disk: Some(self.disk.path.clone()),
+                disk: Some(self.disk.clone()),
                 ..Machine::new(Mode::Bare)
             },
             label: format!("outage-{}", self.kernel),
@@ -138,30 +139,16 @@ fn life_ms(cut: u32) -> u64 {
     u64::from(cut) * (LIFE_MS * 618 / 1000) % LIFE_MS
 }
 
-/// The disk that the guests of one outage share, empty; nobody else's as long as it is held.
-struct Disk {
-    path: PathBuf,
-    _held: File,
-}
-
-impl Disk {
-    fn make() -> Result<Self> {
-        let path = workspace::target().join("vm/outage.ext4");
-        let failed = || format!("could not make {}", path.display());
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).open(&path);
-        let file = file.with_context(failed)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => bail!("another outage uses {}", path.display()),
-            locked => locked.with_context(failed)?,
-        }
-        file.set_len(0).with_context(failed)?;
-        file.set_len(DISK_BYTES).with_context(failed)?;
-        let mut mke2fs = host::program("mke2fs");
-        mke2fs.args(["-q", "-F", "-t", "ext4"]);
-        command::quiet(mke2fs.arg(&path))?;
-        Ok(Self { path, _held: file })
-    }
+fn make_disk() -> Result<PathBuf> {
+    let path = workspace::target().join("vm/outage.ext4");
+    let file = std::fs::File::create(&path)
+        .with_context(|| format!("could not make {}", path.display()))?;
+    file.set_len(DISK_BYTES)
+        .with_context(|| format!("could not size {}", path.display()))?;
+    let mut mke2fs = host::program("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4"]);
+    command::quiet(mke2fs.arg(&path))?;
+    Ok(path)
 }
 
 #[cfg(test)]
