@@ -102,6 +102,14 @@ impl Scene {
         self.bash("exec runuser -u ana -- bash line.sh")
     }
 
+    /// What the service tells root of the latest run of this id, or of the analysis of this id.
+    #[must_use]
+    #[track_caller]
+    pub fn listed(&self, id: &str) -> Value {
+        let runs = self.bash(&format!("sandbox list --json {id}")).expect(0);
+        runs.json()[0].clone()
+    }
+
     /// Has something run by a caller whose own cgroup is limited.
     #[must_use]
     pub fn run_of_a_limited_caller(&self) -> Spoken {

@@ -209,8 +209,8 @@ fn what_waits_or_is_frozen_from_above_is_left_as_it_is_and_that_is_said() {
         let said = scene.ana(&format!("sandbox {verb} next")).expect(1);
         assert!(said.err().contains("it waits for its turn"), "{said}");
     }
-    let state = scene.bash("sandbox list --json next").expect(0).json();
-    assert_eq!(state[0]["state"], "queued", "{state}");
+    let next = scene.listed("next");
+    assert_eq!(next["state"], "queued", "{next}");
 
     let above = Enclosing::limit(RUNS, "cgroup.freeze", "1");
     let said = scene

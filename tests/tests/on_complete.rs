@@ -162,9 +162,7 @@ fn the_service_notes_that_it_failed_whoever_ran_it() {
     let _lost = scene.bash(Service::SUPERVISOR_IS_LOST).expect(0);
     for (id, status) in [("done", 9), ("lost", 8)] {
         let problem = wait::for_some("it to be given up", || {
-            let run = scene.bash(&format!("sandbox list --json {id}")).expect(0);
-            let problem = run.json()[0]["hook_problem"].as_str()?.to_owned();
-            Some(problem)
+            Some(scene.listed(id)["hook_problem"].as_str()?.to_owned())
         });
         let expected = format!("--on-complete: exit {status} ended with exit status: {status}");
         assert_eq!(problem, expected);

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use sandbox_tests::{Guest, Scene, Service, wait};
-use serde_json::Value;
 
 /// A small disk of the store's own. Dropped, it is gone.
 struct Disk(Scene);
@@ -38,16 +37,10 @@ fn in_store(name: &str) -> PathBuf {
     PathBuf::from(Service::STORE).join(name)
 }
 
-/// The latest run of this analysis, as the store has it.
-fn run(scene: &Scene, id: &str) -> Value {
-    let runs = scene.bash(&format!("sandbox list --json {id}")).expect(0);
-    runs.json()[0].clone()
-}
-
 #[track_caller]
 fn wait_for_state(scene: &Scene, id: &str, state: &str) {
     wait::until("the run to be that far", || {
-        run(scene, id)["state"] == state
+        scene.listed(id)["state"] == state
     });
 }
 
@@ -87,7 +80,7 @@ fn a_disk_that_is_full_costs_no_record_and_starts_no_run() {
     });
     fs::remove_file(fill).expect("root may");
     wait_for_state(&scene, "early", "ended");
-    let early = run(&scene, "early");
+    let early = scene.listed("early");
     assert_eq!(early["reason"], "exit_code", "{early}");
     assert_eq!(early["exit_code"], 7, "{early}");
     let entered =
@@ -115,7 +108,7 @@ fn a_store_that_cannot_be_written_to_starts_no_service() {
 
     disk.remount("rw");
     service.restart();
-    assert_eq!(run(&scene, "first")["reason"], "completed");
+    assert_eq!(scene.listed("first")["reason"], "completed");
     let _runs = scene.ana("sandbox run -- true").expect(0);
 }
 
@@ -132,7 +125,7 @@ fn a_damaged_store_is_put_aside_as_it_is() {
     fs::write(in_store("runs.sqlite"), &damaged).expect("root may");
     service.restart();
     let _runs = scene.ana("sandbox run --id after -- true").expect(0);
-    assert_eq!(run(&scene, "after")["reason"], "completed");
+    assert_eq!(scene.listed("after")["reason"], "completed");
     let aside: Vec<_> = fs::read_dir(Service::STORE)
         .expect("root may read it")
         .map(|entry| entry.expect("readable").path())
@@ -172,10 +165,10 @@ fn a_clock_that_jumps_ends_no_run_early_and_none_late() {
 
     // A run that is accepted now is the latest.
     let _runs = scene.ana("sandbox run --id next -- true").expect(0);
-    assert_eq!(run(&scene, "long")["state"], "running");
+    assert_eq!(scene.listed("long")["state"], "running");
     scene.write("go", "");
     wait_for_state(&scene, "long", "ended");
-    assert_eq!(run(&scene, "long")["reason"], "completed");
+    assert_eq!(scene.listed("long")["reason"], "completed");
     let _whole = scene.bash("sandbox audit verify").expect(0);
     let _now = jump("3 days ago");
 }

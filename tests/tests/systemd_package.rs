@@ -73,9 +73,7 @@ impl Held {
 #[track_caller]
 fn stored(run_id: &str) -> Value {
     wait::for_some("the run to be stored as ended", || {
-        let said = Scene::new().bash(&format!("sandbox list --json {run_id}"));
-        let runs = said.expect(0).json();
-        Some(runs[0].clone()).filter(|run| run["state"] == "ended")
+        Some(Scene::new().listed(run_id)).filter(|run| run["state"] == "ended")
     })
 }
 
