@@ -93,16 +93,14 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
     let mut config = Config {
         user: None,
         on_complete: None,
-        budget: Budget {
-            memory_share_bytes: memory_limit_of_all_runs().ok().flatten().or_else(share),
-            ..Budget::default()
-        },
+        budget: Budget::default(),
         service: ServiceConfig::default(),
         rules: nothing(),
         groups: Vec::new(),
         users: Vec::new(),
     };
     let reader = Reader { text };
+    let mut names_memory = false;
     reader.each(entries, "", TOP, |key, entry, path| {
         match key {
             Top::User => {
@@ -114,7 +112,7 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
                     command(&entry.value).map_err(|problem| entry.fault(path, problem))?;
                 config.on_complete = Some(command);
             }
-            Top::Budget => reader.budget(entry, path, &mut config.budget)?,
+            Top::Budget => (config.budget, names_memory) = reader.budget(entry, path)?,
             Top::Defaults => config.rules.defaults = reader.defaults(entry, path)?,
             Top::Ceilings => config.rules.ceilings = reader.ceilings(entry, path)?,
             Top::Groups => config.groups = reader.by_name(entry, path)?,
@@ -124,6 +122,10 @@ pub(super) fn interpret(entries: &[Entry], text: &str) -> Result<Config, Fault> 
         }
         Ok(())
     })?;
+    if !names_memory {
+        let in_force = memory_limit_of_all_runs().ok().flatten();
+        config.budget.memory_share_bytes = in_force.or_else(share);
+    }
     Ok(config)
 }
 
@@ -187,32 +189,34 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    fn budget(&self, table: &Entry, path: &str, budget: &mut Budget) -> Result<(), Fault> {
+    /// The budget, and whether it names memory.
+    fn budget(&self, table: &Entry, path: &str) -> Result<(Budget, bool), Fault> {
         let mut layer = Layer::silent(Source::Host);
-        let mut is_kept = false;
+        let mut names_memory = false;
         self.each(table.table(path)?, path, BUDGET, |field, entry, path| {
-            let is =
-                |word: &str| field == Field::Memory && entry.value == Value::Text(word.to_owned());
+            let is_memory = field == Field::Memory;
+            names_memory |= is_memory;
+            let is = |word: &str| is_memory && entry.value == Value::Text(word.to_owned());
             let set = if is("auto") {
                 let auto = |_: &str| check_memory(share().unwrap_or(0));
                 read(&entry.value, "\"auto\"", auto)
                     .map(|bytes| layer.limits.memory_bytes = Some(Setting::Value(bytes)))
             } else if is("keep") {
-                is_kept = true;
                 Ok(())
             } else {
                 field.set(&mut layer, &entry.value)
             };
             set.map_err(|problem| entry.fault(path, problem))
         })?;
-        if is_kept {
-            budget.memory_share_bytes = None;
-        }
-        budget.memory_bytes = layer.limits.memory_bytes;
-        budget.swap_bytes = layer.limits.swap_bytes;
-        budget.cpus = layer.limits.cpus;
-        budget.pids = layer.limits.pids;
-        Ok(())
+        let limits = layer.limits;
+        let budget = Budget {
+            memory_bytes: limits.memory_bytes,
+            memory_share_bytes: None,
+            swap_bytes: limits.swap_bytes,
+            cpus: limits.cpus,
+            pids: limits.pids,
+        };
+        Ok((budget, names_memory))
     }
 
     fn defaults(&self, table: &Entry, path: &str) -> Result<Layer, Fault> {

@@ -16,6 +16,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::{
+        signalfd::SignalFd,
         socket::{MsgFlags, recv},
         stat::{Mode, umask},
     },
@@ -211,6 +212,10 @@ fn supervise(
             "the run's supervisor cannot leave the service: {error}"
         ));
     }
+    let cancellations = match supervise::cancellations() {
+        Ok(cancellations) => cancellations,
+        Err(error) => return refused(format!("no descriptors are left: {error}")),
+    };
     // First, since a run that is stored and cannot be talked to counts as lost.
     let control = match control::bind(run_id) {
         Ok(control) => control,
@@ -221,6 +226,7 @@ fn supervise(
         run_id,
         kept,
         control,
+        cancellations,
         logging: None,
         events: None,
         callers: Vec::new(),
@@ -248,6 +254,8 @@ struct Charge<'a> {
     run_id: RunId,
     kept: KeptBytes,
     control: UnixListener,
+    /// Readable once a signal asks for its end.
+    cancellations: SignalFd,
     /// Once its client has been parted with.
     logging: Option<Logging>,
     /// Where its event stream goes, once it is stored.

@@ -19,7 +19,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket},
 };
 
-use super::protocol::to_line;
+use super::{files, protocol::to_line};
 use crate::{
     spec::RunId,
     supervise::{Control, Controlled},
@@ -115,16 +115,10 @@ pub(super) fn forget_given_back(run_id: RunId) {
 /// # Errors
 /// Where the notes cannot be listed.
 pub(super) fn all_given_back() -> io::Result<Vec<RunId>> {
-    let run_id = |entry: fs::DirEntry| {
-        let name = entry.file_name();
-        RunId::parse_str(name.to_str()?.strip_suffix(GIVEN_BACK)?).ok()
-    };
-    match fs::read_dir(DIRECTORY) {
+    match files::runs_with(Path::new(DIRECTORY), GIVEN_BACK) {
         // No run has had a socket in this boot.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?
-            .filter_map(|entry| entry.map(run_id).transpose())
-            .collect(),
+        runs => runs,
     }
 }
 

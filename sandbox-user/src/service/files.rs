@@ -1,4 +1,4 @@
-//! What is kept of runs in files beside the store: logs and event streams.
+//! Files that are named after runs, and what is kept so beside the store: logs and event streams.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -12,6 +12,20 @@ const BLOCK_BYTES: u64 = 512;
 pub(super) fn remove(run_id: RunId) {
     logs::remove(run_id);
     kept::remove(Path::new(EVENTS), run_id);
+}
+
+/// The runs that a directory has a file of with this ending behind their id.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(super) fn runs_with(directory: &Path, ending: &str) -> io::Result<Vec<RunId>> {
+    let run_id = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        RunId::parse_str(name.to_str()?.strip_suffix(ending)?).ok()
+    };
+    fs::read_dir(directory)?
+        .filter_map(|entry| entry.map(run_id).transpose())
+        .collect()
 }
 
 /// How much space those of each run take, bytes.

@@ -183,10 +183,7 @@ impl Records {
     /// Where the store cannot be written; the record stays in the spool then.
     pub(super) fn settle(&self, run_id: RunId, status: u8) -> Result<(), StoreError> {
         if self.has_record(run_id)? {
-            return match spool::path_of(&self.spool, run_id, spool::HOOK).exists() {
-                true => self.take_in_hook_problem(run_id),
-                false => Ok(()),
-            };
+            return self.take_in_hook_problem(run_id);
         }
         if status != EXIT_FAILURE {
             return self.lose(run_id, Reason::RunnerLost, "Lost: it left no record.");
@@ -270,7 +267,7 @@ impl Records {
         what: &str,
         take_in: fn(&Self, RunId) -> Result<(), StoreError>,
     ) -> Vec<RunId> {
-        let mut left = spool::all(&self.spool, what).unwrap_or_else(|error| {
+        let mut left = files::runs_with(&self.spool, what).unwrap_or_else(|error| {
             say(format_args!("{}: {error}", self.spool.display()));
             Vec::new()
         });
@@ -285,17 +282,16 @@ impl Records {
         left
     }
 
+    /// Takes in how a run's completion hooks have failed, where they have.
     fn take_in_hook_problem(&self, run_id: RunId) -> Result<(), StoreError> {
         if spool::path_of(&self.spool, run_id, spool::RECORD).exists() {
             // It comes first.
             return Ok(());
         }
         let path = spool::path_of(&self.spool, run_id, spool::HOOK);
-        let failed = |source| StoreError::Directory {
-            path: path.clone(),
-            source,
+        let Some(problem) = spooled(&path)? else {
+            return Ok(());
         };
-        let problem = fs::read(&path).map_err(failed)?;
         let problem = String::from_utf8_lossy(&problem);
         if self.store.note_hook_problem(run_id, &problem)? {
             self.metrics.hook_failed();
@@ -304,7 +300,7 @@ impl Records {
                 problem: Excerpt::from(problem.as_ref()),
             });
         }
-        fs::remove_file(&path).map_err(failed)
+        fs::remove_file(&path).map_err(|source| StoreError::Directory { path, source })
     }
 
     /// Looks after runs for which nobody here waits: those that a service before this one has started. Where
@@ -376,10 +372,8 @@ impl Records {
     /// Takes in what a run has left, where that is there.
     fn take_in(&self, run_id: RunId) -> Result<(), StoreError> {
         let path = spool::path_of(&self.spool, run_id, spool::RECORD);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(StoreError::Directory { path, source }),
+        let Some(text) = spooled(&path)? else {
+            return Ok(());
         };
         let Spooled { uid, record } = match serde_json::from_slice(&text) {
             Ok(spooled) => spooled,
@@ -406,6 +400,18 @@ impl Records {
             say(format_args!("{}: {error}", path.display()));
         }
         Ok(())
+    }
+}
+
+/// What waits there; `None` where nothing does.
+fn spooled(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Directory {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

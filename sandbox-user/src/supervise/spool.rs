@@ -121,17 +121,3 @@ fn path_of_draft(spool: &Path, run_id: RunId) -> PathBuf {
 pub fn path_of(spool: &Path, run_id: RunId, what: &str) -> PathBuf {
     spool.join(format!("{run_id}{what}"))
 }
-
-/// The runs of which this is left.
-///
-/// # Errors
-/// Where the spool cannot be read.
-pub fn all(spool: &Path, what: &str) -> io::Result<Vec<RunId>> {
-    let run_id = |entry: fs::DirEntry| {
-        let name = entry.file_name();
-        RunId::parse_str(name.to_str()?.strip_suffix(what)?).ok()
-    };
-    fs::read_dir(spool)?
-        .filter_map(|entry| entry.map(run_id).transpose())
-        .collect()
-}

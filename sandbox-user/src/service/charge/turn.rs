@@ -13,7 +13,7 @@ use super::{
     },
     Charge,
 };
-use crate::{supervise, sys::readiness::readable};
+use crate::sys::readiness::readable;
 
 /// How often a run that is detached looks whether there is a service again.
 const LOOK_EVERY_MS: u16 = 500;
@@ -80,12 +80,11 @@ impl Charge<'_> {
 
     /// Waits for the next service; `None` where it is to be ended meanwhile.
     fn once_it_is_back(&mut self) -> io::Result<Option<Office>> {
-        let signals = supervise::cancellations()?;
         while !self.is_asked {
             if let Some(office) = Office::of_the_service()? {
                 return Ok(Some(office));
             }
-            let fds = [self.control.as_fd(), signals.as_fd()];
+            let fds = [self.control.as_fd(), self.cancellations.as_fd()];
             let [_, is_signalled] = readable(fds, LOOK_EVERY_MS)?;
             self.is_asked = is_signalled || self.is_called()?;
         }
@@ -103,7 +102,6 @@ impl Charge<'_> {
 
     /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.
     fn next_reply(&mut self, office: &mut Office) -> io::Result<Reply> {
-        let signals = supervise::cancellations()?;
         let is_attached = self.kept.logs.is_none();
         while !self.is_asked && !office.has_more() {
             // Also by what it has said right behind its request.
@@ -111,7 +109,7 @@ impl Charge<'_> {
                 return self.give_up(office);
             }
             let (line, control) = (office.line().as_fd(), self.control.as_fd());
-            let signals = signals.as_fd();
+            let signals = self.cancellations.as_fd();
             let [is_answered, is_signalled] = if is_attached {
                 let client = self.client.socket.as_fd();
                 let fds = [line, signals, control, client];
