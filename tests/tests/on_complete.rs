@@ -1,6 +1,8 @@
 //! `--on-complete`: a command of the caller's that gets the record in the end.
 
-use sandbox_tests::{Configured, Guest, Record, Scene, Service, wait};
+use std::fs;
+
+use sandbox_tests::{Configured, Guest, Record, Scene, Service, guardians, has_ended, wait};
 
 #[test]
 fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
@@ -16,12 +18,13 @@ fn it_gets_the_record_as_the_caller_and_outside_of_the_leaf() {
     assert_eq!(said.out(), "", "{said}");
     let err = said.err();
     let lines: Vec<&str> = err.lines().collect();
+    let (got, record) = (Record::parse(&scene.read("got.json")), scene.record());
+    let cgroup = format!("0::/sandbox/hooks/{}", record.text("/run_id"));
     assert_eq!(
         lines,
-        ["ana", "ana users", "77", "/home/ana", "0::/"],
+        ["ana", "ana users", "77", "/home/ana", &cgroup],
         "{said}"
     );
-    let (got, record) = (Record::parse(&scene.read("got.json")), scene.record());
     assert_eq!(got.to_string(), record.to_string());
 }
 
@@ -51,6 +54,46 @@ fn one_that_fails_is_run_once_more_and_one_that_has_not_is_not() {
     assert_eq!(scene.read("runs"), "run\n");
     let got = Record::parse(&scene.read("got.json"));
     assert_eq!(got.to_string(), scene.record().to_string());
+}
+
+#[test]
+fn it_has_limits_of_its_own_and_leaves_nobody_behind() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    for (command, lacks) in [
+        (
+            "rm -f /dev/shm/hook; exec fallocate -l 600MiB /dev/shm/hook",
+            "memory",
+        ),
+        ("for each in $(seq 200); do sleep 98765 & done", "PIDs"),
+    ] {
+        let said = scene.bash(&format!(
+            "sandbox run --user ana --memory 16MiB --pids 8 --on-complete '{command}' -- true"
+        ));
+        assert_eq!(said.code(), 0, "{said}");
+        let told = format!(", having run out of a completion hook's {lacks}");
+        // Each time that it is tried.
+        assert_eq!(said.err().matches(&told).count(), 3, "{said}");
+    }
+    fs::remove_file("/dev/shm/hook").expect("it was begun");
+    let _nobody = scene.bash("pgrep -f 'sleep 98765'").expect(1);
+    let left = fs::read_dir("/sys/fs/cgroup/sandbox/hooks").expect("it was made");
+    assert_eq!(
+        left.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn it_can_have_the_service_do_a_run() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let _first = scene
+        .ana("sandbox run --id first --on-complete 'sandbox run --id second -- bash -c \"exit 3\" || true' -- true")
+        .expect(0);
+    assert_eq!(scene.listed("second")["reason"], "exit_code");
 }
 
 #[test]
@@ -116,6 +159,81 @@ fn the_guardian_runs_it_where_sandbox_was_killed() {
         text.ends_with("}\n").then(|| Record::parse(&text))
     });
     assert_eq!(record.reason(), "runner_lost", "{record}");
+}
+
+/// Its first shell waits to be killed with whoever runs it, each other one ends well.
+const CUT_SHORT_ONCE: &str =
+    "echo $$ >>shells; [ $(wc -l <shells) -gt 1 ] || exec sleep 98765; cat >got.json";
+
+/// Until its first shell is there.
+const UP: &str = "until [ -s shells ]; do sleep 0.05; done";
+
+/// The record that it was given the second time.
+fn given(scene: &Scene) -> Record {
+    let record = wait::for_some("it to be run once more", || {
+        let text = scene
+            .files()
+            .contains("got.json")
+            .then(|| scene.read("got.json"))?;
+        text.ends_with("}\n").then(|| Record::parse(&text))
+    });
+    let shells = scene.read("shells");
+    assert_eq!(shells.lines().count(), 2, "{shells}");
+    let first = shells.lines().next().and_then(|pid| pid.parse().ok());
+    assert!(has_ended(first.expect("a pid")), "two of it go on");
+    record
+}
+
+#[test]
+fn one_whose_sandbox_is_killed_is_run_once_more_by_the_guardian_and_no_other() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let _config = Configured::with("on-complete = 'echo host >>hosts'\n");
+    let said = scene.bash(&format!(
+        "sandbox run --user ana --record record.json --on-complete '{CUT_SHORT_ONCE}' -- bash -c 'exit 3' & \
+         {UP}; kill -KILL $!; wait $!",
+    ));
+    assert_eq!(said.code(), 137, "{said}");
+    assert_eq!(given(&scene).to_string(), scene.record().to_string());
+    assert_eq!(scene.read("hosts"), "host\n");
+    wait::until("the guardian to be done", || guardians().is_empty());
+}
+
+#[test]
+fn one_that_lost_sandbox_and_guardian_is_run_once_more_by_the_next() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(&format!(
+        "sandbox run --user ana --record record.json --on-complete '{CUT_SHORT_ONCE}' -- bash -c 'exit 3' & \
+         {UP}; guardian=$(pgrep -x sandbox-guard); kill -STOP $guardian; kill -KILL $!; wait $!; \
+         kill -KILL $guardian; while pgrep -x sandbox-guard; do sleep 0.05; done; \
+         sandbox run --user ana -- true",
+    ));
+    assert_eq!(said.code(), 0, "{said}");
+    assert!(!said.err().contains("left behind"), "{said}");
+    assert_eq!(given(&scene).to_string(), scene.record().to_string());
+    wait::until("what was kept of it to go", || {
+        fs::read_dir("/run/sandbox/runs").is_ok_and(|mut kept| kept.next().is_none())
+    });
+}
+
+#[test]
+fn one_that_kills_whoever_runs_it_is_given_up_and_noted() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let _done = scene
+        .bash("sandbox run --detach --user ana --id killer --on-complete 'echo >>runs; kill -KILL $PPID' -- true")
+        .expect(0);
+    let problem = wait::for_some("it to be given up", || {
+        // Sees to runs that have lost everybody, which the service does from time to time.
+        let _checked = scene.bash("sandbox check");
+        Some(scene.listed("killer")["hook_problem"].as_str()?.to_owned())
+    });
+    let expected = "--on-complete: echo >>runs; kill -KILL $PPID was cut short each time, since whoever ran it was killed, 3 times";
+    assert_eq!(problem, expected);
+    assert_eq!(scene.read("runs"), "\n\n\n");
+    assert_eq!(scene.listed("killer")["reason"], "completed");
 }
 
 #[test]

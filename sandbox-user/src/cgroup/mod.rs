@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod freezer;
 mod held;
+pub mod hooks;
 mod kill;
 mod leaf;
 mod mount;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Refusal;
 use crate::{
     caller::{Caller, ignored_in, umask_in},
-    cgroup::{Mount, Proc, leaf_around, limits_of},
+    cgroup::{Mount, Proc, hooks, leaf_around, limits_of},
     config::LimitedCallers,
     procfs::status_field,
     store::Whose,
@@ -176,6 +176,10 @@ impl Peer {
             return Ok(None);
         }
         let (mount, cgroup) = self.cgroup()?;
+        if hooks::is_hooks(&cgroup) {
+            // Its limits are the service's own.
+            return Ok(None);
+        }
         let limits = limits_of(&mount, &cgroup).map_err(io::Error::other)?;
         let memory = limits.memory_bytes.map(|limit| ("memory", limit.cgroup));
         let limited = memory.or(limits.cpus.map(|limit| ("CPU", limit.cgroup)));

@@ -137,8 +137,7 @@ impl Docket {
             .map(|(command, name)| OnComplete {
                 name,
                 command,
-                caller: &self.caller,
-                rlimits: &self.rlimits,
+                docket: self,
             })
     }
 

@@ -10,11 +10,11 @@ use super::{
     clock,
     conclude::{Ending, conclude},
     docket::{Docket, TraceDocket},
+    errand::Errand,
     event_loop::{Running, Watch},
     gather::{Ended, action_now, add_declared},
     guardian::{Guardian, Start},
     journal::Journal,
-    on_complete,
     orders::{Orders, Remote},
     prepare::{self, RunError},
     record_file::KeptFile,
@@ -101,9 +101,18 @@ impl Made {
             reached,
             docket: self.docket.clone(),
             record: self.kept.clone(),
+            errand: None,
         })?;
         self.is_kept = true;
         Ok(())
+    }
+
+    /// Nothing is left to be done for the run.
+    fn let_go(&mut self) {
+        self.forget();
+        if let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
     }
 
     fn forget(&self) {
@@ -241,14 +250,18 @@ async fn run(
     // tries again.
     let _ = events.map(Kept::compress);
     spool::leave(&made.docket, &record);
-    made.forget();
-    if let Some(guardian) = made.guardian.take() {
-        guardian.dismiss();
+    let errand = Errand::of(&made.docket, &record);
+    if errand.is_none() {
+        made.let_go();
     }
     say_notes(made.docket.spec.notes, &record);
     // Those that came while the run was concluded were about the run.
     while let Ok(Some(_)) = orders.try_next() {}
-    on_complete::run_all(&made.docket, &record, Some(&mut orders)).await;
+    if let Some(errand) = errand {
+        let guardian = made.guardian.as_mut();
+        errand.run(&made.docket, Some(&mut orders), guardian).await;
+        made.let_go();
+    }
     let status = match recorded {
         Ok(()) => record::exit_status(&record),
         Err(error) => {

@@ -1,10 +1,11 @@
 //! `--on-complete`: a command that gets the record once the run is over, whoever wrote it.
 //!
-//! It runs as whoever called and under that one's limits, outside of every leaf, by /bin/sh, and twice
-//! more at most where it fails. What it prints goes to stderr, since stdout is the analysis's; how it
-//! ends changes nothing about the run.
+//! It runs as whoever called and under that one's limits, in a cgroup of its own ([`super::hook_cgroup`]), by
+//! /bin/sh, and twice more at most where it fails. What it prints goes to stderr, since stdout is the
+//! analysis's; how it ends changes nothing about the run.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Seek as _, Write as _},
     os::fd::AsFd as _,
@@ -20,12 +21,12 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{caught::caught, docket::Docket, orders::Orders, spool};
+use super::{caught::caught, docket::Docket, hook_cgroup::HookCgroup, orders::Orders};
 use crate::{
     caller,
     record::RunRecord,
     say::say,
-    sys::{child, creds::FileIdentity, pidfd, readiness, rlimits::CallersLimits},
+    sys::{child, pidfd, readiness},
 };
 
 /// How long it may take, all that it is run together.
@@ -36,17 +37,6 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// How long it is waited before a command that failed is run once more; then it is given up.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// Runs what is to be run in the end, one after another, and leaves for the service what went wrong.
-pub(super) async fn run_all(docket: &Docket, record: &RunRecord, mut orders: Option<&mut Orders>) {
-    let mut problems = Vec::new();
-    for on_complete in docket.on_complete() {
-        problems.extend(on_complete.run(record, orders.as_deref_mut()).await);
-    }
-    if !problems.is_empty() {
-        spool::leave_hook_problem(docket, &problems.join("; "));
-    }
-}
-
 /// A command for the end.
 #[derive(Debug)]
 pub(super) struct OnComplete<'a> {
@@ -54,10 +44,8 @@ pub(super) struct OnComplete<'a> {
     pub(super) name: &'static str,
     /// What the shell is given.
     pub(super) command: &'a str,
-    /// Whom it runs as.
-    pub(super) caller: &'a FileIdentity,
-    /// Under which limits.
-    pub(super) rlimits: &'a CallersLimits,
+    /// The run: who called, and under which limits.
+    pub(super) docket: &'a Docket,
 }
 
 /// How it ended.
@@ -65,19 +53,35 @@ struct Ended {
     status: ExitStatus,
     /// It was asked to, or took too long: it is not to be run once more.
     was_asked: bool,
+    /// What it had run out of, for people.
+    shortage: Option<&'static str>,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.fmt(f)?;
+        match self.shortage {
+            Some(shortage) => write!(f, ", having run out of a completion hook's {shortage}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl OnComplete<'_> {
     /// Runs it to its end, and where it fails a few times more; what goes wrong is said. Gives what went wrong the
     /// last time. What asks for the end of the run ends it too.
-    async fn run(&self, record: &RunRecord, mut orders: Option<&mut Orders>) -> Option<String> {
+    pub(super) async fn run(
+        &self,
+        record: &RunRecord,
+        mut orders: Option<&mut Orders>,
+    ) -> Option<String> {
         let mut pauses = PAUSES.iter();
         let until = Instant::now() + WITHIN;
         loop {
             let (problem, is_last) = match self.try_run(record, until, orders.as_deref_mut()).await
             {
-                Ok(Ended { status, .. }) if status.success() => return None,
-                Ok(Ended { status, was_asked }) => (format!("ended with {status}"), was_asked),
+                Ok(ended) if ended.status.success() => return None,
+                Ok(ended) => (format!("ended with {ended}"), ended.was_asked),
                 Err(error) => (format!("could not be run: {error}"), false),
             };
             let pause = pauses.next().filter(|_| !is_last);
@@ -101,7 +105,31 @@ impl OnComplete<'_> {
         until: Instant,
         orders: Option<&mut Orders>,
     ) -> io::Result<Ended> {
-        let mut child = self.spawn(written(record)?)?;
+        let stdin = written(record)?;
+        let cgroup = HookCgroup::make(self.docket).await;
+        let cgroup = cgroup.map_err(io::Error::other)?;
+        let ended = self
+            .spawn_and_wait(stdin, cgroup.as_ref(), until, orders)
+            .await;
+        let shortage = cgroup.as_ref().and_then(HookCgroup::shortage);
+        if let Some(cgroup) = cgroup {
+            cgroup.remove().await;
+        }
+        ended.map(|(status, was_asked)| Ended {
+            status,
+            was_asked,
+            shortage,
+        })
+    }
+
+    async fn spawn_and_wait(
+        &self,
+        stdin: File,
+        cgroup: Option<&HookCgroup>,
+        until: Instant,
+        orders: Option<&mut Orders>,
+    ) -> io::Result<(ExitStatus, bool)> {
+        let mut child = self.spawn(stdin, cgroup)?;
         let waited = wait(&mut child, until, orders).await;
         if waited.is_err() {
             // It is not to run on unseen.
@@ -111,7 +139,10 @@ impl OnComplete<'_> {
         waited
     }
 
-    fn spawn(&self, stdin: File) -> io::Result<Child> {
+    fn spawn(&self, stdin: File, cgroup: Option<&HookCgroup>) -> io::Result<Child> {
+        let Docket {
+            caller, rlimits, ..
+        } = self.docket;
         let mut command = std::process::Command::new("/bin/sh");
         command
             .args(["-c", self.command])
@@ -119,10 +150,10 @@ impl OnComplete<'_> {
             .envs(caller::environment())
             .stdin(stdin)
             .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
-        if self.caller.uid != nix::unistd::geteuid().as_raw() {
-            let account = User::from_uid(self.caller.uid.into()).ok().flatten();
+        if caller.uid != nix::unistd::geteuid().as_raw() {
+            let account = User::from_uid(caller.uid.into()).ok().flatten();
             let (home, name) = account.map_or_else(
-                || (PathBuf::from("/"), self.caller.uid.to_string()),
+                || (PathBuf::from("/"), caller.uid.to_string()),
                 |user| (user.dir, user.name),
             );
             command
@@ -130,7 +161,11 @@ impl OnComplete<'_> {
                 .env("USER", &name)
                 .env("LOGNAME", &name);
         }
-        child::start_as_caller(&mut command, self.caller, self.rlimits.to_restore());
+        if let Some(cgroup) = cgroup {
+            let procs = cgroup.door().map_err(io::Error::other)?;
+            child::start_in_cgroup(&mut command, procs);
+        }
+        child::start_as_caller(&mut command, caller, rlimits.to_restore());
         // std panics where the socket breaks over which its child tells whether it could execute the command.
         caught(|| command.spawn(), "whether it was started is not known")
     }
@@ -165,13 +200,13 @@ async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
     timeout(pause, asked).await.is_ok()
 }
 
-/// Waits for its end. What asks for one is passed on; the second time it is killed, and where it takes
-/// too long.
+/// Waits for its end; whether it was asked to, or took too long. What asks for one is passed on; the second time it
+/// is killed, and where it takes too long.
 async fn wait(
     child: &mut Child,
     until: Instant,
     mut orders: Option<&mut Orders>,
-) -> io::Result<Ended> {
+) -> io::Result<(ExitStatus, bool)> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
     let mut ask = libc::SIGTERM;
@@ -188,7 +223,7 @@ async fn wait(
             ready = ended.readable() => {
                 ready?.retain_ready();
                 let status = child.wait()?;
-                return Ok(Ended { status, was_asked });
+                return Ok((status, was_asked));
             }
             order = order => {
                 if order?.ends() {

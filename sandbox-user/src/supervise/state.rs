@@ -18,7 +18,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{docket::Docket, record_file::KeptFile};
+use super::{docket::Docket, errand::Errand, record_file::KeptFile};
 use crate::{cgroup::Owner, sys::own_dir};
 
 /// Where the states lie, each under its run's id.
@@ -39,6 +39,9 @@ pub(super) struct State {
     pub(super) docket: Docket,
     /// Its record's file.
     pub(super) record: Option<KeptFile>,
+    /// What is left to be done; `None` until it is recorded.
+    #[serde(default)]
+    pub(super) errand: Option<Errand>,
 }
 
 /// How far a run had come when its state was written.
@@ -140,13 +143,23 @@ impl States {
     /// # Errors
     /// As [`Self::write`]; where what was kept cannot be read.
     pub(super) fn keep_changed(&self, docket: &Docket) -> io::Result<()> {
-        let Some(state) = self.read(docket.spec.run_id)? else {
+        self.change(docket.spec.run_id, |state| state.docket = docket.clone())
+    }
+
+    /// Keeps what is left to be done for a run that is recorded, where anything is kept of it.
+    ///
+    /// # Errors
+    /// As [`Self::keep_changed`].
+    pub(super) fn keep_errand(&self, run_id: Uuid, errand: &Errand) -> io::Result<()> {
+        self.change(run_id, |state| state.errand = Some(errand.clone()))
+    }
+
+    fn change(&self, run_id: Uuid, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let Some(mut state) = self.read(run_id)? else {
             return Ok(());
         };
-        self.write(&State {
-            docket: docket.clone(),
-            ..state
-        })
+        change(&mut state);
+        self.write(&state)
     }
 
     /// Forgets a run that was concluded; it may have been forgotten already, or never kept.
@@ -251,6 +264,7 @@ mod tests {
             reached: Reached::SetUp,
             docket,
             record: None,
+            errand: None,
         }
     }
 

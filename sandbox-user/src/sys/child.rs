@@ -1,5 +1,6 @@
 //! Children that std starts, and what it does not do for them.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
@@ -90,6 +91,16 @@ pub fn leave_session_keyring() {
             libc::KEYCTL_JOIN_SESSION_KEYRING,
             anonymous,
         );
+    }
+}
+
+/// Has a command start in the cgroup whose `cgroup.procs` this is, open for writing. To be asked for before
+/// anything that takes rights away.
+pub fn start_in_cgroup(command: &mut Command, procs: File) {
+    let prepare = move || rustix::io::write(&procs, b"0").map(drop);
+    // SAFETY: the closure makes a system call only, which is signal-safe.
+    unsafe {
+        command.pre_exec(move || prepare().map_err(io::Error::from));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     evidence::OwnAction,
     supervise::{
         docket::{Change, Docket},
+        errand::Errand,
         record_file::RecordFile,
         state::State,
     },
@@ -154,6 +155,11 @@ impl Guardian {
         self.send(&Message::Changed(Box::new(change.clone())));
     }
 
+    /// Tells it that the run is recorded, and what is left to be done.
+    pub(in crate::supervise) fn hand_on(&mut self, errand: &Errand) {
+        self.send(&Message::Recorded(Box::new(errand.clone())));
+    }
+
     /// What it did in its supervisor's place, as far as it has said so: most often nothing.
     pub(in crate::supervise) fn actions(&self) -> Vec<OwnAction> {
         let mut said = Vec::new();
@@ -174,7 +180,7 @@ impl Guardian {
         Some(status.to_string())
     }
 
-    /// Ends it, the run being recorded. By SIGKILL, since it may have been stopped or frozen, and
+    /// Ends it, nothing being left to be done for the run. By SIGKILL, since it may have been stopped or frozen, and
     /// has nothing left to do.
     pub(in crate::supervise) fn dismiss(mut self) {
         // Where it cannot be killed it is not waited for: it waits for this process's end. One that

@@ -10,6 +10,9 @@
 //! answers with a line (empty, or what it cannot do). What goes to a stream must not get there twice
 //! and cannot be read back: [`Message::Recording`] comes right before it is written, and the
 //! guardian writes none from then on. A file can be looked at, so there it is the file that tells.
+//!
+//! Where the run has completion hooks it stays until they have ended, and goes on with them where the supervisor
+//! is killed meanwhile.
 
 mod handle;
 mod process;
@@ -28,6 +31,7 @@ pub use self::process::main;
 use super::{
     clock,
     docket::{Change, Docket},
+    errand::Errand,
     record_file::Target,
     state::State,
 };
@@ -55,6 +59,8 @@ enum Message {
     Adopt(Box<State>),
     /// The record is about to be written, to what cannot be told apart from the outside.
     Recording,
+    /// The run is recorded, and this is left to be done.
+    Recorded(Box<Errand>),
 }
 
 /// How it started.

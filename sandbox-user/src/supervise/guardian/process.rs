@@ -89,6 +89,11 @@ async fn watch_over(
                 ward.announced_record = Announced::Yes;
                 Ok(None)
             }
+            Ok(Message::Recorded(errand)) => {
+                ward.errand = Some(*errand);
+                overdue = None;
+                Ok(None)
+            }
             Err(error) => Err(error.to_string()),
         };
         let answer = match taken {

@@ -21,9 +21,10 @@ use crate::{
     supervise::{
         conclude::{Ending, conclude, remove},
         docket::{Change, Docket, TraceDocket},
+        errand::Errand,
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
-        on_complete, reaper,
+        reaper,
         record_file::{Announced, Progress, RecordFile, Target},
         spool,
         state::{Reached, State, States},
@@ -47,6 +48,8 @@ pub(super) struct Ward {
     pub(super) announced_record: Announced,
     /// How far it had come by what was kept of it, where there was neither supervisor nor guardian for a while.
     adopted: Option<Reached>,
+    /// What is left to be done, where the run is recorded.
+    pub(super) errand: Option<Errand>,
 }
 
 /// What was asked for is done, and to be answered.
@@ -68,6 +71,7 @@ impl Ward {
             reached,
             docket,
             record,
+            errand,
         } = state;
         umask(Mode::from_bits_truncate(docket.umask));
         let _ = std::env::set_current_dir(&docket.directory);
@@ -77,6 +81,7 @@ impl Ward {
         self.tracer = pins.and_then(|pins| Tracer::reopen(PinDir::at(pins)).ok());
         self.docket = Some(docket);
         self.adopted = Some(reached);
+        self.errand = errand;
         let record = record.map(RecordFile::open_again).transpose();
         self.record_file = record.map_err(|error| error.to_string())?;
         Ok(())
@@ -198,12 +203,19 @@ impl Ward {
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
         let docket = self.docket.clone();
         let is_waited_for = self.adopted.is_some();
-        let (record, mut finished) = self.go_on().await;
-        if let Some(docket) = &docket {
-            if let Some(record) = &record {
-                spool::leave(docket, record);
-            }
-            finished = finished.and(States::default().forget(docket.spec.run_id));
+        let taken_over = self.errand.take().map(Errand::taken_over);
+        let (record, mut finished) = match &taken_over {
+            Some(_) => (None, Ok(())),
+            None => self.go_on().await,
+        };
+        if let (Some(docket), Some(record)) = (&docket, &record) {
+            spool::leave(docket, record);
+        }
+        let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
+        let errand = taken_over.or_else(begun);
+        let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
+        if let (Some(docket), None) = (&docket, &errand) {
+            finished = finished.and(forget(docket));
         }
         if is_waited_for {
             let problem = finished.as_ref().err().map(ToString::to_string);
@@ -212,9 +224,12 @@ impl Ward {
         }
         drop(answers);
         if let (Some(docket), Some(record)) = (&docket, &record) {
-            // Notes and hook come last: a hook may take its time.
             say_notes(docket.spec.notes, record);
-            on_complete::run_all(docket, record, None).await;
+        }
+        // Last, since they may take their time.
+        if let (Some(docket), Some(errand)) = (&docket, errand) {
+            errand.run(docket, None, None).await;
+            finished = finished.and(forget(docket));
         }
         finished
     }
@@ -231,7 +246,7 @@ impl Ward {
                 say("killed while it wrote the record, which may not be whole");
                 (None, self.clear().await)
             }
-            // The supervisor says notes and runs its hook only once its guardian is gone.
+            // The supervisor says notes and runs hooks only once its guardian is gone or knows of them.
             Some(Progress::Published(record)) => (Some(*record), self.clear().await),
             Some(Progress::Drafted(record)) => self.finish_recording(*record).await,
             Some(Progress::Nothing) | None => self.judge().await,

@@ -1,0 +1,121 @@
+//! Where completion hooks run: each in a cgroup of its own in `hooks`, beside the leaves.
+//!
+//! These are no leaves: no mark is on them and nothing watches them, so that a hook may have `sandbox` do something.
+//! What a hook may take is the same for all, whatever its run was given: it only tells of it.
+
+use std::fs::File;
+
+use rustix::fs::OFlags;
+use uuid::Uuid;
+
+use super::error::CgroupError;
+use super::files::Dir;
+use super::leaf::LeafCgroup;
+use super::mount::Mount;
+use super::placement::{BARE_BASE, HOLDING, RUNS, child};
+use super::{control, tree};
+use crate::limits::{Limit, Limits, OomScope, Source};
+
+/// The cgroup of all of them, in a base.
+const HOOKS: &str = "hooks";
+/// `memory.max` of each; its other limits are those of a run that says nothing.
+const MEMORY_BYTES: u64 = 512 << 20;
+/// `memory.max` of all of them in a base.
+const MEMORY_OF_ALL_BYTES: u64 = 2 << 30;
+
+/// The base that a leaf is in: what [`super::Place::base`] was.
+pub fn base_of(leaf: &str) -> Option<&str> {
+    let (runs, _) = leaf.rsplit_once('/')?;
+    match runs.strip_suffix(RUNS)?.strip_suffix('/')? {
+        "" => Some("/"),
+        base => Some(base),
+    }
+}
+
+/// Whether a cgroup is a hook's in one of the host's own bases.
+pub fn is_hooks(cgroup: &str) -> bool {
+    [BARE_BASE, HOLDING].iter().any(|base| {
+        let below = cgroup.strip_prefix(&child(base, HOOKS));
+        below.is_some_and(|below| below.starts_with('/'))
+    })
+}
+
+/// Makes the cgroup of a run's hook in this base, with its limits.
+///
+/// # Errors
+/// [`CgroupError::LeafExists`] where there is one; when it cannot be made, or a limit does not hold.
+pub fn make(mount: &Mount, base: &str, run_id: Uuid) -> Result<LeafCgroup, CgroupError> {
+    let hooks = child(base, HOOKS);
+    let path = mount.dir(&hooks)?;
+    tree::make(&path)?;
+    tree::enable_controllers(&path)?;
+    control::set_memory(&Dir::open(&path)?, Some(MEMORY_OF_ALL_BYTES))?;
+    let hook = cgroup_of(base, run_id);
+    let path = mount.dir(&hook)?;
+    match tree::make(&path)? {
+        tree::Made::New => {}
+        tree::Made::Existed => return Err(CgroupError::LeafExists { path }),
+    }
+    let made = LeafCgroup::open(mount, &hook).and_then(|hook| {
+        let limits = Limits {
+            memory_bytes: Limit::new(Some(MEMORY_BYTES), Source::Default),
+            ..Limits::default()
+        };
+        hook.limit(&limits, OomScope::Whole).map(|_| hook)
+    });
+    if made.is_err() {
+        // It is ours and empty; the error that matters is the first one.
+        let _ = rustix::fs::rmdir(&path);
+    }
+    made
+}
+
+/// Opens the one that is there.
+///
+/// # Errors
+/// Where it is not.
+pub fn open(mount: &Mount, base: &str, run_id: Uuid) -> Result<LeafCgroup, CgroupError> {
+    LeafCgroup::open(mount, &cgroup_of(base, run_id))
+}
+
+/// Opens its door: a process that writes 0 there is in it (cgroups(7)).
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn door(hook: &LeafCgroup) -> Result<File, CgroupError> {
+    let dir = Dir::open(hook.path())?;
+    let opened = dir.open_file("cgroup.procs", OFlags::WRONLY);
+    opened
+        .map(File::from)
+        .map_err(|errno| CgroupError::write(dir.file_path("cgroup.procs"), "open", errno))
+}
+
+fn cgroup_of(base: &str, run_id: Uuid) -> String {
+    child(&child(base, HOOKS), &run_id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_of_a_leaf_is_two_above_it() {
+        assert_eq!(base_of("/sandbox/runs/7"), Some("/sandbox"));
+        assert_eq!(base_of("/runs/7"), Some("/"));
+        assert_eq!(base_of("/sandbox/hooks/7"), None);
+        assert_eq!(base_of("/truns/7"), None);
+    }
+
+    #[test]
+    fn a_cgroup_that_only_looks_like_a_hooks_is_none() {
+        assert!(is_hooks("/sandbox/hooks/7"));
+        assert!(is_hooks("/system.slice/sandbox-runs.service/hooks/7"));
+        for other in [
+            "/sandbox/hooks",
+            "/sandbox/hooks7/7",
+            "/user.slice/sandbox/hooks/7",
+        ] {
+            assert!(!is_hooks(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The cgroup of a completion hook, for the time that it runs.
+
+use std::fs::File;
+
+use super::{conclude, docket::Docket, reaper};
+use crate::{
+    cgroup::{self, CgroupError, LeafCgroup, Mount, hooks},
+    evidence::FlatKeyed,
+    say::say,
+};
+
+/// It: a hook and all that it starts, under limits.
+#[derive(Debug)]
+pub(super) struct HookCgroup(LeafCgroup);
+
+impl HookCgroup {
+    /// Makes one; `None` for a run that came to no leaf, since there is no place for this either then. What a
+    /// hook that was cut short has left in it is killed first: there are no two at a time.
+    ///
+    /// # Errors
+    /// Where it cannot be made or limited.
+    pub(super) async fn make(docket: &Docket) -> Result<Option<Self>, CgroupError> {
+        let Some(leaf) = &docket.leaf else {
+            return Ok(None);
+        };
+        let run_id = docket.spec.run_id;
+        let mount = Mount::find()?;
+        let base = match hooks::base_of(&leaf.path) {
+            Some(base) if mount.dir(base)?.is_dir() => base.to_owned(),
+            // A scope of systemd's has ended with the run's own guardian.
+            _ => cgroup::prepare(std::process::id(), run_id).await?.base,
+        };
+        if let Ok(left) = hooks::open(&mount, &base, run_id) {
+            clear(&left).await?;
+        }
+        hooks::make(&mount, &base, run_id).map(|made| Some(Self(made)))
+    }
+
+    /// Where a process gets into it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn door(&self) -> Result<File, CgroupError> {
+        hooks::door(&self.0)
+    }
+
+    /// What it has run out of, for people.
+    pub(super) fn shortage(&self) -> Option<&'static str> {
+        let counters = self.0.counters().value;
+        let happened = |events: Option<FlatKeyed>, name| {
+            let count = events.as_ref().and_then(|events| events.get(name));
+            count.is_some_and(|count| *count > 0)
+        };
+        if happened(counters.memory_events, "oom_kill") {
+            Some("memory")
+        } else if happened(counters.pids_events, "max") {
+            Some("PIDs")
+        } else {
+            None
+        }
+    }
+
+    /// Removes it; what the hook has left in it is killed.
+    pub(super) async fn remove(self) {
+        if let Err(error) = clear(&self.0).await {
+            say(error);
+        }
+    }
+}
+
+async fn clear(hook: &LeafCgroup) -> Result<(), CgroupError> {
+    reaper::empty(hook).await?;
+    conclude::remove(hook).await
+}
