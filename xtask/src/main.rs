@@ -3,6 +3,7 @@
 //! A program rather than scripts: the tasks share what they know of the workspace, their logic has
 //! unit tests, and a fresh machine needs nothing but cargo to start one.
 
+mod bench;
 mod cargo_tool;
 mod command;
 mod debian;
@@ -32,6 +33,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measure `sandbox` beside what people use instead, in a guest.
+    Bench(bench::Bench),
     /// Run a memory-hungry Python analysis under a limit, and show its notes and its record.
     Demo(demo::Demo),
     /// Build the eBPF object that is committed under `sandbox-ebpf/prebuilt`.
@@ -55,6 +58,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Bench(bench) => bench.run(),
         Task::Demo(demo) => demo.run(),
         Task::Ebpf(ebpf) => ebpf.run(),
         Task::Fuzz(fuzz) => fuzz.run(),

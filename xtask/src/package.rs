@@ -10,7 +10,7 @@ use crate::{cargo_tool, command, workspace};
 /// The newest for Rust below 1.96.
 const CARGO_DEB: &str = "3.8.0";
 /// The profile of what users install.
-const PROFILE: &str = "release";
+pub(crate) const PROFILE: &str = "release";
 
 /// Make the Debian package, and say where it is.
 #[derive(clap::Args, Debug)]

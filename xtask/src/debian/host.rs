@@ -1,4 +1,4 @@
-//! What the machine must have for guests and for fuzzing, and how it gets what is missing.
+//! What the machine must have for guests, fuzzing, benchmarks and counting instructions, and how it gets what is missing.
 //!
 //! As root on a Debian-like machine the missing packages are installed, once and with the names
 //! shown. Anywhere else nothing is touched: the error lists what is missing and the command that
@@ -58,6 +58,28 @@ const TO_FUZZ: &[Need] = &[Need {
     wanted: "c++",
     package: "g++",
 }];
+
+/// What fetching a package of PyPI's takes.
+const TO_FETCH_WHEELS: &[Need] = &[Need {
+    wanted: "pip3",
+    package: "python3-pip",
+}];
+
+/// Makes sure that packages of PyPI's can be fetched here.
+pub(crate) fn require_for_wheels() -> Result<()> {
+    require(TO_FETCH_WHEELS, "fetch BenchExec from PyPI")
+}
+
+/// What counting instructions takes.
+const TO_COUNT: &[Need] = &[Need {
+    wanted: "valgrind",
+    package: "valgrind",
+}];
+
+/// Makes sure that instructions can be counted here.
+pub(crate) fn require_for_counting() -> Result<()> {
+    require(TO_COUNT, "count the engine's instructions")
+}
 
 /// Makes sure that guests can be booted here.
 pub(crate) fn require_for_boot() -> Result<()> {

@@ -1,9 +1,11 @@
-//! The root image of all guests: a small Debian with Python, numpy and systemd.
+//! The root images of guests: a small Debian with Python, numpy and systemd, and one that has besides what
+//! `cargo xtask bench` compares `sandbox` with.
 //!
 //! Made once and never written to: each guest works on a throwaway snapshot. What is ours (init,
 //! units, the binaries under test) comes on the payload disk instead, so that editing those never
 //! means making the image again. The stamp holds the recipe: another recipe, another image.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::debian::{Archive, host};
 use crate::{command, workspace};
 
-/// Packages besides Debian's essential ones.
+/// Packages of every image besides Debian's essential ones.
 const PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",
@@ -33,6 +35,25 @@ const PACKAGES: &[&str] = &[
     "nginx-light",
     "wrk",
 ];
+
+/// More packages of [`Image::Bench`].
+const BENCH_PACKAGES: &[&str] = &[
+    "hyperfine",
+    "bubblewrap",
+    "crun",
+    // For BenchExec, which comes from PyPI.
+    "python3-pystemd",
+    "python3-yaml",
+];
+
+/// A root image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Of all guests but those of benchmarks.
+    Usual,
+    /// Of benchmarks.
+    Bench,
+}
 
 /// Left out of every package: guests have no reader.
 const EXCLUDED: &[&str] = &[
@@ -69,31 +90,78 @@ rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
 const SIZE_BYTES: u64 = 1 << 30;
 
 /// The root image where it was made before by the present recipe.
-pub(crate) fn made() -> Option<PathBuf> {
-    let stamp = workspace::read(&stamp()).ok()?;
-    (stamp == recipe() && path().exists()).then(path)
+impl Image {
+    /// It, where it was made before by the present recipe.
+    pub(crate) fn made(self) -> Option<PathBuf> {
+        let stamp = workspace::read(&self.stamp()).ok()?;
+        (stamp == self.recipe() && self.path().exists()).then(|| self.path())
+    }
+
+    /// Makes it.
+    pub(crate) fn make(self, archive: &Archive) -> Result<PathBuf> {
+        eprintln!("making {self}");
+        let path = self.path();
+        let root = workspace::temporary_beside(&path);
+        let hook = workspace::target().join("vm/root-hook");
+        let mut mmdebstrap = archive.mmdebstrap("minbase", &self.packages(), &root)?;
+        workspace::write(&hook, format!("#!/bin/sh\n{CUSTOMISE}"))?;
+        command::quiet(std::process::Command::new("chmod").arg("+x").arg(&hook))?;
+        for excluded in EXCLUDED {
+            mmdebstrap.arg(format!("--dpkgopt=path-exclude={excluded}"));
+        }
+        mmdebstrap.arg(format!("--customize-hook={}", hook.display()));
+        command::quiet(&mut mmdebstrap)?;
+
+        let image = workspace::temporary_beside(&path);
+        make_ext4(&root, &image, SIZE_BYTES)?;
+        workspace::rename(&image, &path)?;
+        workspace::write(&self.stamp(), self.recipe())?;
+        workspace::remove_dir(&root)?;
+        Ok(path)
+    }
+
+    fn packages(self) -> Vec<&'static str> {
+        match self {
+            Self::Usual => PACKAGES.to_vec(),
+            Self::Bench => [PACKAGES, BENCH_PACKAGES].concat(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "root",
+            Self::Bench => "bench",
+        }
+    }
+
+    fn path(self) -> PathBuf {
+        workspace::target().join(format!("vm/{}.ext4", self.name()))
+    }
+
+    fn stamp(self) -> PathBuf {
+        workspace::target().join(format!("vm/{}.recipe", self.name()))
+    }
+
+    fn recipe(self) -> String {
+        format!(
+            "{}\n{}\n{CUSTOMISE}{SIZE_BYTES}\n",
+            self.packages().join(" "),
+            EXCLUDED.join(" ")
+        )
+    }
 }
 
-/// Makes the root image.
-pub(crate) fn make(archive: &Archive) -> Result<PathBuf> {
-    eprintln!("making the guests' root image (Debian trixie with python3-numpy and systemd)");
-    let root = workspace::temporary_beside(&path());
-    let hook = workspace::target().join("vm/root-hook");
-    let mut mmdebstrap = archive.mmdebstrap("minbase", PACKAGES, &root)?;
-    workspace::write(&hook, format!("#!/bin/sh\n{CUSTOMISE}"))?;
-    command::quiet(std::process::Command::new("chmod").arg("+x").arg(&hook))?;
-    for excluded in EXCLUDED {
-        mmdebstrap.arg(format!("--dpkgopt=path-exclude={excluded}"));
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Usual => {
+                "the guests' root image (Debian trixie with python3-numpy and systemd)"
+            }
+            Self::Bench => {
+                "the root image of benchmarks (the guests' own, and what `sandbox` is compared with)"
+            }
+        })
     }
-    mmdebstrap.arg(format!("--customize-hook={}", hook.display()));
-    command::quiet(&mut mmdebstrap)?;
-
-    let image = workspace::temporary_beside(&path());
-    make_ext4(&root, &image, SIZE_BYTES)?;
-    workspace::rename(&image, &path())?;
-    workspace::write(&stamp(), recipe())?;
-    workspace::remove_dir(&root)?;
-    Ok(path())
 }
 
 /// Makes the file `image` an ext4 file system with all that is in `folder`.
@@ -117,20 +185,4 @@ pub(crate) fn make_ext4(folder: &Path, image: &Path, size_bytes: u64) -> Result<
         "-d",
     ]);
     command::quiet(mke2fs.arg(folder).arg(image))
-}
-
-fn path() -> PathBuf {
-    workspace::target().join("vm/root.ext4")
-}
-
-fn stamp() -> PathBuf {
-    workspace::target().join("vm/root.recipe")
-}
-
-fn recipe() -> String {
-    format!(
-        "{}\n{}\n{CUSTOMISE}{SIZE_BYTES}\n",
-        PACKAGES.join(" "),
-        EXCLUDED.join(" ")
-    )
 }

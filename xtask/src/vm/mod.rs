@@ -23,6 +23,7 @@ use clap::{Args, Subcommand};
 
 pub(crate) use self::binaries::{PROFILE, executables, guest_binaries};
 use self::emulator::Emulator;
+pub(crate) use self::image::Image;
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};
@@ -227,6 +228,11 @@ pub(crate) struct Assets {
 impl Assets {
     /// Finds what is cached and fetches or makes the rest.
     pub(crate) fn prepare(kernels: &[Series]) -> Result<Self> {
+        Self::prepare_with(Image::Usual, kernels)
+    }
+
+    /// The same with another root image.
+    pub(crate) fn prepare_with(image: Image, kernels: &[Series]) -> Result<Self> {
         host::require_for_boot()?;
         let _lock = workspace::lock("vm")?;
         let archive = Lazy::default();
@@ -246,9 +252,9 @@ impl Assets {
             };
             found.push((series, kernel));
         }
-        let root = match image::made() {
+        let root = match image.made() {
             Some(root) => root,
-            None => image::make(archive.get()?)?,
+            None => image.make(archive.get()?)?,
         };
         Ok(Self {
             emulator,

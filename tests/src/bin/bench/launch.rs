@@ -1,0 +1,91 @@
+//! A command that does nothing, under limits on memory, CPU and PIDs, from its start to its end.
+
+use sandbox_tests::Package;
+use serde_json::{Value, json};
+
+use crate::hyperfine::{Contender, measure as measure_all};
+use crate::{bundle, ratio};
+
+/// Where BenchExec is, as PyPI has it.
+const BENCHEXEC: &str = "/payload/files/benchexec.whl";
+
+/// Measures all so often; the first one is what the others are compared with.
+pub(crate) fn measure(rounds: usize) -> Value {
+    let _package = Package::install();
+    bundle::make();
+    let contenders = contenders();
+    let measured: Vec<Vec<f64>> = (0..rounds)
+        .map(|_| measure_all(contenders.iter()))
+        .collect();
+    let of = |index: usize| -> Vec<f64> { measured.iter().map(|round| round[index]).collect() };
+    let rows: Vec<Value> = contenders
+        .iter()
+        .enumerate()
+        .map(|(index, contender)| ratio::row(contender.name, &of(index), &of(0)))
+        .collect();
+    json!({"rows": rows})
+}
+
+fn contenders() -> Vec<Contender> {
+    let contender = |name, command: &str, starts| Contender {
+        name,
+        command: command.to_owned(),
+        before: None,
+        after: None,
+        starts,
+    };
+    let limits = "-p MemoryMax=2G -p MemorySwapMax=0 -p CPUQuota=100% -p TasksMax=100";
+    vec![
+        contender("fork and exec", "/usr/bin/true", 30),
+        contender(
+            "sandbox run, by the service",
+            "sandbox run --notes never -- /usr/bin/true",
+            15,
+        ),
+        contender(
+            "sandbox run --standalone",
+            "sandbox run --standalone --notes never -- /usr/bin/true",
+            15,
+        ),
+        Contender {
+            before: Some("systemctl stop sandbox.socket sandbox && sandbox check --clean"),
+            after: Some("systemctl start sandbox.socket sandbox"),
+            ..contender(
+                "sandbox run --standalone, programs not loaded",
+                "sandbox run --standalone --notes never -- /usr/bin/true",
+                3,
+            )
+        },
+        contender(
+            "bubblewrap (no limits)",
+            "bwrap --bind / / --dev /dev --proc /proc --unshare-pid --unshare-ipc -- /usr/bin/true",
+            20,
+        ),
+        contender(
+            "crun",
+            &format!(
+                "crun --cgroup-manager=cgroupfs run --bundle {} bench",
+                bundle::FOLDER
+            ),
+            15,
+        ),
+        contender(
+            "systemd-run --scope",
+            &format!("systemd-run --quiet --scope {limits} -- /usr/bin/true"),
+            10,
+        ),
+        contender(
+            "systemd-run --wait",
+            &format!("systemd-run --quiet --wait --pipe {limits} -- /usr/bin/true"),
+            10,
+        ),
+        contender(
+            "runexec (BenchExec)",
+            &format!(
+                "env PYTHONPATH={BENCHEXEC} python3 -m benchexec.runexecutor --quiet --memlimit 2147483648 --cores 0 \
+                 --walltimelimit 1800 --output /dev/null -- /usr/bin/true"
+            ),
+            4,
+        ),
+    ]
+}

@@ -1,0 +1,43 @@
+//! `bench`: `sandbox` and what people use instead, measured side by side in one guest.
+//!
+//! For `cargo xtask bench`, in a guest that has those others. Each suite prints one line, `result` and a JSON
+//! document, which the other side keeps and makes a table of. What counts are ratios of what was measured in the same
+//! round; times are shown, and mean nothing beside another run's.
+
+mod bundle;
+mod hyperfine;
+mod launch;
+mod ratio;
+
+use clap::{Parser, ValueEnum};
+use sandbox_tests::wait;
+use serde_json::Value;
+
+/// How long the guest may keep us waiting.
+const PATIENCE_S: u64 = 120;
+
+/// Measure `sandbox` beside what people use instead.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What is measured.
+    #[arg(long)]
+    suite: Suite,
+    /// How often all of it is measured: the spread is that of the rounds.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Suite {
+    /// A command that does nothing, from start to end.
+    Launch,
+}
+
+fn main() {
+    let Arguments { suite, rounds } = Arguments::parse();
+    wait::be_patient(PATIENCE_S);
+    let result: Value = match suite {
+        Suite::Launch => launch::measure(rounds),
+    };
+    println!("result {result}");
+}

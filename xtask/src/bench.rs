@@ -1,0 +1,192 @@
+//! `cargo xtask bench`: `sandbox` and what people use instead, measured side by side in one run.
+//!
+//! The measuring is done by `tests/src/bin/bench`, in a guest with systemd, `sandbox` installed as its package does
+//! it, and the others as Debian and PyPI have them; what watching costs is measured by
+//! `sandbox-user/examples/watching.rs`, in a guest and on this machine. Here what they say is kept and made a table of.
+
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use self::table::Table;
+use crate::debian::host;
+use crate::vm::{self, Assets, Ending, Guest, Image, Machine, Mode, Payload, Series, Stream, Task};
+use crate::{command, package, workspace};
+
+/// BenchExec, whose runexec is among the others.
+const BENCHEXEC: &str = "3.35";
+/// How long a suite may take.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Measure `sandbox` beside what people use instead.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Bench {
+    /// Only this suite (repeatable).
+    #[arg(long = "suite", value_name = "SUITE")]
+    suites: Vec<Suite>,
+    /// The kernel series that guests boot.
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    kernel: Series,
+    /// How often all of a suite is measured.
+    #[arg(long, value_name = "N", default_value_t = 9)]
+    rounds: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// A command that does nothing, under limits, from start to end: beside what else can do that.
+    Launch,
+    /// Processes that fork, execute and exit: watched, not watched, and with nothing loaded.
+    Watch,
+}
+
+impl Bench {
+    /// Does the task.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let suites = if self.suites.is_empty() {
+            Suite::value_variants()
+        } else {
+            &self.suites
+        };
+        for suite in suites {
+            match suite {
+                Suite::Launch => keep("launch", &self.launch()?)?,
+                Suite::Watch => {
+                    let program = watching()?;
+                    keep("watch", &self.watch_in_guest(&program)?)?;
+                    keep("watch-here", &self.watch_here(&program)?)?;
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn launch(&self) -> Result<Value> {
+        let benchexec = benchexec()?;
+        let package = package::build(package::PROFILE)?;
+        let programs = vm::guest_binaries()?;
+        let payload = |folder: &Path| {
+            let mut payload = Payload::new(folder.join("payload"))?;
+            // `sandbox` comes with its package.
+            for (name, path) in programs.iter().filter(|(name, _)| name != "sandbox") {
+                payload.file(&format!("bin/{name}"), path)?;
+            }
+            payload.file("files/sandbox.deb", &package)?;
+            payload.file("files/benchexec.whl", &benchexec)?;
+            Ok(payload)
+        };
+        let task = format!("bench --suite launch --rounds {}", self.rounds);
+        self.in_guest(Image::Bench, Mode::Systemd, &task, payload)
+    }
+
+    fn watch_in_guest(&self, program: &Path) -> Result<Value> {
+        let payload = |folder: &Path| {
+            let mut payload = Payload::new(folder.join("payload"))?;
+            payload.file("bin/watching", program)?;
+            Ok(payload)
+        };
+        // In a bare guest all that runs is in the root.
+        let task = format!("watching --rounds {} --processes 300", self.rounds);
+        self.in_guest(Image::Usual, Mode::Bare, &task, payload)
+    }
+
+    /// Needs root, for a bpffs that is not this machine's own.
+    fn watch_here(&self, program: &Path) -> Result<Value> {
+        let task = format!(
+            "mount -t bpf bpf /sys/fs/bpf && exec {} --rounds {}",
+            command::shell_quoted(&program.to_string_lossy()),
+            self.rounds
+        );
+        eprintln!("here: {task}");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", &task]);
+        result_in(&command::text_with_diagnostics(&mut unshare)?)
+    }
+
+    fn in_guest(
+        &self,
+        image: Image,
+        mode: Mode,
+        task: &str,
+        payload: impl Fn(&Path) -> Result<Payload>,
+    ) -> Result<Value> {
+        let assets = Assets::prepare_with(image, &[self.kernel])?;
+        let guest = Guest {
+            series: self.kernel,
+            machine: Machine::new(mode),
+            label: format!("bench-{}-{mode}", self.kernel),
+            limit: LIMIT,
+        };
+        eprintln!("{}: {task}", self.kernel);
+        let mut said = Vec::new();
+        let report = guest.run(
+            &assets,
+            payload,
+            &Task::Command(task),
+            &mut |stream, bytes| match stream {
+                Stream::Stdout => said.extend_from_slice(bytes),
+                Stream::Stderr => vm::print(stream, bytes),
+            },
+        )?;
+        let text = String::from_utf8_lossy(&said);
+        match report.ending {
+            Ending::Exited(0) => result_in(&text),
+            ending @ (Ending::Exited(_)
+            | Ending::NeverReady(_)
+            | Ending::TimedOut(_)
+            | Ending::Panicked(_)
+            | Ending::Vanished(_)) => bail!(
+                "{task:?}: {ending}\n{text}(the whole console: {})",
+                report.console.display()
+            ),
+        }
+    }
+}
+
+/// What a suite says of itself, in a line of its output.
+fn result_in(text: &str) -> Result<Value> {
+    let result = text.lines().find_map(|line| line.strip_prefix("result "));
+    let result = result.with_context(|| format!("nothing was measured:\n{text}"))?;
+    serde_json::from_str(result).context("what was measured is no JSON")
+}
+
+/// Keeps a result and its table in `target/bench`, and shows the table.
+fn keep(name: &str, result: &Value) -> Result<()> {
+    let folder = workspace::target().join("bench");
+    workspace::make_dir(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    workspace::write(&path, serde_json::to_string_pretty(result)?)?;
+    let table = Table::of(name, result)?.to_string();
+    workspace::write(&path.with_extension("txt"), &table)?;
+    println!("{table}\n({})\n", path.display());
+    Ok(())
+}
+
+/// What measures the cost of watching.
+fn watching() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", "sandbox-user"]);
+    command::run(cargo.args(["--example", "watching"]))?;
+    Ok(workspace::target().join("release/examples/watching"))
+}
+
+/// BenchExec as PyPI has it: Python reads it as it is.
+fn benchexec() -> Result<PathBuf> {
+    let folder = workspace::target().join("bench");
+    let wheel = folder.join(format!("benchexec-{BENCHEXEC}-py3-none-any.whl"));
+    if !wheel.exists() {
+        host::require_for_wheels()?;
+        workspace::make_dir(&folder)?;
+        let mut pip = host::program("pip3");
+        pip.args(["download", "--quiet", "--no-deps", "--only-binary=:all:"]);
+        pip.arg("--dest").arg(&folder);
+        command::quiet(pip.arg(format!("benchexec=={BENCHEXEC}")))?;
+    }
+    Ok(wheel)
+}
