@@ -41,3 +41,6 @@ pub mod notes;
 pub mod escape;
 pub mod outlet;
 pub mod say;
+
+#[cfg(test)]
+mod hot_paths;

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: unit tests on this machine, then everything in `tests/` in guests.
+//! `cargo xtask test`: unit tests on this machine, the instructions that the engine takes, then everything in
+//! `tests/` in guests.
 //!
 //! One command that tells whether the tree is good, and that cannot be fooled by what did not run:
 //! each guest gets a list of tests, and a test on the list that does not report a pass has failed,
@@ -6,6 +7,7 @@
 
 mod guests;
 mod host;
+mod instructions;
 mod plan;
 mod report;
 
@@ -46,9 +48,11 @@ impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut report = Report::default();
         if !self.guests_only {
-            let row = host::run(self.filter.as_deref())?;
-            if self.filter.is_none() || row.ran() {
-                report.add(row);
+            let filter = self.filter.as_deref();
+            for row in [host::run(filter)?, instructions::run(filter)?] {
+                if filter.is_none() || row.ran() {
+                    report.add(row);
+                }
             }
         }
         let mut passes = plan::passes(&self.kernels, self.mode);
