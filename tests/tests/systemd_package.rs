@@ -203,7 +203,11 @@ fn stopping_the_unit_that_holds_the_runs_cancels_them_all_and_says_so() {
         systemctl(&["show", "-P", "ActiveState", "sandbox.service"]),
         "inactive"
     );
-    systemctl(&["start", "sandbox.service"]);
+    // The service and its socket come with it.
+    systemctl(&["start", "sandbox-runs.service"]);
+    wait::until("the service to be there", || {
+        systemctl(&["show", "-P", "ActiveState", "sandbox.service"]) == "active"
+    });
     let run = stored(&detached);
     assert_eq!(run["reason"], "cancelled", "{run}");
     let notes = run["notes"].as_str().unwrap_or_default();

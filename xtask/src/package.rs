@@ -26,6 +26,7 @@ impl Package {
 
 /// Makes the package from a build of this profile; gives its path.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
+    eprintln!("making the package (the first time takes some minutes)");
     let cargo_deb = cargo_tool::ensure("cargo-deb", CARGO_DEB)?;
     let of_crate = ["--profile", profile, "--package", "sandbox-user"];
     command::run(

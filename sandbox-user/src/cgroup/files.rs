@@ -17,6 +17,9 @@ use super::error::CgroupError;
 use crate::evidence::FlatKeyed;
 use crate::evidence::PressureTotals;
 
+/// More than most of these files hold.
+const ROOM_BYTES: usize = 4096;
+
 /// A value that may be the kernel's `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Max {
@@ -185,8 +188,9 @@ impl Dir {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(fail(errno.into())),
         };
-        let mut bytes = Vec::new();
-        match File::from(fd).read_to_end(&mut bytes) {
+        // With room from the start, and no look at a size, of which cgroupfs knows nothing.
+        let mut bytes = Vec::with_capacity(ROOM_BYTES);
+        match File::from(fd).take(u64::MAX).read_to_end(&mut bytes) {
             Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             // A file of a feature that this kernel has but does not run (PSI without psi=1).
             Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(None),

@@ -53,7 +53,7 @@ pub enum ClientError {
     Strange(String),
     /// The run's supervisor has gone.
     #[error(
-        "the run's supervisor was killed, and its guardian ends it: `sandbox show {0}` tells how that went"
+        "the run's supervisor was killed; what it had not done its guardian does: `sandbox show {0}` tells how the run ended"
     )]
     Gone(RunId),
     /// It cannot be talked to.

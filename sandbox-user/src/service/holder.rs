@@ -22,8 +22,9 @@ use crate::{
 
 /// The unit, for people.
 const UNIT: &str = "sandbox-runs.service";
-/// How long what is left of runs that are over may take to end once it was asked to.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// How long what is left of runs that are over may take to end once it was asked to: their supervisors give
+/// completion hooks 10 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(12);
 /// How often it is looked whether all have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

@@ -4,16 +4,27 @@
 //! of the run. Where the one that runs a hook is killed, the next to look after the run goes on here: with that hook once
 //! more, and not with those that have ended.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{
-    docket::Docket, guardian::Guardian, on_complete::OnComplete, orders::Orders, spool,
+    clock,
+    docket::Docket,
+    guardian::Guardian,
+    hook_cgroup::HookCgroup,
+    on_complete::{self, OnComplete, Problem},
+    orders::Orders,
+    spool,
     state::States,
 };
 use crate::{record::RunRecord, say::say};
 
-/// How often a hook is run once more because whoever ran it was killed: it may itself be why.
-const MOST_LOST: u32 = 2;
+/// How long a hook may take, all that it is run together.
+const WITHIN: Duration = Duration::from_secs(600);
+/// How long it is waited before a hook is run once more that failed, or whose runner was killed; then it is given up.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// What is left to be done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,8 +32,10 @@ pub(super) struct Errand {
     record: RunRecord,
     /// How many hooks have come to their end.
     ended: usize,
-    /// How often whoever ran the one after those was killed.
-    lost: u32,
+    /// How often the one after those was begun.
+    tries: usize,
+    /// When that was for the first time (CLOCK_MONOTONIC).
+    began_at_ns: Option<u64>,
     /// What went wrong with hooks, one sentence each.
     problems: Vec<String>,
 }
@@ -34,17 +47,10 @@ impl Errand {
         Some(Self {
             record: record.clone(),
             ended: 0,
-            lost: 0,
+            tries: 0,
+            began_at_ns: None,
             problems: Vec::new(),
         })
-    }
-
-    /// The same for the next, where whoever did it was killed.
-    pub(super) fn taken_over(self) -> Self {
-        Self {
-            lost: self.lost + 1,
-            ..self
-        }
     }
 
     /// Runs the hooks one after another, and leaves for the service what went wrong.
@@ -55,18 +61,68 @@ impl Errand {
         mut guardian: Option<&mut Guardian>,
     ) {
         while let Some(hook) = docket.on_complete().nth(self.ended) {
-            self.hand_on(docket, guardian.as_deref_mut());
-            let problem = match self.lost {
-                0..=MOST_LOST => hook.run(&self.record, orders.as_deref_mut()).await,
-                lost => Some(given_up(&hook, lost)),
-            };
+            let problem = self
+                .run_hook(&hook, orders.as_deref_mut(), guardian.as_deref_mut())
+                .await;
             self.problems.extend(problem);
             self.ended += 1;
-            self.lost = 0;
+            self.tries = 0;
+            self.began_at_ns = None;
         }
         if !self.problems.is_empty() {
             spool::leave_hook_problem(docket, &self.problems.join("; "));
         }
+    }
+
+    /// Runs one to its end, and where it fails a few times more; what goes wrong is said. Gives what went wrong the
+    /// last time. What asks for the end of the run ends it too.
+    async fn run_hook(
+        &mut self,
+        hook: &OnComplete<'_>,
+        mut orders: Option<&mut Orders>,
+        mut guardian: Option<&mut Guardian>,
+    ) -> Option<String> {
+        let now_ns = clock::now_ns();
+        let began_at_ns = *self.began_at_ns.get_or_insert(now_ns);
+        let passed = Duration::from_nanos(now_ns.saturating_sub(began_at_ns));
+        let until = Instant::now() + WITHIN.saturating_sub(passed);
+        if self.tries > 0 {
+            let cut_short = Problem::of(hook, "was cut short: whoever ran it was killed");
+            if !self.is_tried_again(&cut_short, orders.as_deref_mut()).await {
+                if let Some(left) = HookCgroup::left(hook.docket) {
+                    left.remove().await;
+                }
+                return Some(cut_short.text);
+            }
+        }
+        loop {
+            self.tries += 1;
+            self.hand_on(hook.docket, guardian.as_deref_mut());
+            let tried = hook.run(&self.record, until, orders.as_deref_mut()).await;
+            let problem = tried.err()?;
+            if !self.is_tried_again(&problem, orders.as_deref_mut()).await {
+                return Some(problem.text);
+            }
+        }
+    }
+
+    /// Says what went wrong and waits a while; false where the hook is given up.
+    async fn is_tried_again(&self, problem: &Problem, orders: Option<&mut Orders>) -> bool {
+        let pause = PAUSES.get(self.tries - 1).filter(|_| !problem.is_last);
+        let Some(pause) = pause else {
+            say(&problem.text);
+            return false;
+        };
+        say(format_args!(
+            "{}; it is run once more in {} s",
+            problem.text,
+            pause.as_secs()
+        ));
+        let is_ended = on_complete::is_ended_within(*pause, orders).await;
+        if is_ended {
+            say("it is not run once more: the end was asked for");
+        }
+        !is_ended
     }
 
     /// Tells of it whoever may have to take it over.
@@ -80,13 +136,4 @@ impl Errand {
             ));
         }
     }
-}
-
-fn given_up(hook: &OnComplete<'_>, lost: u32) -> String {
-    let problem = format!(
-        "{}: {} was cut short each time, since whoever ran it was killed, {lost} times",
-        hook.name, hook.command
-    );
-    say(&problem);
-    problem
 }

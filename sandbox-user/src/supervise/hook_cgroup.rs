@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{conclude, docket::Docket, reaper};
 use crate::{
-    cgroup::{self, CgroupError, LeafCgroup, Mount, hooks},
+    cgroup::{self, CgroupError, LeafCgroup, Mount, Population, hooks},
     evidence::FlatKeyed,
     say::say,
 };
@@ -36,12 +36,30 @@ impl HookCgroup {
         hooks::make(&mount, &base, run_id).map(|made| Some(Self(made)))
     }
 
+    /// That of a hook that was cut short, where it is there.
+    pub(super) fn left(docket: &Docket) -> Option<Self> {
+        let base = hooks::base_of(&docket.leaf.as_ref()?.path)?;
+        let left = hooks::open(&Mount::find().ok()?, base, docket.spec.run_id);
+        left.ok().map(Self)
+    }
+
     /// Where a process gets into it.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub(super) fn door(&self) -> Result<File, CgroupError> {
         hooks::door(&self.0)
+    }
+
+    /// Sends all in it a signal.
+    pub(super) fn signal(&self, signal: i32) {
+        // Who cannot be told is killed in the end.
+        let _ = reaper::signal_members(&self.0, signal);
+    }
+
+    /// Whether nobody is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        !matches!(self.0.population(), Ok(Population::Populated))
     }
 
     /// What it has run out of, for people.

@@ -18,24 +18,21 @@ use nix::{libc, unistd::User};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{
     io::Interest,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{caught::caught, docket::Docket, hook_cgroup::HookCgroup, orders::Orders};
 use crate::{
     caller,
     record::RunRecord,
-    say::say,
     sys::{child, pidfd, readiness},
 };
 
-/// How long it may take, all that it is run together.
-const WITHIN: Duration = Duration::from_secs(600);
 /// How long it may take to end once it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long it is waited before a command that failed is run once more; then it is given up.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// Between two looks whether all that it has started has ended too.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A command for the end.
 #[derive(Debug)]
@@ -67,35 +64,42 @@ impl fmt::Display for Ended {
     }
 }
 
+/// What went wrong with it.
+pub(super) struct Problem {
+    /// A sentence that names it.
+    pub(super) text: String,
+    /// It is not to be run once more.
+    pub(super) is_last: bool,
+}
+
+impl Problem {
+    /// One that may be over the next time.
+    pub(super) fn of(hook: &OnComplete<'_>, what: impl fmt::Display) -> Self {
+        Self {
+            text: format!("{}: {} {what}", hook.name, hook.command),
+            is_last: false,
+        }
+    }
+}
+
 impl OnComplete<'_> {
-    /// Runs it to its end, and where it fails a few times more; what goes wrong is said. Gives what went wrong the
-    /// last time. What asks for the end of the run ends it too.
+    /// Runs it to its end, once; by `until` it has to be over. What asks for the end of the run ends it too.
+    ///
+    /// # Errors
+    /// Where it cannot be run, or fails.
     pub(super) async fn run(
         &self,
         record: &RunRecord,
-        mut orders: Option<&mut Orders>,
-    ) -> Option<String> {
-        let mut pauses = PAUSES.iter();
-        let until = Instant::now() + WITHIN;
-        loop {
-            let (problem, is_last) = match self.try_run(record, until, orders.as_deref_mut()).await
-            {
-                Ok(ended) if ended.status.success() => return None,
-                Ok(ended) => (format!("ended with {ended}"), ended.was_asked),
-                Err(error) => (format!("could not be run: {error}"), false),
-            };
-            let pause = pauses.next().filter(|_| !is_last);
-            let then = pause.map_or_else(String::new, |pause| {
-                format!("; it is run once more in {} s", pause.as_secs())
-            });
-            let problem = format!("{}: {} {problem}", self.name, self.command);
-            say(format_args!("{problem}{then}"));
-            let Some(pause) = pause else {
-                return Some(problem);
-            };
-            if is_ended_within(*pause, orders.as_deref_mut()).await {
-                return Some(problem);
-            }
+        until: Instant,
+        orders: Option<&mut Orders>,
+    ) -> Result<(), Problem> {
+        match self.try_run(record, until, orders).await {
+            Ok(ended) if ended.status.success() => Ok(()),
+            Ok(ended) => Err(Problem {
+                is_last: ended.was_asked,
+                ..Problem::of(self, format_args!("ended with {ended}"))
+            }),
+            Err(error) => Err(Problem::of(self, format_args!("could not be run: {error}"))),
         }
     }
 
@@ -130,7 +134,7 @@ impl OnComplete<'_> {
         orders: Option<&mut Orders>,
     ) -> io::Result<(ExitStatus, bool)> {
         let mut child = self.spawn(stdin, cgroup)?;
-        let waited = wait(&mut child, until, orders).await;
+        let waited = wait(&mut child, cgroup, until, orders).await;
         if waited.is_err() {
             // It is not to run on unseen.
             let _ = child.kill();
@@ -183,12 +187,12 @@ fn written(record: &RunRecord) -> io::Result<File> {
 }
 
 /// Waits for a while; whether an end was asked for meanwhile.
-async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
+pub(super) async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
     let asked = async {
         match orders {
             Some(orders) => loop {
                 match orders.next().await {
-                    Ok(order) if order.ends() => return,
+                    Ok(order) if order.ends_hook() => return,
                     Ok(_) => {}
                     // Where signals cannot be read nobody is heard.
                     Err(_) => return std::future::pending().await,
@@ -200,45 +204,59 @@ async fn is_ended_within(pause: Duration, orders: Option<&mut Orders>) -> bool {
     timeout(pause, asked).await.is_ok()
 }
 
-/// Waits for its end; whether it was asked to, or took too long. What asks for one is passed on; the second time it
-/// is killed, and where it takes too long.
+/// Waits for its end; whether it was asked to, or took too long. What asks for one is passed on to all of it, which may
+/// take its time then; the second time it is killed, and where it takes too long.
 async fn wait(
     child: &mut Child,
+    cgroup: Option<&HookCgroup>,
     until: Instant,
     mut orders: Option<&mut Orders>,
 ) -> io::Result<(ExitStatus, bool)> {
     let pidfd = pidfd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let ended = readiness::watch(&pidfd, Interest::READABLE)?;
-    let mut ask = libc::SIGTERM;
+    let mut status = None;
     let mut was_asked = false;
     let mut kill_at = until;
     loop {
+        let is_empty = || cgroup.is_none_or(HookCgroup::is_empty);
+        if let Some(status) = status.filter(|_| !was_asked || is_empty()) {
+            return Ok((status, was_asked));
+        }
         let order = async {
             match &mut orders {
                 Some(orders) => orders.next().await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            ready = ended.readable() => {
+        let is_killed = tokio::select! {
+            ready = ended.readable(), if status.is_none() => {
                 ready?.retain_ready();
-                let status = child.wait()?;
-                return Ok((status, was_asked));
+                status = Some(child.wait()?);
+                false
             }
             order = order => {
-                if order?.ends() {
-                    // It may have ended just now.
-                    let _ = pidfd::send_signal(pidfd.as_fd(), ask);
-                    ask = libc::SIGKILL;
-                    was_asked = true;
+                let is_asked = order?.ends_hook();
+                if is_asked && !was_asked {
+                    match cgroup {
+                        Some(cgroup) => cgroup.signal(libc::SIGTERM),
+                        // It may have ended just now.
+                        None => drop(pidfd::send_signal(pidfd.as_fd(), libc::SIGTERM)),
+                    }
                     kill_at = kill_at.min(Instant::now() + ENDS_WITHIN);
                 }
+                is_asked && std::mem::replace(&mut was_asked, true)
             }
-            () = sleep_until(kill_at) => {
-                let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
-                was_asked = true;
-                kill_at = Instant::now() + WITHIN;
+            () = sleep_until(kill_at) => true,
+            () = sleep(LOOK_EVERY), if status.is_some() => false,
+        };
+        if is_killed {
+            if let Some(status) = status {
+                // What is left of it goes with its cgroup.
+                return Ok((status, true));
             }
+            let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            was_asked = true;
+            kill_at = Instant::now() + ENDS_WITHIN;
         }
     }
 }

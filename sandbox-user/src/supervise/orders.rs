@@ -134,6 +134,12 @@ impl Order {
             }
         }
     }
+
+    /// Whether it asks for the end of what is run when the run is over: who is to be told of that is told, whether
+    /// the client is still there or not.
+    pub(super) fn ends_hook(&self) -> bool {
+        self.ends() && !matches!(self, Self::ClientGone)
+    }
 }
 
 /// All from whom orders come.

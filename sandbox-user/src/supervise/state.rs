@@ -248,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        attribution::case::Case,
         cgroup::Proc,
         limits::{Limit, Source},
         record::{Deed, at_second},
@@ -341,6 +342,25 @@ mod tests {
         let kept = kept.expect("it is there");
         assert_eq!(kept.docket.interventions, state.docket.interventions);
         assert_eq!(kept.docket.spec.limits.walltime, walltime);
+        assert_eq!((kept.owner, kept.reached), (state.owner, state.reached));
+    }
+
+    #[test]
+    fn what_is_left_to_be_done_for_a_run_is_kept_where_anything_is() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let states = states(&temp);
+        let mut state = state(None);
+        let run_id = state.docket.spec.run_id;
+        let record = Case::named("it is over").record();
+        assert!(Errand::of(&state.docket, &record).is_none());
+        state.docket.spec.on_complete = Some("true".to_owned());
+        let errand = Errand::of(&state.docket, &record).expect("it has a hook");
+        states.keep_errand(run_id, &errand).expect("nothing to do");
+        assert!(states.run_ids().is_ok_and(|kept| kept.is_empty()));
+        states.keep(&state).expect("kept");
+        states.keep_errand(run_id, &errand).expect("kept anew");
+        let kept = states.read(run_id).expect("read").expect("it is there");
+        assert!(kept.errand.is_some());
         assert_eq!((kept.owner, kept.reached), (state.owner, state.reached));
     }
 

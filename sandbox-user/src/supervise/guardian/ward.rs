@@ -203,7 +203,7 @@ impl Ward {
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
         let docket = self.docket.clone();
         let is_waited_for = self.adopted.is_some();
-        let taken_over = self.errand.take().map(Errand::taken_over);
+        let taken_over = self.errand.take();
         let (record, mut finished) = match &taken_over {
             Some(_) => (None, Ok(())),
             None => self.go_on().await,
