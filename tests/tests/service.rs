@@ -257,20 +257,6 @@ fn of_what_a_detached_run_prints_the_beginning_and_the_end_are_kept() {
 }
 
 #[test]
-fn what_is_run_in_the_end_is_not_there_for_ever_once_its_client_has_gone() {
-    let _guest = Guest::enter();
-    let _service = Service::start();
-    let scene = Scene::new();
-    let _said = scene.ana(
-        "sandbox run --on-complete 'trap \"\" TERM; echo $$ >pid; while :; do sleep 1; done' -- true & \
-         until [ -s pid ]; do sleep 0.05; done; kill -KILL $!; wait",
-    );
-    let hook = pid_in(&scene, "pid");
-    wait::until("it to be killed", || kill(hook, None).is_err());
-    stored(&scene).assert_verdict("completed", "none");
-}
-
-#[test]
 fn a_service_that_is_killed_costs_no_run_and_no_client() {
     let _guest = Guest::enter();
     let mut service = Service::start();

@@ -72,6 +72,8 @@ impl Errand {
         if !self.problems.is_empty() {
             spool::leave_hook_problem(docket, &self.problems.join("; "));
         }
+        // Who looks after it from here on has nothing to do.
+        self.hand_on(docket, guardian);
     }
 
     /// Runs one to its end, and where it fails a few times more; what goes wrong is said. Gives what went wrong the
