@@ -26,30 +26,56 @@ impl Table {
     /// That of a result: its `rows`, and each number in it.
     pub(super) fn of(name: &str, result: &Value) -> Result<Self> {
         let rows = result["rows"].as_array().context("a result without rows")?;
+        let over = rounds(rows.first().context("a result without rows")?)?;
         let all = result.as_object().context("a result that is no object")?;
         let number =
             |(name, value): (&String, &Value)| Some(format!("{name}: {:.0}", value.as_f64()?));
         Ok(Self {
             name: name.to_owned(),
-            rows: rows.iter().map(Row::of).collect::<Result<_>>()?,
+            rows: rows
+                .iter()
+                .map(|row| Row::of(row, &over))
+                .collect::<Result<_>>()?,
             besides: all.iter().filter_map(number).collect(),
         })
     }
 }
 
 impl Row {
-    fn of(row: &Value) -> Result<Self> {
-        let number = |name: &str| {
-            let number = row[name].as_f64();
-            number.with_context(|| format!("a row without {name}: {row}"))
-        };
+    /// That of one which took so long in each round, over what the first took.
+    fn of(row: &Value, over: &[f64]) -> Result<Self> {
         let name = row["name"].as_str().map(ToOwned::to_owned);
+        let name = name.with_context(|| format!("a row without a name: {row}"))?;
+        let rounds = rounds(row)?;
+        let ratios: Vec<f64> = rounds
+            .iter()
+            .zip(over)
+            .map(|(one, other)| one / other)
+            .collect();
         Ok(Self {
-            name: name.with_context(|| format!("a row without a name: {row}"))?,
-            median_s: number("median")?,
-            ratios: [number("ratio")?, number("lowest")?, number("highest")?],
+            name,
+            median_s: median(&rounds),
+            ratios: [
+                median(&ratios),
+                ratios.iter().copied().fold(f64::INFINITY, f64::min),
+                ratios.iter().copied().fold(0.0, f64::max),
+            ],
         })
     }
+}
+
+/// Seconds that something took, round by round.
+fn rounds(row: &Value) -> Result<Vec<f64>> {
+    let rounds = row["rounds"].as_array().filter(|rounds| !rounds.is_empty());
+    let rounds = rounds.and_then(|rounds| rounds.iter().map(Value::as_f64).collect());
+    rounds.with_context(|| format!("a row without rounds: {row}"))
+}
+
+/// The middle of them; of an even number the higher one.
+fn median(of: &[f64]) -> f64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 impl fmt::Display for Table {
@@ -87,20 +113,23 @@ mod tests {
 
     #[test]
     fn a_result_becomes_a_table() {
-        let row = |name: &str, ratio: f64| json!({"name": name, "median": ratio / 1e3, "ratio": ratio, "lowest": 1, "highest": 7});
-        let rows = [row("nothing", 1.0), row("something", 4.256)];
-        let result = json!({"suite": "launch", "rows": rows, "events": 17});
+        let rows = [
+            json!({"name": "nothing", "rounds": [0.001, 0.002, 0.004]}),
+            json!({"name": "something", "rounds": [0.004, 0.002, 0.036]}),
+        ];
+        let result = json!({"rows": rows, "events": 17});
         let expected = "\
 | launch | over nothing | lowest to highest round | ms |
 |---|---|---|---|
-| nothing | 1.00 | 1.00 to 7.00 | 1.0 |
-| something | 4.26 | 1.00 to 7.00 | 4.3 |
+| nothing | 1.00 | 1.00 to 1.00 | 2.0 |
+| something | 4.00 | 1.00 to 9.00 | 4.0 |
 
 events: 17
 ";
         let table = Table::of("launch", &result).expect("a table");
         assert_eq!(table.to_string(), expected);
-        let nameless = json!({"rows": [{"median": 1}]});
-        assert!(Table::of("launch", &nameless).is_err());
+        for row in [json!({"rounds": [1]}), json!({"name": "x", "rounds": []})] {
+            assert!(Table::of("launch", &json!({"rows": [row]})).is_err());
+        }
     }
 }

@@ -1,13 +1,11 @@
 //! `bench`: `sandbox` and what people use instead, measured side by side in one guest.
 //!
 //! For `cargo xtask bench`, in a guest that has those others. Each suite prints one line, `result` and a JSON
-//! document, which the other side keeps and makes a table of. What counts are ratios of what was measured in the same
-//! round; times are shown, and mean nothing beside another run's.
+//! document, which the other side keeps and makes a table of.
 
 mod bundle;
 mod hyperfine;
 mod launch;
-mod ratio;
 
 use clap::{Parser, ValueEnum};
 use sandbox_tests::wait;
