@@ -7,18 +7,13 @@
 
 use std::{
     error::Error,
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use aya::{
-    programs::loaded_programs,
-    sys::{Stats, enable_stats},
-};
+use aya::sys::{Stats, enable_stats};
 use clap::Parser;
 use sandbox::trace::{Ring, Tracer};
 use serde_json::json;
@@ -27,6 +22,9 @@ use serde_json::json;
 const RING_BYTES: u32 = 1 << 20;
 /// Between two looks at the ring.
 const READ_EVERY: Duration = Duration::from_millis(10);
+
+/// Where the programs' runs cannot be read.
+const UNCOUNTED: &str = "the kernel does not tell how often the programs have run";
 
 /// What watching costs.
 #[derive(Debug, Parser)]
@@ -67,17 +65,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut tracer = Tracer::open()?;
     let ring = tracer.watch(arguments.cgroup, RING_BYTES)?;
     let counting = enable_stats(Stats::RunTime)?;
-    let before = Runs::of(&tracer)?;
+    let (count_before, ns_before) = tracer.runs().ok_or(UNCOUNTED)?;
     let (seconds, read) = with_reader(ring, || spawn_all(arguments.processes));
     seconds?;
-    let after = Runs::of(&tracer)?;
+    let (count, ns) = tracer.runs().ok_or(UNCOUNTED)?;
     drop(counting);
     let facts = tracer.facts(arguments.cgroup)?.unwrap_or_default();
     let mode = tracer.mode();
     unload(tracer, arguments.cgroup)?;
-    let runs = after.count - before.count;
+    let (runs, ns) = (count - count_before, (ns - ns_before) as f64);
     let result = json!({
-
         "rows": [
             {"name": "nothing loaded", "rounds": measured.nothing_loaded},
             {"name": "loaded, this cgroup not watched", "rounds": measured.unwatched},
@@ -85,8 +82,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ],
         "mode": mode,
         "program_runs": runs,
-        "ns_per_program_run": (after.time_ns - before.time_ns) as f64 / runs as f64,
-        "program_ns_per_process": (after.time_ns - before.time_ns) as f64 / arguments.processes as f64,
+        "ns_per_program_run": ns / runs as f64,
+        "program_ns_per_process": ns / arguments.processes as f64,
         "events_read": read,
         "events_dropped": facts.dropped,
     });
@@ -130,40 +127,4 @@ fn unload(mut tracer: Tracer, cgroup: u64) -> Result<(), Box<dyn Error>> {
     drop(tracer);
     dir.remove()?;
     Ok(())
-}
-
-/// How often all programs of a set have run, and for how long.
-struct Runs {
-    count: u64,
-    time_ns: u64,
-}
-
-impl Runs {
-    fn of(tracer: &Tracer) -> Result<Self, Box<dyn Error>> {
-        let names = tracer.programs();
-        let mut runs = Self {
-            count: 0,
-            time_ns: 0,
-        };
-        for program in loaded_programs() {
-            let program = program?;
-            // The kernel keeps 15 bytes of a name.
-            let is_ours = program.name_as_str().is_some_and(|name| {
-                !name.is_empty() && names.iter().any(|ours| ours.starts_with(name))
-            });
-            if !is_ours {
-                continue;
-            }
-            let fd = program.fd()?;
-            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-            let text = fs::read_to_string(path)?;
-            let number = |field: &str| -> Option<u64> {
-                let rest = text.lines().find_map(|line| line.strip_prefix(field))?;
-                rest.trim().parse().ok()
-            };
-            runs.count += number("run_cnt:").ok_or("no run_cnt in fdinfo")?;
-            runs.time_ns += number("run_time_ns:").ok_or("no run_time_ns in fdinfo")?;
-        }
-        Ok(runs)
-    }
 }

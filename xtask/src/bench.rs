@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::table::Table;
 use crate::debian::host;
-use crate::vm::{self, Assets, Ending, Guest, Image, Machine, Mode, Payload, Series, Stream, Task};
+use crate::vm::{self, Assets, Guest, Image, Machine, Mode, Payload, Series, Stream, Task};
 use crate::{command, package, workspace};
 
 /// BenchExec, whose runexec is among the others.
@@ -72,11 +72,9 @@ impl Bench {
         let package = package::build(package::PROFILE)?;
         let programs = vm::guest_binaries()?;
         let payload = |folder: &Path| {
-            let mut payload = Payload::new(folder.join("payload"))?;
             // `sandbox` comes with its package.
-            for (name, path) in programs.iter().filter(|(name, _)| name != "sandbox") {
-                payload.file(&format!("bin/{name}"), path)?;
-            }
+            let others = programs.iter().filter(|(name, _)| name != "sandbox");
+            let mut payload = Payload::with_programs(folder.join("payload"), others)?;
             payload.file("files/sandbox.deb", &package)?;
             payload.file("files/benchexec.whl", &benchexec)?;
             Ok(payload)
@@ -135,17 +133,14 @@ impl Bench {
             },
         )?;
         let text = String::from_utf8_lossy(&said);
-        match report.ending {
-            Ending::Exited(0) => result_in(&text),
-            ending @ (Ending::Exited(_)
-            | Ending::NeverReady(_)
-            | Ending::TimedOut(_)
-            | Ending::Panicked(_)
-            | Ending::Vanished(_)) => bail!(
-                "{task:?}: {ending}\n{text}(the whole console: {})",
-                report.console.display()
-            ),
+        if report.ending.status() == Some(0) {
+            return result_in(&text);
         }
+        bail!(
+            "{task:?}: {}\n{text}(the whole console: {})",
+            report.ending,
+            report.console.display()
+        )
     }
 }
 

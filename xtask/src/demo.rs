@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::debian::host;
-use crate::vm::{self, Assets, Ending, Guest, Machine, Mode, Payload, Series, Task};
+use crate::vm::{self, Assets, Guest, Machine, Mode, Payload, Series, Task};
 use crate::workspace;
 
 const ANALYSIS: &str = include_str!("../demo/analysis.py");
@@ -127,10 +127,7 @@ fn in_a_guest() -> Result<ExitCode> {
     let programs = vm::guest_binaries()?;
     let assets = Assets::prepare(&[KERNEL])?;
     let payload = |folder: &Path| {
-        let mut payload = Payload::new(folder.join("payload"))?;
-        for (name, path) in &programs {
-            payload.file(&format!("bin/{name}"), path)?;
-        }
+        let mut payload = Payload::with_programs(folder.join("payload"), &programs)?;
         payload.text("files/analysis.py", ANALYSIS, 0o644)?;
         Ok(payload)
     };
@@ -142,18 +139,14 @@ fn in_a_guest() -> Result<ExitCode> {
     };
     let script = format!("cp analysis.py /tmp && cd /tmp\n{}", script("--user ana "));
     let report = guest.run(&assets, payload, &Task::Command(&script), &mut vm::print)?;
-    match report.ending {
-        Ending::Exited(status) => Ok(verdict(status == 0)),
-        ending @ (Ending::NeverReady(_)
-        | Ending::TimedOut(_)
-        | Ending::Panicked(_)
-        | Ending::Vanished(_)) => {
-            bail!(
-                "{ending}\n(the whole console: {})",
-                report.console.display()
-            )
-        }
-    }
+    let Some(status) = report.ending.status() else {
+        bail!(
+            "{}\n(the whole console: {})",
+            report.ending,
+            report.console.display()
+        )
+    };
+    Ok(verdict(status == 0))
 }
 
 /// Shows the command, runs it, shows the record; succeeds where that tells of the memory limit.

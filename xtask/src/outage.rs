@@ -92,10 +92,7 @@ impl Site {
     fn boot(&self, options: &str, told: &mut String) -> Result<Ending> {
         let before = told.clone();
         let payload = |folder: &Path| {
-            let mut payload = Payload::new(folder.join("payload"))?;
-            for (name, path) in &self.programs {
-                payload.file(&format!("bin/{name}"), path)?;
-            }
+            let mut payload = Payload::with_programs(folder.join("payload"), &self.programs)?;
             payload.text("files/told", &before, 0o644)?;
             Ok(payload)
         };

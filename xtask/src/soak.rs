@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::vm::{
-    self, Assets, Ending, GUESTS_AT_A_TIME, Guest, Machine, Mode, Payload, Series, Stream, Task,
+    self, Assets, GUESTS_AT_A_TIME, Guest, Machine, Mode, Payload, Series, Stream, Task,
     side_by_side,
 };
 
@@ -151,13 +151,7 @@ impl Soak {
             first,
             runs,
         } = share;
-        let payload = |folder: &Path| {
-            let mut payload = Payload::new(folder.join("payload"))?;
-            for (name, path) in programs {
-                payload.file(&format!("bin/{name}"), path)?;
-            }
-            Ok(payload)
-        };
+        let payload = |folder: &Path| Payload::with_programs(folder.join("payload"), programs);
         let machine = Machine {
             append: self.append.clone(),
             ..Machine::new(Mode::Bare)
@@ -195,18 +189,15 @@ impl Soak {
             },
         )?;
         let reported = counts.sum();
-        match report.ending {
-            // 1: a verdict was wrong, which is counted.
-            Ending::Exited(0 | 1) if reported == runs => Ok(()),
-            ending @ (Ending::Exited(_)
-            | Ending::NeverReady(_)
-            | Ending::TimedOut(_)
-            | Ending::Panicked(_)
-            | Ending::Vanished(_)) => bail!(
-                "{task:?} reported on {reported} of {runs} runs: {ending}\n(the whole console: {})",
-                report.console.display()
-            ),
+        // 1: a verdict was wrong, which is counted.
+        if matches!(report.ending.status(), Some(0 | 1)) && reported == runs {
+            return Ok(());
         }
+        bail!(
+            "{task:?} reported on {reported} of {runs} runs: {}\n(the whole console: {})",
+            report.ending,
+            report.console.display()
+        )
     }
 
     fn service_option(&self) -> &'static str {

@@ -198,6 +198,17 @@ impl Dir {
         }
     }
 
+    /// Opens `cgroup.procs` for writing, for whoever is to move.
+    ///
+    /// # Errors
+    /// With the kernel's errno.
+    pub(super) fn open_procs(&self) -> Result<File, CgroupError> {
+        let opened = self.open_file("cgroup.procs", OFlags::WRONLY);
+        opened
+            .map(File::from)
+            .map_err(|errno| CgroupError::write(self.file_path("cgroup.procs"), "open", errno))
+    }
+
     /// Writes a value in a single write(2), as cgroupfs wants it; never creates a file.
     ///
     /// # Errors

@@ -3,9 +3,6 @@
 //! These are no leaves: no mark is on them and nothing watches them, so that a hook may have `sandbox` do something.
 //! What a hook may take is the same for all, whatever its run was given: it only tells of it.
 
-use std::fs::File;
-
-use rustix::fs::OFlags;
 use uuid::Uuid;
 
 use super::error::CgroupError;
@@ -50,24 +47,13 @@ pub fn make(mount: &Mount, base: &str, run_id: Uuid) -> Result<LeafCgroup, Cgrou
     tree::make(&path)?;
     tree::enable_controllers(&path)?;
     control::set_memory(&Dir::open(&path)?, Some(MEMORY_OF_ALL_BYTES))?;
-    let hook = cgroup_of(base, run_id);
-    let path = mount.dir(&hook)?;
-    match tree::make(&path)? {
-        tree::Made::New => {}
-        tree::Made::Existed => return Err(CgroupError::LeafExists { path }),
-    }
-    let made = LeafCgroup::open(mount, &hook).and_then(|hook| {
+    LeafCgroup::make(mount, &cgroup_of(base, run_id), |hook| {
         let limits = Limits {
             memory_bytes: Limit::new(Some(MEMORY_BYTES), Source::Default),
             ..Limits::default()
         };
-        hook.limit(&limits, OomScope::Whole).map(|_| hook)
-    });
-    if made.is_err() {
-        // It is ours and empty; the error that matters is the first one.
-        let _ = rustix::fs::rmdir(&path);
-    }
-    made
+        hook.limit(&limits, OomScope::Whole).map(drop)
+    })
 }
 
 /// Opens the one that is there.
@@ -76,18 +62,6 @@ pub fn make(mount: &Mount, base: &str, run_id: Uuid) -> Result<LeafCgroup, Cgrou
 /// Where it is not.
 pub fn open(mount: &Mount, base: &str, run_id: Uuid) -> Result<LeafCgroup, CgroupError> {
     LeafCgroup::open(mount, &cgroup_of(base, run_id))
-}
-
-/// Opens its door: a process that writes 0 there is in it (cgroups(7)).
-///
-/// # Errors
-/// When it cannot be opened.
-pub fn door(hook: &LeafCgroup) -> Result<File, CgroupError> {
-    let dir = Dir::open(hook.path())?;
-    let opened = dir.open_file("cgroup.procs", OFlags::WRONLY);
-    opened
-        .map(File::from)
-        .map_err(|errno| CgroupError::write(dir.file_path("cgroup.procs"), "open", errno))
 }
 
 fn cgroup_of(base: &str, run_id: Uuid) -> String {

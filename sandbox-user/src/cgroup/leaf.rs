@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use super::owner::{Owner, Proc};
 use super::placement::{Place, child};
 use super::sampler::Sampler;
 use super::stats::{self, LeafStats, Reading};
+use super::tree::Removal;
 use super::{control, kill, tree};
 use crate::evidence::{CgroupRef, EventCounters};
 use crate::limits::{EffectiveLimits, EnclosingLimits, Limits, OomScope};
@@ -63,29 +64,30 @@ impl EventFile {
     }
 }
 
-/// What became of a removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// It is gone.
-    Removed,
-    /// EBUSY: a process is in it, or its last exit is not accounted for yet (up to 1 s): try again.
-    Busy,
-}
-
 impl LeafCgroup {
     /// Makes the leaf of a run and marks its owner.
     ///
     /// # Errors
     /// [`CgroupError::LeafExists`] when there is one of that name; when it cannot be made or marked.
     pub fn create(place: &Place, run_id: Uuid, owner: &Owner) -> Result<Self, CgroupError> {
-        let cgroup = child(&place.runs(), &run_id.to_string());
-        let path = place.mount.dir(&cgroup)?;
+        Self::make(&place.mount, &leaf_path(place, run_id), |leaf| {
+            owner.mark(&leaf.dir)
+        })
+    }
+
+    /// Makes a cgroup and prepares it; one that cannot be prepared is removed again.
+    pub(super) fn make(
+        mount: &Mount,
+        cgroup: &str,
+        prepare: impl FnOnce(&Self) -> Result<(), CgroupError>,
+    ) -> Result<Self, CgroupError> {
+        let path = mount.dir(cgroup)?;
         match tree::make(&path)? {
             tree::Made::New => {}
             tree::Made::Existed => return Err(CgroupError::LeafExists { path }),
         }
-        let made = Self::open(&place.mount, &cgroup).and_then(|leaf| {
-            owner.mark(&leaf.dir)?;
+        let made = Self::open(mount, cgroup).and_then(|leaf| {
+            prepare(&leaf)?;
             Ok(leaf)
         });
         if made.is_err() {
@@ -130,6 +132,14 @@ impl LeafCgroup {
     /// An O_PATH descriptor of its directory, for clone3 with CLONE_INTO_CGROUP.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+
+    /// Its `cgroup.procs`, open for writing: a process that writes 0 there is in it (cgroups(7)).
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_procs(&self) -> Result<File, CgroupError> {
+        self.dir.open_procs()
     }
 
     /// Its ancestors, nearest first, up to the root of the mount.
@@ -308,7 +318,7 @@ impl LeafCgroup {
     /// # Errors
     /// Other than EBUSY; a leaf that is gone already counts as removed.
     pub fn try_remove(&self) -> Result<Removal, CgroupError> {
-        try_remove(self.dir.path())
+        tree::try_remove(self.dir.path())
     }
 
     /// Removes it, trying again for so long while the kernel says EBUSY. Blocks; an event loop calls
@@ -317,7 +327,7 @@ impl LeafCgroup {
     /// # Errors
     /// When it cannot be removed by then.
     pub fn remove(&self, within: Duration) -> Result<(), CgroupError> {
-        remove(self.dir.path(), within)
+        tree::remove(self.dir.path(), within)
     }
 }
 
@@ -356,35 +366,6 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
 /// When one of these cgroups cannot be read.
 pub fn limits_of(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
     control::enclosing(mount, &child(cgroup, "member"))
-}
-
-pub(super) fn try_remove(path: &Path) -> Result<Removal, CgroupError> {
-    match rustix::fs::rmdir(path) {
-        Ok(()) | Err(Errno::NOENT) => Ok(Removal::Removed),
-        Err(Errno::BUSY) => Ok(Removal::Busy),
-        Err(errno) => Err(CgroupError::Remove {
-            path: path.to_owned(),
-            source: errno.into(),
-        }),
-    }
-}
-
-pub(super) fn remove(path: &Path, within: Duration) -> Result<(), CgroupError> {
-    let deadline = Instant::now() + within;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match try_remove(path)? {
-            Removal::Removed => return Ok(()),
-            Removal::Busy if Instant::now() < deadline => {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(50));
-            }
-            Removal::Busy => {
-                let (path, source) = (path.to_owned(), Errno::BUSY.into());
-                return Err(CgroupError::Remove { path, source });
-            }
-        }
-    }
 }
 
 /// Where a leaf of that id is, should it be made in a place.

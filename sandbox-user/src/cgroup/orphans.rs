@@ -306,7 +306,7 @@ fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {
             remove_bottom_up(&path.join(child.name), depth + 1)?;
         }
     }
-    leaf::remove(path, Duration::from_secs(1))
+    tree::remove(path, Duration::from_secs(1))
 }
 
 pub(super) fn is_gone(error: &std::io::Error) -> bool {

@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use uuid::Uuid;
 
 use super::error::CgroupError;
 use super::files::Dir;
 use super::placement::{Place, child};
-use super::{leaf, tree};
+use super::tree;
 
 /// How long the one process that went through may take to be accounted for.
 const REMOVE_WITHIN: Duration = Duration::from_secs(1);
@@ -36,20 +35,12 @@ impl Staging {
         let cgroup = child(&place.base, &format!("staging-{run_id}"));
         let path = place.mount.dir(&cgroup)?;
         tree::make(&path)?;
-        let dir = Dir::open(&path)?;
-        match dir.open_file("cgroup.procs", OFlags::WRONLY) {
-            Ok(fd) => Ok(Self {
-                path,
-                procs: File::from(fd),
-            }),
-            Err(errno) => {
+        match Dir::open(&path)?.open_procs() {
+            Ok(procs) => Ok(Self { path, procs }),
+            Err(error) => {
                 // It is ours and empty; the error that matters is the first one.
                 let _ = rustix::fs::rmdir(&path);
-                Err(CgroupError::write(
-                    dir.file_path("cgroup.procs"),
-                    "open",
-                    errno,
-                ))
+                Err(error)
             }
         }
     }
@@ -63,6 +54,6 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // What is left of it is an empty cgroup, which limits and holds nobody.
-        let _ = leaf::remove(&self.path, REMOVE_WITHIN);
+        let _ = tree::remove(&self.path, REMOVE_WITHIN);
     }
 }

@@ -5,6 +5,7 @@
 //! (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -20,6 +21,15 @@ pub(super) enum Made {
     New,
     /// Somebody made it before.
     Existed,
+}
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// EBUSY: a process is in it, or its last exit is not accounted for yet (up to 1 s): try again.
+    Busy,
 }
 
 /// Makes one directory; its parent must be there.
@@ -99,6 +109,37 @@ pub(super) fn let_others_go_first(path: &Path) -> Result<(), CgroupError> {
         // The controller is optional.
         Err(CgroupError::Write { source, .. }) if is(&source, Errno::NOENT) => Ok(()),
         written => written,
+    }
+}
+
+/// Tries once to remove a cgroup; one that is gone already counts as removed.
+pub(super) fn try_remove(path: &Path) -> Result<Removal, CgroupError> {
+    match rustix::fs::rmdir(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(Removal::Removed),
+        Err(Errno::BUSY) => Ok(Removal::Busy),
+        Err(errno) => Err(CgroupError::Remove {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
+/// Removes one, trying again for so long while the kernel says EBUSY.
+pub(super) fn remove(path: &Path, within: Duration) -> Result<(), CgroupError> {
+    let deadline = Instant::now() + within;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match try_remove(path)? {
+            Removal::Removed => return Ok(()),
+            Removal::Busy if Instant::now() < deadline => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Removal::Busy => {
+                let (path, source) = (path.to_owned(), Errno::BUSY.into());
+                return Err(CgroupError::Remove { path, source });
+            }
+        }
     }
 }
 

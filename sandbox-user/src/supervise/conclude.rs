@@ -286,6 +286,15 @@ pub(super) async fn remove(leaf: &LeafCgroup) -> Result<(), CgroupError> {
     leaf.remove(Duration::ZERO)
 }
 
+/// Kills what is left in a leaf and removes it.
+///
+/// # Errors
+/// As [`remove`]; where it cannot be killed.
+pub(super) async fn clear(leaf: &LeafCgroup) -> Result<(), CgroupError> {
+    reaper::empty(leaf).await?;
+    remove(leaf).await
+}
+
 /// What the run needed at least: the highest sample, or where the leaf's own limit was met, what the
 /// kernel found no way to reclaim then.
 fn memory_needed(sampled: Option<u64>, evidence: &Evidence) -> Option<MemoryNeeded> {

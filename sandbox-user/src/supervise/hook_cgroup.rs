@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::{conclude, docket::Docket, reaper};
+use super::{conclude::clear, docket::Docket, reaper};
 use crate::{
     cgroup::{self, CgroupError, LeafCgroup, Mount, Population, hooks},
     evidence::FlatKeyed,
@@ -30,8 +30,8 @@ impl HookCgroup {
             // A scope of systemd's has ended with the run's own guardian.
             _ => cgroup::prepare(std::process::id(), run_id).await?.base,
         };
-        if let Ok(left) = hooks::open(&mount, &base, run_id) {
-            clear(&left).await?;
+        if let Some(left) = Self::left(docket) {
+            clear(&left.0).await?;
         }
         hooks::make(&mount, &base, run_id).map(|made| Some(Self(made)))
     }
@@ -43,12 +43,12 @@ impl HookCgroup {
         left.ok().map(Self)
     }
 
-    /// Where a process gets into it.
+    /// Its `cgroup.procs`, open for writing.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(super) fn door(&self) -> Result<File, CgroupError> {
-        hooks::door(&self.0)
+    pub(super) fn open_procs(&self) -> Result<File, CgroupError> {
+        self.0.open_procs()
     }
 
     /// Sends all in it a signal.
@@ -84,9 +84,4 @@ impl HookCgroup {
             say(error);
         }
     }
-}
-
-async fn clear(hook: &LeafCgroup) -> Result<(), CgroupError> {
-    reaper::empty(hook).await?;
-    conclude::remove(hook).await
 }

@@ -166,7 +166,7 @@ impl OnComplete<'_> {
                 .env("LOGNAME", &name);
         }
         if let Some(cgroup) = cgroup {
-            let procs = cgroup.door().map_err(io::Error::other)?;
+            let procs = cgroup.open_procs().map_err(io::Error::other)?;
             child::start_in_cgroup(&mut command, procs);
         }
         child::start_as_caller(&mut command, caller, rlimits.to_restore());

@@ -6,6 +6,7 @@
 
 mod btf;
 mod clean;
+mod counts;
 mod decode;
 #[cfg(test)]
 mod decode_property;
@@ -16,16 +17,11 @@ mod pins;
 mod programs;
 mod ring;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-};
+use std::{collections::BTreeMap, io};
 
 use aya::{
     Pod,
     maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
-    programs::ProgramInfo,
 };
 use aya_log::EbpfLogger;
 use sandbox_ebpf as wire;
@@ -33,6 +29,7 @@ use sandbox_ebpf as wire;
 pub use self::{
     btf::BtfError,
     clean::{Cleaned, clean, forget_gone},
+    counts::Misses,
     decode::{Argv, CpuTime, DecodeError, Event, EventKind, text as comm},
     pins::{PinDir, PinLock, remove_abandoned},
     ring::Ring,
@@ -147,17 +144,6 @@ pub struct MainProcess {
     pub exit_at_ns: Option<u64>,
     /// How it ended; `None` while it lives.
     pub status: Option<WaitStatus>,
-}
-
-/// Runs of a program that the kernel skipped (`recursion_misses`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Misses {
-    /// The program.
-    pub program: &'static str,
-    /// How many since it was loaded; `None` where that cannot be read.
-    pub count: Option<u64>,
-    /// Whether a verdict rests on it.
-    pub verdict: bool,
 }
 
 impl Tracer {
@@ -394,22 +380,6 @@ impl Tracer {
             .collect()
     }
 
-    /// The runs that the kernel skipped, program by program.
-    pub fn misses(&self) -> Vec<Misses> {
-        let count = |program| {
-            let info = ProgramInfo::from_pin(self.dir.pinned_program(program)).ok()?;
-            recursion_misses(info.fd().ok()?.as_fd())
-        };
-        programs::of(self.mode)
-            .iter()
-            .map(|program| Misses {
-                program: program.name,
-                count: count(program),
-                verdict: program.verdict,
-            })
-            .collect()
-    }
-
     /// OOM kills and writes to `cgroup.kill`, on the whole host and since the programs were loaded,
     /// that the maps had no room to mark as such.
     ///
@@ -442,15 +412,6 @@ fn main_process(main: &wire::Main) -> MainProcess {
         exit_at_ns: (main.exit_at_ns != 0).then_some(main.exit_at_ns),
         status: decode::main_status(main),
     }
-}
-
-fn recursion_misses(fd: BorrowedFd<'_>) -> Option<u64> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?
-        .trim()
-        .parse()
-        .ok()
 }
 
 fn of(map: &'static str) -> impl Fn(MapError) -> TraceError {

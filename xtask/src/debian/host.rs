@@ -65,21 +65,11 @@ const TO_FETCH_WHEELS: &[Need] = &[Need {
     package: "python3-pip",
 }];
 
-/// Makes sure that packages of PyPI's can be fetched here.
-pub(crate) fn require_for_wheels() -> Result<()> {
-    require(TO_FETCH_WHEELS, "fetch BenchExec from PyPI")
-}
-
 /// What counting instructions takes.
 const TO_COUNT: &[Need] = &[Need {
     wanted: "valgrind",
     package: "valgrind",
 }];
-
-/// Makes sure that instructions can be counted here.
-pub(crate) fn require_for_counting() -> Result<()> {
-    require(TO_COUNT, "count the engine's instructions")
-}
 
 /// Makes sure that guests can be booted here.
 pub(crate) fn require_for_boot() -> Result<()> {
@@ -97,6 +87,16 @@ pub(crate) fn require_for_preparation() -> Result<()> {
 /// Makes sure that fuzz targets can be built here.
 pub(crate) fn require_for_fuzzing() -> Result<()> {
     require(TO_FUZZ, "build libFuzzer")
+}
+
+/// Makes sure that packages of PyPI's can be fetched here.
+pub(crate) fn require_for_wheels() -> Result<()> {
+    require(TO_FETCH_WHEELS, "fetch BenchExec from PyPI")
+}
+
+/// Makes sure that instructions can be counted here.
+pub(crate) fn require_for_counting() -> Result<()> {
+    require(TO_COUNT, "count the engine's instructions")
 }
 
 /// Makes sure that the Debian archive can be asked for packages here.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::plan::{Pass, Test};
 use super::report::{Failure, Row, indented};
-use crate::vm::{self, Assets, Ending, Guest, Payload, Stream, Task};
+use crate::vm::{self, Assets, Guest, Payload, Stream, Task};
 use crate::{command, package, workspace};
 
 /// The test binaries and what they test.
@@ -68,10 +68,7 @@ impl Binaries {
     }
 
     fn payload(&self, folder: &Path, tests: &[&Test], test_limit: u64) -> Result<Payload> {
-        let mut payload = Payload::new(folder.join("payload"))?;
-        for (name, path) in &self.programs {
-            payload.file(&format!("bin/{name}"), path)?;
-        }
+        let mut payload = Payload::with_programs(folder.join("payload"), &self.programs)?;
         for (name, path) in &self.tests {
             payload.file(&format!("tests/{name}"), path)?;
         }
@@ -142,36 +139,30 @@ pub(crate) fn run(
                 "the guest {label} reported what cannot be understood"
             )));
         }
-        match report.ending {
-            // Status 3: a test ended in a way that spoils the guest, and was reported.
-            Ending::Exited(0 | 3) if reader.begun.is_none() => {}
-            ending @ (Ending::Exited(_)
-            | Ending::NeverReady(_)
-            | Ending::TimedOut(_)
-            | Ending::Panicked(_)
-            | Ending::Vanished(_)) => {
-                let mut why = format!(
-                    "{ending}\n(the whole console: {})",
-                    report.console.display()
+        // Status 3: a test ended in a way that spoils the guest, and was reported.
+        if !matches!(report.ending.status(), Some(0 | 3)) || reader.begun.is_some() {
+            let mut why = format!(
+                "{}\n(the whole console: {})",
+                report.ending,
+                report.console.display()
+            );
+            // Blame the test that was running; without one, nothing here can be run at all,
+            // which is told once.
+            let blamed = reader
+                .begun
+                .map_or(tests.clone(), |index| vec![tests[index]]);
+            for test in blamed {
+                pending.retain(|pending| !std::ptr::eq(*pending, test));
+                let output = std::mem::replace(&mut why, "for the same reason".to_owned());
+                settle(
+                    &mut row,
+                    test,
+                    TestResult {
+                        passed: false,
+                        time: Duration::ZERO,
+                        output,
+                    },
                 );
-                // Blame the test that was running; without one, nothing here can be run at all,
-                // which is told once.
-                let blamed = reader
-                    .begun
-                    .map_or(tests.clone(), |index| vec![tests[index]]);
-                for test in blamed {
-                    pending.retain(|pending| !std::ptr::eq(*pending, test));
-                    let output = std::mem::replace(&mut why, "for the same reason".to_owned());
-                    settle(
-                        &mut row,
-                        test,
-                        TestResult {
-                            passed: false,
-                            time: Duration::ZERO,
-                            output,
-                        },
-                    );
-                }
             }
         }
         if tests.len() == pending.len() {

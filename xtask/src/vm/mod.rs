@@ -6,6 +6,7 @@
 
 mod binaries;
 mod emulator;
+mod ending;
 mod image;
 mod initramfs;
 mod kernel;
@@ -23,12 +24,13 @@ use clap::{Args, Subcommand};
 
 pub(crate) use self::binaries::{PROFILE, executables, guest_binaries};
 use self::emulator::Emulator;
+pub(crate) use self::ending::Ending;
 pub(crate) use self::image::Image;
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};
 use self::qemu::{Disks, RunFolder};
-pub(crate) use self::qemu::{Ending, Machine, Mode, Stream};
+pub(crate) use self::qemu::{Machine, Mode, Stream};
 pub(crate) use self::side_by_side::{GUESTS_AT_A_TIME, side_by_side};
 use crate::command;
 use crate::debian::{Archive, host};
@@ -110,10 +112,7 @@ impl GuestOptions {
     }
 
     fn payload(&self, folder: &Path) -> Result<Payload> {
-        let mut payload = Payload::new(folder.join("payload"))?;
-        for (name, path) in guest_binaries()? {
-            payload.file(&format!("bin/{name}"), &path)?;
-        }
+        let mut payload = Payload::with_programs(folder.join("payload"), &guest_binaries()?)?;
         for file in &self.files {
             let name = file
                 .file_name()
@@ -188,20 +187,16 @@ fn run_command(options: &GuestOptions, limit: Duration, line: &str) -> Result<Ex
         &Task::Command(line),
         &mut |stream, bytes| print(stream, bytes),
     )?;
-    match report.ending {
-        // A status is a byte already; what is not is ours to report as a failure.
-        Ending::Exited(status) => Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))),
-        ending @ (Ending::NeverReady(_)
-        | Ending::TimedOut(_)
-        | Ending::Panicked(_)
-        | Ending::Vanished(_)) => {
-            bail!(
-                "kernel {}: {ending}\n(the whole console: {})",
-                options.kernel,
-                report.console.display()
-            )
-        }
-    }
+    let Some(status) = report.ending.status() else {
+        bail!(
+            "kernel {}: {}\n(the whole console: {})",
+            options.kernel,
+            report.ending,
+            report.console.display()
+        )
+    };
+    // A status is a byte already; what is not is ours to report as a failure.
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
 }
 
 /// Passes a guest's output on to our own.

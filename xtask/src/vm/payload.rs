@@ -67,6 +67,18 @@ impl Payload {
         Ok(payload)
     }
 
+    /// Starts one with these programs on the PATH.
+    pub(crate) fn with_programs<'a>(
+        folder: PathBuf,
+        programs: impl IntoIterator<Item = &'a (String, PathBuf)>,
+    ) -> Result<Self> {
+        let mut payload = Self::new(folder)?;
+        for (name, path) in programs {
+            payload.file(&format!("bin/{name}"), path)?;
+        }
+        Ok(payload)
+    }
+
     /// Adds a copy of a file of this machine.
     pub(crate) fn file(&mut self, place: &str, from: &Path) -> Result<()> {
         if from.is_dir() {

@@ -19,7 +19,7 @@ use crate::{
     record::RunRecord,
     say::{say, say_notes},
     supervise::{
-        conclude::{Ending, conclude, remove},
+        conclude::{Ending, clear, conclude},
         docket::{Change, Docket, TraceDocket},
         errand::Errand,
         gather::{Ended, action_now, add_declared, overdue},
@@ -317,7 +317,7 @@ impl Ward {
         mut record: RunRecord,
     ) -> (Option<RunRecord>, io::Result<()>) {
         match &self.leaf {
-            Some(leaf) => match remove_leaf(leaf).await {
+            Some(leaf) => match clear(leaf).await {
                 Ok(()) => record.cleanup.removed = true,
                 Err(error) => record.tracing.degraded.push(error.to_string()),
             },
@@ -337,7 +337,7 @@ impl Ward {
         let Some(leaf) = &self.leaf else {
             return Ok(());
         };
-        remove_leaf(leaf).await.map_err(io::Error::other)?;
+        clear(leaf).await.map_err(io::Error::other)?;
         match &mut self.tracer {
             Some(tracer) => tracer.forget(leaf.cgroup().id).map_err(io::Error::other),
             None => Ok(()),
@@ -347,9 +347,4 @@ impl Ward {
 
 fn open(cgroup: &str) -> Result<LeafCgroup, CgroupError> {
     LeafCgroup::open(&Mount::find()?, cgroup)
-}
-
-async fn remove_leaf(leaf: &LeafCgroup) -> Result<(), CgroupError> {
-    reaper::empty(leaf).await?;
-    remove(leaf).await
 }

@@ -23,12 +23,8 @@ pub(crate) struct Contender {
     pub(crate) starts: u32,
 }
 
-/// The median time of each, seconds, in their order.
-pub(crate) fn measure<'a>(contenders: impl Iterator<Item = &'a Contender>) -> Vec<f64> {
-    contenders.map(median_s).collect()
-}
-
-fn median_s(contender: &Contender) -> f64 {
+/// The median time of its starts, seconds.
+pub(crate) fn median_s(contender: &Contender) -> f64 {
     let mut hyperfine = Command::new("hyperfine");
     hyperfine.args([
         "--shell=none",

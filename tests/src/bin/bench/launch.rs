@@ -4,7 +4,7 @@ use sandbox_tests::Package;
 use serde_json::{Value, json};
 
 use crate::bundle;
-use crate::hyperfine::{Contender, measure as measure_all};
+use crate::hyperfine::{Contender, median_s};
 
 /// Where BenchExec is, as PyPI has it.
 const BENCHEXEC: &str = "/payload/files/benchexec.whl";
@@ -15,7 +15,7 @@ pub(crate) fn measure(rounds: usize) -> Value {
     bundle::make();
     let contenders = contenders();
     let measured: Vec<Vec<f64>> = (0..rounds)
-        .map(|_| measure_all(contenders.iter()))
+        .map(|_| contenders.iter().map(median_s).collect())
         .collect();
     let rows: Vec<Value> = contenders
         .iter()
@@ -85,7 +85,8 @@ fn contenders() -> Vec<Contender> {
             // It needs a cgroup that was delegated to it.
             "runexec (BenchExec), in a scope of systemd's",
             &format!(
-                "systemd-run --quiet --scope --slice=benchexec -p Delegate=yes env PYTHONPATH={BENCHEXEC} python3 -m benchexec.runexecutor --quiet --memlimit 2147483648 --cores 0 \
+                "systemd-run --quiet --scope --slice=benchexec -p Delegate=yes env PYTHONPATH={BENCHEXEC} \
+                 python3 -m benchexec.runexecutor --quiet --memlimit 2147483648 --cores 0 \
                  --walltimelimit 1800 --output /dev/null -- /usr/bin/true"
             ),
             4,
