@@ -6,6 +6,7 @@
 
 mod asked;
 mod hands;
+mod walltime;
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock, denied,
     docket::Docket,
-    gather::{Ended, action_now, overdue},
+    gather::{Ended, action_now},
     guardian::Guardian,
     journal::Journal,
     orders::Orders,
@@ -120,7 +121,6 @@ impl<'a> Running<'a> {
         } = watch;
         let alarms = Alarms::new()?;
         let spec = &docket.spec;
-        alarms.set_deadline(spec.limits.walltime.value, spec.warn)?;
         if spec.limits.cputime.value.is_some() {
             alarms.budget.set(BUDGET_AT_LEAST)?;
         }
@@ -141,7 +141,7 @@ impl<'a> Running<'a> {
             degraded: problem.iter().map(ToString::to_string).collect(),
             ..Ended::default()
         };
-        Ok(Self {
+        let running = Self {
             ended,
             samples,
             journal,
@@ -162,7 +162,9 @@ impl<'a> Running<'a> {
             alarms,
             stage: Stage::Running,
             left: Why::Lost,
-        })
+        };
+        running.arm()?;
+        Ok(running)
     }
 
     /// Waits until main has ended, ending it where its time has come. Events come last, so that a
@@ -186,8 +188,7 @@ impl<'a> Running<'a> {
                 order = self.orders.next() => self.on_order(order?)?,
                 rung = self.alarms.deadline.rings() => {
                     rung?;
-                    let action = overdue(self.leaf, &self.docket.interventions);
-                    self.end_as(action, libc::SIGTERM)?;
+                    self.on_deadline()?;
                 }
                 rung = self.alarms.grace.rings() => {
                     rung?;

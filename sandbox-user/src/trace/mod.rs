@@ -295,6 +295,15 @@ impl Tracer {
         }))
     }
 
+    /// When a leaf's main process was executed, CLOCK_MONOTONIC, ns; `None` where that was not seen.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn executed_at_ns(&self, leaf_id: u64) -> Result<Option<u64>, TraceError> {
+        let main = get(&self.mains, "MAINS", &leaf_id)?;
+        Ok(main.as_ref().and_then(|main| main_process(main).exec_at_ns))
+    }
+
     /// The counters of a leaf; `None` where it is not watched.
     ///
     /// # Errors

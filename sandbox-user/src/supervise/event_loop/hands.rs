@@ -1,21 +1,19 @@
-//! What people have done to a run that goes on, besides ending it: it is held still, let go on, given more
-//! time or less.
+//! What people have done to a run that goes on, besides ending it: it is held still, let go on (given more
+//! time or less: `walltime`).
 //!
 //! Only what was done is written down: for the record, for the guardian, and for whoever finishes the
 //! run should both be killed. The clocks of a run go on while it stands still, so that a frozen one ends
 //! at its deadline all the same.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use super::{Running, Stage};
 use crate::{
     limits::Limit,
-    policy::{Ceiling, TimeoutChange},
-    record::{Deed, Intervention, LimitKind, held_by, nanos},
+    record::{Deed, Intervention, held_by},
     supervise::{
         clock,
         docket::Change,
-        guardian::Start,
         orders::{Asker, Controlled},
         state::States,
     },
@@ -51,43 +49,6 @@ impl Running<'_> {
         }
     }
 
-    /// Changes its wall clock limit, and with that its deadline and the warning before it.
-    ///
-    /// # Errors
-    /// Where a timer cannot be set.
-    pub(super) fn update(
-        &mut self,
-        by: Asker,
-        timeout: TimeoutChange,
-        ceiling: Option<Ceiling<Duration>>,
-    ) -> io::Result<Controlled> {
-        let started_at_ns = self.ended.started_at_ns.unwrap_or_default();
-        let elapsed = Duration::from_nanos(clock::now_ns().saturating_sub(started_at_ns));
-        let present = self.docket.spec.limits.walltime;
-        let settled = self.check_can_change().and_then(|()| {
-            let settled = timeout.settle(present, elapsed, ceiling);
-            settled.map_err(|error| error.to_string())
-        });
-        let (walltime, said) = match settled {
-            Ok(settled) => settled,
-            Err(problem) => return Ok(Err(problem)),
-        };
-        let left = walltime.value.map(|time| time.saturating_sub(elapsed));
-        self.alarms.set_deadline(left, self.docket.spec.warn)?;
-        let update = Deed::Update {
-            limit: LimitKind::Walltime,
-            from_ns: present.value.map(nanos),
-            to_ns: walltime.value.map(nanos),
-        };
-        self.write_down(by, update, walltime);
-        if let (Some(guardian), Some(main_pid)) =
-            (self.guardian.as_deref_mut(), self.ended.main_pid)
-        {
-            guardian.started(Start::of(main_pid, started_at_ns, &self.docket.spec));
-        }
-        Ok(Ok(said))
-    }
-
     /// Has those whom `sandbox freeze` holds still hear that the run is being ended.
     pub(super) fn let_go(&mut self) {
         if held_by(&self.docket.interventions).is_some()
@@ -97,7 +58,7 @@ impl Running<'_> {
         }
     }
 
-    fn check_can_change(&self) -> Result<(), String> {
+    pub(super) fn check_can_change(&self) -> Result<(), String> {
         if self.stage != Stage::Running {
             return Err("it is being ended".to_owned());
         }
@@ -116,7 +77,7 @@ impl Running<'_> {
         }
     }
 
-    fn write_down(&mut self, by: Asker, deed: Deed, walltime: Limit<Duration>) {
+    pub(super) fn write_down(&mut self, by: Asker, deed: Deed, walltime: Limit<Duration>) {
         let Asker { by, uid, pid } = by;
         let change = Change {
             intervention: Intervention {
