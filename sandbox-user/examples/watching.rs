@@ -29,6 +29,9 @@ const UNCOUNTED: &str = "the kernel does not tell how often the programs have ru
 /// What watching costs.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// What the measurement is called.
+    #[arg(long, default_value = "watch")]
+    name: String,
     /// How often all three are measured.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
@@ -40,7 +43,7 @@ struct Arguments {
     cgroup: u64,
 }
 
-/// Seconds that the loop took.
+/// Milliseconds that the loop took.
 #[derive(Default)]
 struct Measured {
     nothing_loaded: Vec<f64>,
@@ -58,16 +61,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut tracer = Tracer::open()?;
         measured.unwatched.push(spawn_all(arguments.processes)?);
         let ring = tracer.watch(arguments.cgroup, RING_BYTES)?;
-        let (seconds, _) = with_reader(ring, || spawn_all(arguments.processes));
-        measured.watched.push(seconds?);
+        let (took, _) = with_reader(ring, || spawn_all(arguments.processes));
+        measured.watched.push(took?);
         unload(tracer, arguments.cgroup)?;
     }
     let mut tracer = Tracer::open()?;
     let ring = tracer.watch(arguments.cgroup, RING_BYTES)?;
     let counting = enable_stats(Stats::RunTime)?;
     let (count_before, ns_before) = tracer.runs().ok_or(UNCOUNTED)?;
-    let (seconds, read) = with_reader(ring, || spawn_all(arguments.processes));
-    seconds?;
+    let (took, read) = with_reader(ring, || spawn_all(arguments.processes));
+    took?;
     let (count, ns) = tracer.runs().ok_or(UNCOUNTED)?;
     drop(counting);
     let facts = tracer.facts(arguments.cgroup)?.unwrap_or_default();
@@ -75,6 +78,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     unload(tracer, arguments.cgroup)?;
     let (runs, ns) = (count - count_before, (ns - ns_before) as f64);
     let result = json!({
+        "name": arguments.name,
+        "unit": "ms",
         "rows": [
             {"name": "nothing loaded", "rounds": measured.nothing_loaded},
             {"name": "loaded, this cgroup not watched", "rounds": measured.unwatched},
@@ -91,7 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Starts and waits for so many processes, one after another; how long that took, seconds.
+/// Starts and waits for so many processes, one after another; how long that took, ms.
 fn spawn_all(processes: usize) -> Result<f64, std::io::Error> {
     let start = Instant::now();
     for _ in 0..processes {
@@ -100,7 +105,7 @@ fn spawn_all(processes: usize) -> Result<f64, std::io::Error> {
             return Err(std::io::Error::other(format!("/bin/true: {status}")));
         }
     }
-    Ok(start.elapsed().as_secs_f64())
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// Does something while the ring is read; how many events that gave.

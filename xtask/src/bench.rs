@@ -56,18 +56,19 @@ impl Bench {
         };
         for suite in suites {
             match suite {
-                Suite::Launch => keep("launch", &self.launch()?)?,
+                Suite::Launch => self.beside_others("launch")?,
                 Suite::Watch => {
                     let program = watching()?;
-                    keep("watch", &self.watch_in_guest(&program)?)?;
-                    keep("watch-here", &self.watch_here(&program)?)?;
+                    self.watch_in_guest(&program)?;
+                    self.watch_here(&program)?;
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn launch(&self) -> Result<Value> {
+    /// One of `tests/src/bin/bench`, in a guest as users have it.
+    fn beside_others(&self, suite: &str) -> Result<()> {
         let benchexec = benchexec()?;
         let package = package::build(package::PROFILE)?;
         let programs = vm::guest_binaries()?;
@@ -79,32 +80,35 @@ impl Bench {
             payload.file("files/benchexec.whl", &benchexec)?;
             Ok(payload)
         };
-        let task = format!("bench --suite launch --rounds {}", self.rounds);
+        let task = format!("bench --suite {suite} --rounds {}", self.rounds);
         self.in_guest(Image::Bench, Mode::Systemd, &task, payload)
     }
 
-    fn watch_in_guest(&self, program: &Path) -> Result<Value> {
+    fn watch_in_guest(&self, program: &Path) -> Result<()> {
         let payload = |folder: &Path| {
             let mut payload = Payload::new(folder.join("payload"))?;
             payload.file("bin/watching", program)?;
             Ok(payload)
         };
         // In a bare guest all that runs is in the root.
-        let task = format!("watching --rounds {} --processes 300", self.rounds);
+        let task = format!(
+            "watching --name watch --rounds {} --processes 300",
+            self.rounds
+        );
         self.in_guest(Image::Usual, Mode::Bare, &task, payload)
     }
 
     /// Needs root, for a bpffs that is not this machine's own.
-    fn watch_here(&self, program: &Path) -> Result<Value> {
+    fn watch_here(&self, program: &Path) -> Result<()> {
         let task = format!(
-            "mount -t bpf bpf /sys/fs/bpf && exec {} --rounds {}",
+            "mount -t bpf bpf /sys/fs/bpf && exec {} --name watch-here --rounds {}",
             command::shell_quoted(&program.to_string_lossy()),
             self.rounds
         );
         eprintln!("here: {task}");
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "sh", "-c", &task]);
-        result_in(&command::text_with_diagnostics(&mut unshare)?)
+        keep_all(&command::text_with_diagnostics(&mut unshare)?)
     }
 
     fn in_guest(
@@ -113,7 +117,7 @@ impl Bench {
         mode: Mode,
         task: &str,
         payload: impl Fn(&Path) -> Result<Payload>,
-    ) -> Result<Value> {
+    ) -> Result<()> {
         let assets = Assets::prepare_with(image, &[self.kernel])?;
         let guest = Guest {
             series: self.kernel,
@@ -134,7 +138,7 @@ impl Bench {
         )?;
         let text = String::from_utf8_lossy(&said);
         if report.ending.status() == Some(0) {
-            return result_in(&text);
+            return keep_all(&text);
         }
         bail!(
             "{task:?}: {}\n{text}(the whole console: {})",
@@ -144,21 +148,28 @@ impl Bench {
     }
 }
 
-/// What a suite says of itself, in a line of its output.
-fn result_in(text: &str) -> Result<Value> {
-    let result = text.lines().find_map(|line| line.strip_prefix("result "));
-    let result = result.with_context(|| format!("nothing was measured:\n{text}"))?;
-    serde_json::from_str(result).context("what was measured is no JSON")
+/// Keeps each result that a suite has said, in a line of its output, in `target/bench`, with its table, and shows that.
+fn keep_all(said: &str) -> Result<()> {
+    let mut results = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("result "))
+        .peekable();
+    if results.peek().is_none() {
+        bail!("nothing was measured:\n{said}");
+    }
+    results.try_for_each(|result| {
+        let result = serde_json::from_str(result).context("what was measured is no JSON")?;
+        keep(&result)
+    })
 }
 
-/// Keeps a result and its table in `target/bench`, and shows the table.
-fn keep(name: &str, result: &Value) -> Result<()> {
+fn keep(result: &Value) -> Result<()> {
+    let table = Table::of(result)?;
     let folder = workspace::target().join("bench");
     workspace::make_dir(&folder)?;
-    let path = folder.join(format!("{name}.json"));
+    let path = folder.join(format!("{}.json", table.name()));
     workspace::write(&path, serde_json::to_string_pretty(result)?)?;
-    let table = Table::of(name, result)?.to_string();
-    workspace::write(&path.with_extension("txt"), &table)?;
+    workspace::write(&path.with_extension("txt"), table.to_string())?;
     println!("{table}\n({})\n", path.display());
     Ok(())
 }

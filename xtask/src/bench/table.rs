@@ -5,10 +5,12 @@ use std::fmt;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// A suite's rows, and what it has measured besides.
+/// The rows of one measurement, and what was measured besides.
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
+    /// Of what the rows say.
+    unit: String,
     rows: Vec<Row>,
     besides: Vec<String>,
 }
@@ -16,22 +18,27 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Row {
     name: String,
-    /// The median of the rounds, seconds.
-    median_s: f64,
+    /// The median of the rounds.
+    median: f64,
     /// Over what was measured of the first row in the same round: the median of the rounds, the lowest, the highest.
     ratios: [f64; 3],
 }
 
 impl Table {
-    /// That of a result: its `rows`, and each number in it.
-    pub(super) fn of(name: &str, result: &Value) -> Result<Self> {
+    /// That of a result: its `name`, its `rows`, which are in its `unit`, and each number in it.
+    pub(super) fn of(result: &Value) -> Result<Self> {
+        let text = |key: &str| {
+            let text = result[key].as_str().map(ToOwned::to_owned);
+            text.with_context(|| format!("a result without {key}: {result}"))
+        };
         let rows = result["rows"].as_array().context("a result without rows")?;
         let over = rounds(rows.first().context("a result without rows")?)?;
         let all = result.as_object().context("a result that is no object")?;
         let number =
             |(name, value): (&String, &Value)| Some(format!("{name}: {:.0}", value.as_f64()?));
         Ok(Self {
-            name: name.to_owned(),
+            name: text("name")?,
+            unit: text("unit")?,
             rows: rows
                 .iter()
                 .map(|row| Row::of(row, &over))
@@ -39,10 +46,15 @@ impl Table {
             besides: all.iter().filter_map(number).collect(),
         })
     }
+
+    /// What was measured.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Row {
-    /// That of one which took so long in each round, over what the first took.
+    /// That of one with so much in each round, over what the first one has there.
     fn of(row: &Value, over: &[f64]) -> Result<Self> {
         let name = row["name"].as_str().map(ToOwned::to_owned);
         let name = name.with_context(|| format!("a row without a name: {row}"))?;
@@ -54,7 +66,7 @@ impl Row {
             .collect();
         Ok(Self {
             name,
-            median_s: median(&rounds),
+            median: median(&rounds),
             ratios: [
                 median(&ratios),
                 ratios.iter().copied().fold(f64::INFINITY, f64::min),
@@ -64,7 +76,7 @@ impl Row {
     }
 }
 
-/// Seconds that something took, round by round.
+/// What was measured, round by round.
 fn rounds(row: &Value) -> Result<Vec<f64>> {
     let rounds = row["rounds"].as_array().filter(|rounds| !rounds.is_empty());
     let rounds = rounds.and_then(|rounds| rounds.iter().map(Value::as_f64).collect());
@@ -83,19 +95,18 @@ impl fmt::Display for Table {
         let over = self.rows.first().map_or("", |row| &row.name);
         writeln!(
             f,
-            "| {} | over {over} | lowest to highest round | ms |\n|---|---|---|---|",
-            self.name
+            "| {} | over {over} | lowest to highest round | {} |\n|---|---|---|---|",
+            self.name, self.unit
         )?;
         for Row {
             name,
-            median_s,
+            median,
             ratios: [ratio, lowest, highest],
         } in &self.rows
         {
-            let ms = median_s * 1e3;
             writeln!(
                 f,
-                "| {name} | {ratio:.2} | {lowest:.2} to {highest:.2} | {ms:.1} |"
+                "| {name} | {ratio:.2} | {lowest:.2} to {highest:.2} | {median:.1} |"
             )?;
         }
         if !self.besides.is_empty() {
@@ -114,10 +125,10 @@ mod tests {
     #[test]
     fn a_result_becomes_a_table() {
         let rows = [
-            json!({"name": "nothing", "rounds": [0.001, 0.002, 0.004]}),
-            json!({"name": "something", "rounds": [0.004, 0.002, 0.036]}),
+            json!({"name": "nothing", "rounds": [1, 2, 4]}),
+            json!({"name": "something", "rounds": [4, 2, 36]}),
         ];
-        let result = json!({"rows": rows, "events": 17});
+        let result = json!({"name": "launch", "unit": "ms", "rows": rows, "events": 17});
         let expected = "\
 | launch | over nothing | lowest to highest round | ms |
 |---|---|---|---|
@@ -126,10 +137,11 @@ mod tests {
 
 events: 17
 ";
-        let table = Table::of("launch", &result).expect("a table");
+        let table = Table::of(&result).expect("a table");
         assert_eq!(table.to_string(), expected);
         for row in [json!({"rounds": [1]}), json!({"name": "x", "rounds": []})] {
-            assert!(Table::of("launch", &json!({"rows": [row]})).is_err());
+            let result = json!({"name": "launch", "unit": "ms", "rows": [row]});
+            assert!(Table::of(&result).is_err());
         }
     }
 }

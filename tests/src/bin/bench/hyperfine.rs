@@ -23,8 +23,8 @@ pub(crate) struct Contender {
     pub(crate) starts: u32,
 }
 
-/// The median time of its starts, seconds.
-pub(crate) fn median_s(contender: &Contender) -> f64 {
+/// The median time of its starts, ms.
+pub(crate) fn median_ms(contender: &Contender) -> f64 {
     let mut hyperfine = Command::new("hyperfine");
     hyperfine.args([
         "--shell=none",
@@ -52,5 +52,5 @@ pub(crate) fn median_s(contender: &Contender) -> f64 {
     let text = fs::read_to_string(EXPORT).expect("hyperfine exports");
     let found: Value = serde_json::from_str(&text).expect("as JSON");
     let median = found["results"][0]["median"].as_f64();
-    median.unwrap_or_else(|| panic!("no median: {text}"))
+    median.unwrap_or_else(|| panic!("no median: {text}")) * 1e3
 }

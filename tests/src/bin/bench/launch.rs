@@ -4,7 +4,7 @@ use sandbox_tests::Package;
 use serde_json::{Value, json};
 
 use crate::bundle;
-use crate::hyperfine::{Contender, median_s};
+use crate::hyperfine::{Contender, median_ms};
 
 /// Where BenchExec is, as PyPI has it.
 const BENCHEXEC: &str = "/payload/files/benchexec.whl";
@@ -15,7 +15,7 @@ pub(crate) fn measure(rounds: usize) -> Value {
     bundle::make();
     let contenders = contenders();
     let measured: Vec<Vec<f64>> = (0..rounds)
-        .map(|_| contenders.iter().map(median_s).collect())
+        .map(|_| contenders.iter().map(median_ms).collect())
         .collect();
     let rows: Vec<Value> = contenders
         .iter()
@@ -25,7 +25,7 @@ pub(crate) fn measure(rounds: usize) -> Value {
             json!({"name": contender.name, "rounds": rounds})
         })
         .collect();
-    json!({"rows": rows})
+    json!({"name": "launch", "unit": "ms", "rows": rows})
 }
 
 fn contenders() -> Vec<Contender> {

@@ -1,7 +1,7 @@
 //! `bench`: `sandbox` and what people use instead, measured side by side in one guest.
 //!
-//! For `cargo xtask bench`, in a guest that has those others. Each suite prints one line, `result` and a JSON
-//! document, which the other side keeps and makes a table of.
+//! For `cargo xtask bench`, in a guest that has those others. Each suite prints a line or more, `result` and a
+//! JSON document, which the other side keeps and makes a table of.
 
 mod bundle;
 mod hyperfine;
@@ -34,8 +34,10 @@ enum Suite {
 fn main() {
     let Arguments { suite, rounds } = Arguments::parse();
     wait::be_patient(PATIENCE_S);
-    let result: Value = match suite {
-        Suite::Launch => launch::measure(rounds),
+    let results: Vec<Value> = match suite {
+        Suite::Launch => vec![launch::measure(rounds)],
     };
-    println!("result {result}");
+    for result in results {
+        println!("result {result}");
+    }
 }
