@@ -11,7 +11,10 @@ use std::{
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::{identity::IdentityError, procfs::status_field};
+use crate::{
+    identity::IdentityError,
+    procfs::{self, status_field},
+};
 
 /// Who called, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +97,7 @@ pub fn variable(name: &str) -> Option<String> {
 
 /// The umask of this process, which is the caller's; 077 where that cannot be read.
 pub fn umask() -> u32 {
-    std::fs::read_to_string("/proc/self/status")
+    procfs::text("/proc/self/status")
         .ok()
         .and_then(|status| umask_in(&status))
         .unwrap_or(0o077)
@@ -110,7 +113,7 @@ pub fn umask_in(status: &str) -> Option<u32> {
 pub fn ignored_signals() -> Vec<i32> {
     match CLIENT.get() {
         Some(client) => client.ignored_signals.clone(),
-        None => std::fs::read_to_string("/proc/self/status")
+        None => procfs::text("/proc/self/status")
             .map(|status| ignored_in(&status))
             .unwrap_or_default(),
     }

@@ -85,25 +85,27 @@ pub(super) fn apply(
     // One leaf is one cgroup: "same cgroup id" is then an exact test of membership.
     own(dir, "cgroup.max.descendants", "0")?;
     own(dir, "memory.oom.group", oom.oom_group())?;
-    set_memory(dir, limits.memory_bytes.value)?;
-    set_swap(dir, limits.swap_bytes.value, swap_total_bytes)?;
-    set_pids(dir, limits.pids.value)?;
-    set_cpus(dir, limits.cpus.value)?;
-    effective(dir)
+    let swap = set_swap(dir, limits.swap_bytes.value, swap_total_bytes)?;
+    Ok(EffectiveLimits {
+        memory_bytes: set_memory(dir, limits.memory_bytes.value)?.limit(),
+        swap_bytes: swap.and_then(Max::limit),
+        cpus: set_cpus(dir, limits.cpus.value)?.cores(),
+        pids: set_pids(dir, limits.pids.value)?.limit(),
+    })
 }
 
 /// Writes `memory.max` and reads it back.
 ///
 /// # Errors
 /// As [`apply`].
-pub(super) fn set_memory(dir: &Dir, bytes: Option<u64>) -> Result<(), CgroupError> {
+pub(super) fn set_memory(dir: &Dir, bytes: Option<u64>) -> Result<Max, CgroupError> {
     let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
     let wanted = Max::from_limit(bytes);
     through_crate(dir, "memory.max", wanted, |value| memory.set_limit(value))?;
     check_bytes(dir, "memory.max", wanted)
 }
 
-/// Writes `memory.swap.max` and reads it back, where there is swap to be limited.
+/// Writes `memory.swap.max` and reads it back, where there is swap to be limited; `None` where this kernel lacks it.
 ///
 /// # Errors
 /// As [`apply`].
@@ -111,21 +113,21 @@ pub(super) fn set_swap(
     dir: &Dir,
     bytes: Option<u64>,
     swap_total_bytes: u64,
-) -> Result<(), CgroupError> {
+) -> Result<Option<Max>, CgroupError> {
     let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true);
     let wanted = Max::from_limit(bytes);
     match (
-        dir.max("memory.swap.max")?,
+        dir.has("memory.swap.max"),
         no_swap_file(wanted, swap_total_bytes),
     ) {
-        (Some(_), _) => {
+        (true, _) => {
             through_crate(dir, "memory.swap.max", wanted, |value| {
                 memory.set_memswap_limit(value)
             })?;
-            check_bytes(dir, "memory.swap.max", wanted)
+            check_bytes(dir, "memory.swap.max", wanted).map(Some)
         }
-        (None, NoSwapFile::Harmless) => Ok(()),
-        (None, NoSwapFile::Unlimited) => Err(CgroupError::NoSwapControl {
+        (false, NoSwapFile::Harmless) => Ok(None),
+        (false, NoSwapFile::Unlimited) => Err(CgroupError::NoSwapControl {
             path: dir.file_path("memory.swap.max"),
             swap_total_bytes,
         }),
@@ -136,7 +138,7 @@ pub(super) fn set_swap(
 ///
 /// # Errors
 /// As [`apply`].
-pub(super) fn set_pids(dir: &Dir, tasks: Option<u64>) -> Result<(), CgroupError> {
+pub(super) fn set_pids(dir: &Dir, tasks: Option<u64>) -> Result<Max, CgroupError> {
     let pids = PidController::new(dir.path().to_owned(), PathBuf::new(), true);
     let wanted = Max::from_limit(tasks);
     through_crate(dir, "pids.max", wanted, |value| {
@@ -147,21 +149,23 @@ pub(super) fn set_pids(dir: &Dir, tasks: Option<u64>) -> Result<(), CgroupError>
         })
     })?;
     let got = required(dir, "pids.max", dir.max("pids.max")?)?;
-    stuck(dir, "pids.max", wanted, got, wanted == got)
+    stuck(dir, "pids.max", wanted, got, wanted == got)?;
+    Ok(got)
 }
 
 /// Writes `cpu.max` and reads it back.
 ///
 /// # Errors
 /// As [`apply`].
-pub(super) fn set_cpus(dir: &Dir, cores: Option<f64>) -> Result<(), CgroupError> {
+pub(super) fn set_cpus(dir: &Dir, cores: Option<f64>) -> Result<CpuMax, CgroupError> {
     let wanted = cpu_max_for(cores)?;
     let cpu = CpuController::new(dir.path().to_owned(), PathBuf::new(), true);
     through_crate(dir, "cpu.max", wanted.quota_us, |value| {
         cpu.set_cfs_quota_and_period(Some(value), Some(wanted.period_us))
     })?;
     let got = required(dir, "cpu.max", dir.cpu_max()?)?;
-    stuck(dir, "cpu.max", wanted, got, wanted == got)
+    stuck(dir, "cpu.max", wanted, got, wanted == got)?;
+    Ok(got)
 }
 
 /// Reads a cgroup's limits.
@@ -183,10 +187,12 @@ pub(super) fn effective(dir: &Dir) -> Result<EffectiveLimits, CgroupError> {
 /// # Errors
 /// When a file is missing or cannot be read.
 pub(super) fn read_back(dir: &Dir) -> Result<EffectiveLimits, CgroupError> {
-    required(dir, "memory.max", dir.max("memory.max")?)?;
-    required(dir, "pids.max", dir.max("pids.max")?)?;
-    required(dir, "cpu.max", dir.cpu_max()?)?;
-    effective(dir)
+    Ok(EffectiveLimits {
+        memory_bytes: required(dir, "memory.max", dir.max("memory.max")?)?.limit(),
+        swap_bytes: dir.max("memory.swap.max")?.and_then(Max::limit),
+        cpus: required(dir, "cpu.max", dir.cpu_max()?)?.cores(),
+        pids: required(dir, "pids.max", dir.max("pids.max")?)?.limit(),
+    })
 }
 
 /// Reads whom the OOM killer takes in a leaf.
@@ -250,8 +256,7 @@ fn no_swap_file(wanted: Max, swap_total_bytes: u64) -> NoSwapFile {
 
 /// Writes a file that cgroups-rs does not know, and reads it back.
 pub(super) fn own(dir: &Dir, name: &str, wanted: &str) -> Result<(), CgroupError> {
-    let before = dir.read(name)?;
-    required(dir, name, before)?;
+    there(dir, name)?;
     dir.write(name, wanted)?;
     let got = required(dir, name, dir.read(name)?)?;
     let got = got.trim();
@@ -266,7 +271,7 @@ fn through_crate(
     write: impl FnOnce(i64) -> Result<(), cgroups_rs::fs::error::Error>,
 ) -> Result<(), CgroupError> {
     // The crate would create a file that is not there.
-    required(dir, name, dir.read(name)?)?;
+    there(dir, name)?;
     let value = match wanted {
         Max::Unlimited => -1,
         Max::At(value) => i64::try_from(value).map_err(|_| CgroupError::LimitOutOfRange {
@@ -289,10 +294,11 @@ fn through_crate(
 }
 
 /// Bytes may be rounded down to a page (`page_counter_memparse`, mm/page_counter.c).
-fn check_bytes(dir: &Dir, name: &'static str, wanted: Max) -> Result<(), CgroupError> {
+fn check_bytes(dir: &Dir, name: &'static str, wanted: Max) -> Result<Max, CgroupError> {
     let got = required(dir, name, dir.max(name)?)?;
     let page = crate::procfs::page_size();
-    stuck(dir, name, wanted, got, is_rounded_down(wanted, got, page))
+    stuck(dir, name, wanted, got, is_rounded_down(wanted, got, page))?;
+    Ok(got)
 }
 
 fn is_rounded_down(wanted: Max, got: Max, page: u64) -> bool {
@@ -301,6 +307,10 @@ fn is_rounded_down(wanted: Max, got: Max, page: u64) -> bool {
         (Max::Unlimited, Max::Unlimited) => true,
         (Max::At(_), Max::Unlimited) | (Max::Unlimited, Max::At(_)) => false,
     }
+}
+
+fn there(dir: &Dir, name: &str) -> Result<(), CgroupError> {
+    required(dir, name, dir.has(name).then_some(()))
 }
 
 fn required<T>(dir: &Dir, name: &str, value: Option<T>) -> Result<T, CgroupError> {

@@ -6,19 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::CgroupError;
 use crate::evidence::FlatKeyed;
 use crate::evidence::PressureTotals;
-
-/// More than most of these files hold.
-const ROOM_BYTES: usize = 4096;
+use crate::procfs;
 
 /// A value that may be the kernel's `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,14 +186,18 @@ impl Dir {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(fail(errno.into())),
         };
-        // With room from the start, and no look at a size, of which cgroupfs knows nothing.
-        let mut bytes = Vec::with_capacity(ROOM_BYTES);
-        match File::from(fd).take(u64::MAX).read_to_end(&mut bytes) {
-            Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        match procfs::bytes_of(File::from(fd)) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             // A file of a feature that this kernel has but does not run (PSI without psi=1).
             Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(None),
             Err(error) => Err(fail(error)),
         }
+    }
+
+    /// Whether there is such a file. Where that cannot be told, whoever uses it will see.
+    pub fn has(&self, name: &str) -> bool {
+        let found = rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::empty());
+        found != Err(Errno::NOENT)
     }
 
     /// Opens `cgroup.procs` for writing, for whoever is to move.

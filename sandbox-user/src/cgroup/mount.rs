@@ -12,7 +12,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick
 use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
-use crate::procfs::{MountLine, mounts};
+use crate::procfs::{self, MountLine, mounts};
 
 /// A controller that a leaf uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -227,7 +227,7 @@ impl Hierarchy {
         let mounts = mounts().map_err(|error| CgroupError::read("/proc/self/mountinfo", error))?;
         Self::from_mounts(&mounts, |root| {
             let path = root.join("cgroup.controllers");
-            std::fs::read_to_string(&path).map_err(|error| CgroupError::read(path, error))
+            procfs::text(&path).map_err(|error| CgroupError::read(path, error))
         })
     }
 

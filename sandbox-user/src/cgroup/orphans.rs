@@ -215,6 +215,11 @@ pub(super) struct Child {
 pub(super) fn children(path: &Path) -> Result<Vec<Child>, CgroupError> {
     let fail = |error| CgroupError::read(path, error);
     let mut children = Vec::new();
+    // Two links and one for each cgroup below (fs/kernfs/inode.c, kernfs_refresh_inode). Other file systems may have
+    // one alone.
+    if rustix::fs::stat(path).is_ok_and(|stat| stat.st_nlink == 2) {
+        return Ok(children);
+    }
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let id = entry.ino();

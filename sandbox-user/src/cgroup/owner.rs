@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, getxattr};
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, getxattr, listxattr_query};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
 use super::files::Dir;
-use crate::procfs::Stat;
+use crate::procfs::{self, Stat};
 
 /// Attributes that carry the mark, the one that is tried first leading. `trusted.` needs
 /// CAP_SYS_ADMIN; `user.` is there on cgroup2 from 5.7 on (fs/kernfs/inode.c).
@@ -93,10 +93,19 @@ impl Proc {
     pub fn read(&self, name: &str) -> Result<String, CgroupError> {
         let path = self.root.join(name);
         // comm in `stat` is any bytes.
-        match std::fs::read(&path) {
+        match procfs::bytes(&path) {
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) => Err(CgroupError::read(path, error)),
         }
+    }
+
+    /// The text at the beginning of one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn head(&self, name: &str) -> Result<String, CgroupError> {
+        let path = self.root.join(name);
+        procfs::head(&path).map_err(|error| CgroupError::read(path, error))
     }
 
     /// Names a process that is running now.
@@ -288,6 +297,10 @@ impl Mark {
     /// # Errors
     /// As [`Mark::of`].
     pub fn at(path: &Path) -> Result<Self, CgroupError> {
+        // Most cgroups have none at all.
+        if listxattr_query(path).is_ok_and(|length| length == 0) {
+            return Ok(Self::Unmarked);
+        }
         Self::from_attributes(path, |name, buffer| getxattr(path, name, buffer))
     }
 

@@ -59,6 +59,13 @@ pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
         });
     }
     let enabled = list("cgroup.subtree_control")?.unwrap_or_default();
+    if Controller::REQUIRED
+        .iter()
+        .chain(&Controller::OPTIONAL)
+        .all(|controller| enabled.contains(controller) || !offered.contains(controller))
+    {
+        return Ok(());
+    }
     for controller in Controller::missing_from(&enabled) {
         enable(&dir, controller)?;
     }

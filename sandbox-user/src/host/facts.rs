@@ -11,8 +11,7 @@ use super::HostInfo;
 use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
 use crate::config::Config;
 use crate::identity::SystemAccounts;
-use crate::procfs::status_field;
-use crate::procfs::{MountLine, mounts};
+use crate::procfs::{self, MountLine, mounts, status_field};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,7 +84,7 @@ impl RootCgroup {
         if !root.join("cgroup.type").exists() {
             return Self::Open;
         }
-        let read = |name| std::fs::read_to_string(root.join(name));
+        let read = |name| procfs::text(root.join(name));
         let (Ok(enabled), Ok(members)) = (read("cgroup.subtree_control"), read("cgroup.procs"))
         else {
             return Self::Unknown;
@@ -124,7 +123,7 @@ pub enum Lockdown {
 impl Lockdown {
     /// This host's; `None` where it has none or hides it (securityfs is not mounted).
     pub fn of_host() -> Option<Self> {
-        let text = std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+        let text = procfs::text("/sys/kernel/security/lockdown").ok()?;
         parse_lockdown(&text)
     }
 }
@@ -308,8 +307,12 @@ impl HostInfo {
             hostname: read("sys/kernel/hostname"),
             boot_id: read("sys/kernel/random/boot_id"),
             kernel: read("sys/kernel/osrelease"),
-            cpu_model: read("cpuinfo").as_deref().and_then(parse_cpu_model),
-            cpus: std::fs::read_to_string("/sys/devices/system/cpu/online")
+            cpu_model: proc
+                .head("cpuinfo")
+                .ok()
+                .as_deref()
+                .and_then(parse_cpu_model),
+            cpus: procfs::text("/sys/devices/system/cpu/online")
                 .ok()
                 .and_then(|text| count_cpus(&text)),
             memory_bytes: memory("MemTotal"),

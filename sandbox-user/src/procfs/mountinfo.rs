@@ -1,6 +1,6 @@
 //! /proc/self/mountinfo: what is mounted where. See proc_pid_mountinfo(5).
 
-use std::{ffi::OsString, fs, io, os::unix::ffi::OsStringExt as _, path::PathBuf};
+use std::{ffi::OsString, io, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
 /// One mount, as far as it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct MountLine {
 /// # Errors
 /// Where /proc cannot be read.
 pub fn mounts() -> io::Result<Vec<MountLine>> {
-    fs::read("/proc/self/mountinfo").map(|text| parse_mounts(&text))
+    super::bytes("/proc/self/mountinfo").map(|text| parse_mounts(&text))
 }
 
 /// The text of mountinfo; what is not as documented is left out.

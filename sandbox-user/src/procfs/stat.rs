@@ -1,6 +1,6 @@
 //! /proc/PID/stat. See proc_pid_stat(5).
 
-use std::{fs, io};
+use std::io;
 
 /// What it says about a process, zombies included, as far as it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Stat {
     /// Where there is no such process, or its entry does not read as documented (InvalidData).
     pub fn of(pid: u32) -> io::Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let text = fs::read(&path)?;
+        let text = super::bytes(&path)?;
         Self::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -19,7 +19,7 @@ use crate::{
     caller::{Caller, ignored_in, umask_in},
     cgroup::{Mount, Proc, hooks, leaf_around, limits_of},
     config::LimitedCallers,
-    procfs::status_field,
+    procfs::{self, status_field},
     store::Whose,
     sys::{pidfd, rlimits::ResourceLimit},
 };
@@ -78,7 +78,7 @@ impl Peer {
             Err(_) => pidfd::open(pid)?,
         };
         let path = format!("/proc/{pid}/status");
-        let status = alive(&process, fs::read_to_string(&path))?;
+        let status = alive(&process, procfs::text(&path))?;
         let numbers = |name| -> io::Result<Vec<u32>> {
             let text = status_field(&status, name);
             let numbers = text.map(|text| text.split_whitespace().map(str::parse).collect());

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::procfs::{MountLine, mounts};
+use crate::procfs::{self, MountLine, mounts};
 use crate::sys::step::{Filesystem, Step};
 
 /// Hidden where they exist. /var/run is a symlink to /run on most hosts.
@@ -193,7 +193,7 @@ fn mount_id(path: &Path) -> io::Result<Option<u64>> {
     let Some(file) = unless_absent(opened)? else {
         return Ok(None);
     };
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let info = procfs::text(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     Ok(info
         .lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))

@@ -16,6 +16,7 @@ use crate::{
     caller::{self, Caller},
     cgroup::CgroupError,
     identity::{self, Choice, Identity, IdentityError, SystemAccounts},
+    procfs,
     say::say,
     spawn::WorkingDirectory,
     spec::{DEFAULT_RING_BYTES, EnvironmentBase, Output, RunAs, RunSpec},
@@ -193,7 +194,7 @@ pub(super) fn working_directory(spec: &RunSpec) -> WorkingDirectory {
 
 /// `oom_kill` of /proc/vmstat: OOM kills of the whole host since boot.
 pub(super) fn host_oom_kills() -> Option<u64> {
-    std::fs::read_to_string("/proc/vmstat")
+    procfs::text("/proc/vmstat")
         .ok()?
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "))?

@@ -1,7 +1,7 @@
 //! What the event loop waits for: main's end, the ring, a counter that changes, its clocks.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _},
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
@@ -13,7 +13,7 @@ use super::alarm::Alarm;
 use crate::{
     evidence::WaitStatus,
     policy::Warn,
-    procfs::{Stat, status_field},
+    procfs::{self, Stat, status_field},
     sys::{
         pidfd::{self, Patience, Reap},
         readiness,
@@ -106,7 +106,7 @@ pub(super) async fn main_end(
 
 /// Who traces a process.
 fn tracer_of(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = procfs::text(format!("/proc/{pid}/status")).ok()?;
     let tracer = status_field(&status, "TracerPid")?.parse().ok()?;
     Some(tracer).filter(|tracer| *tracer != 0)
 }

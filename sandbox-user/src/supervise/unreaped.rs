@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     evidence::WaitStatus,
+    procfs,
     sys::pidfd::{self, Patience, Reap},
 };
 
@@ -47,7 +48,7 @@ impl Why {
     pub(super) fn withheld(tracer: Option<u32>) -> Self {
         let tracer = match tracer {
             Some(pid) => {
-                let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let comm = procfs::bytes(format!("/proc/{pid}/comm")).unwrap_or_default();
                 let comm = String::from_utf8_lossy(&comm);
                 format!("{} (pid {pid})", comm.trim_end())
             }

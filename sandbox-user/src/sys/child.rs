@@ -13,6 +13,7 @@ use super::creds::FileIdentity;
 use super::pidfd::waitid;
 use super::rlimits::ResourceLimit;
 use super::{Errno, check};
+use crate::procfs;
 
 /// Has the kernel keep this process's children until they are waited for: a caller that ignores SIGCHLD
 /// passes that on, and they would be gone at once, whatever became of them (wait(2)).
@@ -115,8 +116,8 @@ fn put_in_reach_of_the_oom_killer() -> Result<(), rustix::io::Errno> {
 pub fn start_as_caller(command: &mut Command, caller: &FileIdentity, limits: &[ResourceLimit]) {
     let (caller, limits) = (caller.clone(), limits.to_vec());
     let own = nix::unistd::geteuid().as_raw();
-    let is_spared = std::fs::read_to_string("/proc/self/oom_score_adj")
-        .is_ok_and(|score| score.starts_with('-'));
+    let is_spared =
+        procfs::text("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-'));
     let prepare = move || -> Result<(), Errno> {
         super::clone::set_signal_mask(0)?;
         if is_spared {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use super::pidfd::{self, Patience, Reap};
 use super::program::Program;
 use super::{Errno, check};
+use crate::procfs;
 
 /// Which cgroup the clone comes from.
 #[derive(Clone, Copy, Debug)]
@@ -326,7 +327,7 @@ impl Drop for Stack {
 /// memory.max=0 on 6.12. A system call fails with ENOMEM instead, so only those are left to the child.
 fn populate_code() {
     // Where it cannot be read, the child faults its pages in by itself, as ever.
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = procfs::text("/proc/self/maps").unwrap_or_default();
     let exe = std::env::current_exe().unwrap_or_default();
     for line in maps.lines() {
         if let Some((range, file)) = mapping(line)

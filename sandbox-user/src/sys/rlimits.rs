@@ -9,6 +9,7 @@ use std::ptr::null_mut;
 use serde::{Deserialize, Serialize};
 
 use super::{Errno, check};
+use crate::procfs;
 
 /// What may keep the runner from its work. RLIMIT_NPROC and RLIMIT_MEMLOCK do not count for root.
 const LIFTED: [u32; 6] = [
@@ -114,7 +115,7 @@ fn most_files(resource: u32) -> Option<u64> {
     if resource != libc::RLIMIT_NOFILE {
         return None;
     }
-    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
+    let text = procfs::text("/proc/sys/fs/nr_open").ok()?;
     text.trim().parse().ok()
 }
 

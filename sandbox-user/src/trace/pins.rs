@@ -3,6 +3,8 @@
 //! bpffs takes no dots in names, so what is not in its place is told by a prefix and its loader's pid.
 
 use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -19,7 +21,7 @@ use super::{
     object::OBJECT,
     programs::{self, Program},
 };
-use crate::{evidence::Confidence, sys::own_dir};
+use crate::{evidence::Confidence, procfs, sys::own_dir};
 
 pub(super) const PINS: &str = "/sys/fs/bpf/sandbox";
 pub(super) const LOCK: &str = "/run/sandbox/bpf.lock";
@@ -28,7 +30,6 @@ const LOCKED_AT_MOST: Duration = Duration::from_secs(30);
 /// A directory that marks a set as loaded while `kernel.ftrace_enabled` was 0: bpffs has no other
 /// files than pins.
 pub(super) const UNTRACED: &str = "untraced";
-const LINK_PREFIX: &str = "link_";
 
 /// Where the pins of one build of the object lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,21 +101,26 @@ impl PinDir {
     /// # Errors
     /// Where that cannot be told: what other runs are watched with must not pass for incomplete.
     pub fn mode(&self) -> Result<Option<Confidence>, TraceError> {
-        for mode in [Confidence::Exact, Confidence::Strong] {
-            let mut complete = true;
-            for program in programs::of(mode) {
-                let link = self.link(program);
-                complete = complete
-                    && link.try_exists().map_err(|source| TraceError::Io {
-                        path: link.display().to_string(),
-                        source,
-                    })?;
+        let names = fs::read_dir(&self.0).and_then(|entries| {
+            let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name());
+            entries.map(name).collect::<io::Result<HashSet<OsString>>>()
+        });
+        let pinned = match names {
+            Ok(pinned) => pinned,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(TraceError::Io {
+                    path: self.0.display().to_string(),
+                    source,
+                });
             }
-            if complete {
-                return Ok(Some(mode));
-            }
-        }
-        Ok(None)
+        };
+        let is_complete = |mode: &Confidence| {
+            let mut links = programs::of(*mode).iter().map(link_name);
+            links.all(|link| pinned.contains(OsStr::new(&link)))
+        };
+        let mut modes = [Confidence::Exact, Confidence::Strong].into_iter();
+        Ok(modes.find(is_complete))
     }
 
     /// Whether it could see more by now: it was loaded while functions could not be traced, and they
@@ -124,7 +130,7 @@ impl PinDir {
     }
 
     pub(super) fn link(&self, program: &Program) -> PathBuf {
-        self.0.join(format!("{LINK_PREFIX}{}", program.name))
+        self.0.join(link_name(program))
     }
 
     pub(super) fn pinned_program(&self, program: &Program) -> PathBuf {
@@ -146,6 +152,10 @@ impl PinDir {
         }
         fs::remove_dir(&self.0)
     }
+}
+
+fn link_name(program: &Program) -> String {
+    format!("link_{}", program.name)
 }
 
 /// Held while pins are made, removed or taken into use.
@@ -225,5 +235,5 @@ pub fn remove_abandoned() -> Result<(), TraceError> {
 
 /// With `kernel.ftrace_enabled` at 0 fentry programs attach and never run.
 pub(super) fn functions_can_be_traced() -> bool {
-    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").map_or(true, |text| text.trim() != "0")
+    procfs::text("/proc/sys/kernel/ftrace_enabled").map_or(true, |text| text.trim() != "0")
 }

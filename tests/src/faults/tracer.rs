@@ -394,6 +394,7 @@ fn subject(pid: Pid, call: Call, registers: &libc::user_regs_struct) -> String {
         libc::SYS_open
         | libc::SYS_mkdir
         | libc::SYS_getxattr
+        | libc::SYS_listxattr
         | libc::SYS_readlink
         | libc::SYS_rename
         | libc::SYS_execve
