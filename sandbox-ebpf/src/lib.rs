@@ -99,6 +99,8 @@ pub struct Facts {
     pub victims: u64,
     /// Victims beyond [`VICTIMS_PER_LEAF`].
     pub victims_left_out: u64,
+    /// Victims' entries of the main process written so far.
+    pub main_victims: u64,
 }
 
 /// The main process: the first task born in the leaf.
@@ -337,7 +339,7 @@ pub const ABSENT: u32 = u32::MAX;
 const _: () = {
     assert!(size_of::<Task>() == 48);
     assert!(size_of::<Intent>() == 16);
-    assert!(size_of::<Facts>() == 20 * 8);
+    assert!(size_of::<Facts>() == 21 * 8);
     assert!(size_of::<Main>() == 48 + 16 + 24);
     assert!(size_of::<Oom>() == 48);
     assert!(size_of::<Kill>() == 24 + 32 + 96 + 48);

@@ -269,6 +269,16 @@ fn info_of(ctx: &BtfTracePointContext) -> u64 {
     kernel::peek(ctx.as_ptr().cast(), size_of::<u64>() as u32).unwrap_or(0)
 }
 
+/// Whether a victim gets an entry: main always, of the others so many. Counts it.
+#[inline(always)]
+fn has_room(facts: *mut Facts, kill: &Kill) -> bool {
+    if kill.flags & KILL_OF_MAIN != 0 {
+        count(unsafe { &raw mut (*facts).main_victims });
+        return true;
+    }
+    count_from(unsafe { &raw mut (*facts).victims }) < VICTIMS_PER_LEAF
+}
+
 /// Keeps a delivered signal in the maps, where no stalled reader can lose it.
 #[inline(always)]
 fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
@@ -296,9 +306,7 @@ fn remember(facts: *mut Facts, cgroup_id: u64, kill: &Kill) {
             return;
         }
         maps::check(facts, VICTIMS.insert(key, kill, BPF_EXIST.into()));
-    } else if kill.flags & KILL_OF_MAIN != 0
-        || count_from(unsafe { &raw mut (*facts).victims }) < VICTIMS_PER_LEAF
-    {
+    } else if has_room(facts, kill) {
         maps::check(facts, VICTIMS.insert(key, kill, BPF_ANY.into()));
     } else {
         count(unsafe { &raw mut (*facts).victims_left_out });

@@ -434,9 +434,13 @@ impl Outcome {
 /// The guardians of all runs.
 #[must_use]
 pub fn guardians() -> Vec<i32> {
-    let processes = "/sys/fs/cgroup/sandbox/supervisor/cgroup.procs";
-    let text = fs::read_to_string(processes).unwrap_or_default();
-    text.lines().filter_map(|pid| pid.parse().ok()).collect()
+    let is_one = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| stat.contains("(sandbox-guard) ") && !stat.contains(") Z "))
+    };
+    let entries = fs::read_dir("/proc").expect("proc is mounted").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_one).collect()
 }
 
 /// The parent of a process, where that is there.

@@ -35,7 +35,7 @@ pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
 pub use placement::{
-    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, leaf_around,
+    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, enter, leaf_around,
     leave_the_service, prepare,
 };
 pub use sampler::Sampler;

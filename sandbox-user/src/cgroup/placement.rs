@@ -213,7 +213,8 @@ impl Unit {
     }
 }
 
-/// Makes a place for a run's leaf and moves its guardian there.
+/// Makes a place for a run's leaf. A guardian that is in its way is moved out of it; any other one has yet to go
+/// where it belongs ([`enter`]).
 ///
 /// # Errors
 /// When the host cannot have leaves (each error says how to mend that), when systemd refuses, when
@@ -258,17 +259,29 @@ pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupErr
 }
 
 impl Place {
-    /// Makes `supervisor` and `runs`, with controllers down to the leaves. The guardian leaves the
-    /// base before that, since a scope starts with it inside.
+    /// Makes `supervisor` and `runs`, with controllers down to the leaves.
     fn furnish(&self, guardian_pid: u32) -> Result<(), CgroupError> {
         let supervisor = self.mount.dir(&self.supervisor())?;
         tree::make(&supervisor)?;
-        tree::move_process(&supervisor, guardian_pid)?;
+        if self.placement == Placement::Scope {
+            // It starts with it inside.
+            tree::move_process(&supervisor, guardian_pid)?;
+        }
         tree::enable_controllers(&self.mount.dir(&self.base)?)?;
         let runs = self.mount.dir(&self.runs())?;
         tree::make(&runs)?;
         tree::enable_controllers(&runs)
     }
+}
+
+/// Moves this process to a cgroup. Takes its time where nobody was moved on this host for a while: a grace period of
+/// RCU, some 10 ms (`cgroup_attach_lock` in kernel/cgroup/cgroup.c).
+///
+/// # Errors
+/// When it is not there, or the kernel refuses.
+pub fn enter(cgroup: &str) -> Result<(), CgroupError> {
+    let mount = Mount::find()?;
+    tree::move_process(&mount.dir(cgroup)?, std::process::id())
 }
 
 /// Has this process, which becomes the supervisor of a run of the service's, go with the unit that holds the

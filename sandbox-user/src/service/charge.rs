@@ -11,6 +11,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
+    thread::{self, JoinHandle},
 };
 
 use nix::{
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::{
     caller,
-    cgroup::leave_the_service,
+    cgroup::{CgroupError, leave_the_service},
     cli::{self, EXIT_FAILURE, RunArgs},
     config::ServiceConfig,
     events::kept::Kept,
@@ -207,11 +208,8 @@ fn supervise(
     office: &mut Office,
 ) -> Answer {
     let run_id = requested.spec.run_id;
-    if let Err(error) = leave_the_service() {
-        return refused(format!(
-            "the run's supervisor cannot leave the service: {error}"
-        ));
-    }
+    // That takes its time, and has it while the run is let in.
+    let leaving = thread::Builder::new().spawn(leave_the_service);
     let cancellations = match supervise::cancellations() {
         Ok(cancellations) => cancellations,
         Err(error) => return refused(format!("no descriptors are left: {error}")),
@@ -234,7 +232,7 @@ fn supervise(
     };
     let application = run.application(&requested);
     let answer = match run.wait(application, office) {
-        Ok(()) => match run.begin() {
+        Ok(()) => match has_left(leaving).and_then(|()| run.begin()) {
             Ok(remote) => {
                 let status = see_through(requested.spec, rlimits, remote, run.events.take());
                 run.leave_logs();
@@ -246,6 +244,19 @@ fn supervise(
     };
     control::remove(run_id);
     answer
+}
+
+/// Waits until this process has left the service's cgroup.
+fn has_left(leaving: io::Result<JoinHandle<Result<(), CgroupError>>>) -> Result<(), Answer> {
+    let problem = match leaving.map(JoinHandle::join) {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) => "a thread has panicked".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(refused(format!(
+        "the run's supervisor cannot leave the service: {problem}"
+    )))
 }
 
 /// A run that is not started yet.

@@ -1,5 +1,5 @@
 //! The last steps of a run, the same for supervisor and guardian: empty the leaf, read everything,
-//! judge, record durably, remove the leaf, forget it.
+//! judge, record durably, remove the leaf; then have the kernel side forget it.
 
 use std::{
     collections::BTreeMap,
@@ -119,8 +119,13 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
             Err(_) => file.discard(),
         }
     }
+    (record, recorded)
+}
+
+/// Has the kernel side forget a run, once it is recorded. Waits for a grace period of RCU, some 10 ms.
+pub(super) fn forget_watch(tracer: &mut Tracer, docket: &Docket) {
     // What fails once may not the next time. The record is out by now.
-    if let (Some(tracer), Some(leaf)) = (ending.tracer, &ending.docket.leaf)
+    if let Some(leaf) = &docket.leaf
         && tracer.forget(leaf.id).is_err()
         && let Err(error) = tracer.forget(leaf.id)
     {
@@ -128,7 +133,6 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
             "what the kernel side knows of the run is left behind, for `sandbox check --clean`: {error}"
         ));
     }
-    (record, recorded)
 }
 
 impl Ending<'_> {

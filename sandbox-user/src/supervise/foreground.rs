@@ -8,12 +8,12 @@ use jiff::Timestamp;
 
 use super::{
     clock,
-    conclude::{Ending, conclude},
+    conclude::{Ending, conclude, forget_watch},
     docket::{Docket, TraceDocket},
     errand::Errand,
     event_loop::{Running, Watch},
     gather::{Ended, action_now, add_declared},
-    guardian::{Guardian, Start},
+    guardian::{Guardian, News, Start},
     journal::Journal,
     orders::{Orders, Remote},
     prepare::{self, RunError},
@@ -107,11 +107,27 @@ impl Made {
         Ok(())
     }
 
-    /// Nothing is left to be done for the run.
+    /// Nothing is left to be done for the run, but to have the kernel side forget it, which the guardian does:
+    /// nobody is to wait for that.
     fn let_go(&mut self) {
+        let rest = self.guardian.take().map(|guardian| match &self.tracer {
+            Some(_) => guardian.leave_the_rest(),
+            None => Err(guardian),
+        });
+        match rest {
+            Some(Ok(())) => {}
+            Some(Err(guardian)) => {
+                guardian.dismiss();
+                self.forget_watch();
+            }
+            None => self.forget_watch(),
+        }
         self.forget();
-        if let Some(guardian) = self.guardian.take() {
-            guardian.dismiss();
+    }
+
+    fn forget_watch(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            forget_watch(tracer, &self.docket);
         }
     }
 
@@ -226,7 +242,12 @@ async fn run(
     });
 
     if let Some(guardian) = &made.guardian {
-        ended.add_actions(guardian.actions());
+        for news in guardian.news() {
+            match news {
+                News::Did(action) => ended.add_action(action),
+                News::Failed(problem) => ended.degraded.push(problem),
+            }
+        }
     }
     if let Some(end) = made.guardian.as_mut().and_then(Guardian::end) {
         ended.degraded.push(format!(
@@ -258,6 +279,8 @@ async fn run(
     // Those that came while the run was concluded were about the run.
     while let Ok(Some(_)) = orders.try_next() {}
     if let Some(errand) = errand {
+        // Hooks may take their time.
+        made.forget_watch();
         let guardian = made.guardian.as_mut();
         errand.run(&made.docket, Some(&mut orders), guardian).await;
         made.let_go();

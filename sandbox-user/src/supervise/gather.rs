@@ -91,13 +91,11 @@ impl Ended {
     }
 
     /// Adds what another process of the runner did, where it is not known yet.
-    pub(super) fn add_actions(&mut self, actions: Vec<OwnAction>) {
-        for action in actions {
-            let is_it =
-                |known: &OwnAction| (known.reason, known.at_ns) == (action.reason, action.at_ns);
-            if !self.own_actions.iter().any(is_it) {
-                self.own_actions.push(action);
-            }
+    pub(super) fn add_action(&mut self, action: OwnAction) {
+        let is_it =
+            |known: &OwnAction| (known.reason, known.at_ns) == (action.reason, action.at_ns);
+        if !self.own_actions.iter().any(is_it) {
+            self.own_actions.push(action);
         }
         self.own_actions.sort_by_key(|action| action.at_ns);
     }

@@ -1,5 +1,6 @@
 //! What runs that lost both supervisor and guardian left on this host: leaves, and what the kernel
-//! side's maps hold of them. Every run and every check sees to it first.
+//! side's maps hold of them. Every check and every run that is not the service's sees to it first; the service, every
+//! now and then.
 //!
 //! Such a run keeps its limits, and the kernel side goes on recording. Where its [`State`] was kept, a
 //! new guardian finishes it as the lost one would have: the record says how it ended, if it has ended

@@ -81,6 +81,13 @@ pub(super) fn leave(docket: &Docket, record: &RunRecord) {
     }
 }
 
+/// The record of a run that the service started, where it was left and the service has not taken it yet.
+pub(super) fn left(docket: &Docket) -> Option<RunRecord> {
+    let path = path_of(docket.spec.spool.as_ref()?, docket.spec.run_id, RECORD);
+    let spooled: Spooled = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(spooled.record)
+}
+
 /// Leaves how the completion hooks of a run that the service started have failed.
 pub(super) fn leave_hook_problem(docket: &Docket, problem: &str) {
     let Some(spool) = &docket.spec.spool else {

@@ -1,12 +1,24 @@
-//! BPF_MAP_CREATE for the two kinds of map that aya can use but not make on their own: a ring
-//! buffer, and a hash of ring buffers. See bpf(2) and `union bpf_attr` in include/uapi/linux/bpf.h.
+//! What aya does not do of bpf(2): making the two kinds of map that it can use but not make on their own (a ring
+//! buffer, and a hash of ring buffers), and what is counted of a program. See `union bpf_attr` in
+//! include/uapi/linux/bpf.h.
 
 use std::{
+    ffi::{CString, c_long},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
+use aya_obj::generated::bpf_prog_info;
+
 const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_TYPE_HASH_OF_MAPS: u32 = 13;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 
@@ -21,6 +33,22 @@ struct CreateAttr {
     inner_map_fd: u32,
     numa_node: u32,
     map_name: [u8; 16],
+}
+
+/// As BPF_OBJ_GET takes it.
+#[repr(C)]
+struct PinAttr {
+    path: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// As BPF_OBJ_GET_INFO_BY_FD takes it.
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
 }
 
 /// Makes a ring buffer of this many bytes, a power of two and a multiple of the page size.
@@ -57,21 +85,142 @@ pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Re
     })
 }
 
-fn create(attr: &CreateAttr) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<CreateAttr>()` initialised bytes behind the pointer and
-    // keeps none of them.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_CREATE,
-            std::ptr::from_ref(attr),
-            size_of::<CreateAttr>(),
-        )
-    };
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+/// As BPF_MAP_LOOKUP_ELEM and BPF_MAP_UPDATE_ELEM take it.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A hash from a `u64` to ring buffers.
+#[derive(Debug)]
+pub struct HashOfRings(OwnedFd);
+
+impl HashOfRings {
+    /// The one that is pinned at this path.
+    ///
+    /// # Errors
+    /// Where there is none; what bpf(2) says.
+    pub fn pinned(path: &Path) -> io::Result<Self> {
+        pinned(path).map(Self)
     }
-    // SAFETY: BPF_MAP_CREATE returned a new descriptor (close-on-exec) that nobody else owns.
+
+    /// Another handle of it.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Puts a ring there, and waits until no program is at work any more with what was there before: for a grace
+    /// period of RCU, some 10 ms (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c). Others find it there at once.
+    ///
+    /// # Errors
+    /// E2BIG where the hash is full, EINVAL for a ring of another kind.
+    pub fn insert(&self, key: u64, ring: BorrowedFd<'_>) -> io::Result<()> {
+        let ring = ring.as_raw_fd();
+        let attr = self.element(&key, (&raw const ring).expose_provenance());
+        // SAFETY: a key and a descriptor of the sizes that the hash was made with.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attr) }.map(drop)
+    }
+
+    /// Whether there is one.
+    ///
+    /// # Errors
+    /// What bpf(2) says.
+    pub fn contains(&self, key: u64) -> io::Result<bool> {
+        let mut id = 0_u32;
+        let attr = self.element(&key, (&raw mut id).expose_provenance());
+        // SAFETY: a key, and room for a map's id, of the sizes that the hash was made with.
+        match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &attr) } {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn element(&self, key: &u64, value: usize) -> ElementAttr {
+        ElementAttr {
+            map_fd: self.0.as_raw_fd().unsigned_abs(),
+            _pad: 0,
+            key: std::ptr::from_ref(key).expose_provenance() as u64,
+            value: value as u64,
+            flags: 0,
+        }
+    }
+}
+
+/// What the kernel counts of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramCounts {
+    /// How often it has run; counted under BPF_ENABLE_STATS alone.
+    pub runs: u64,
+    /// How long those took, ns.
+    pub run_time_ns: u64,
+    /// Runs that were skipped since it was loaded: it was at work on that processor already (Linux 5.12).
+    pub recursion_misses: u64,
+}
+
+/// Those of a program that is pinned at this path.
+///
+/// # Errors
+/// Where there is none; what bpf(2) says.
+pub fn counts_of_pinned(path: &Path) -> io::Result<ProgramCounts> {
+    let program = pinned(path)?;
+    // SAFETY: integers and bytes, of which none may be anything but zero.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let of_program = InfoAttr {
+        bpf_fd: program.as_raw_fd().unsigned_abs(),
+        info_len: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    // SAFETY: `info` is as large as is said, nobody else has it, and zeroes in it ask for no more to be written.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &of_program) }?;
+    Ok(ProgramCounts {
+        runs: info.run_cnt,
+        run_time_ns: info.run_time_ns,
+        recursion_misses: info.recursion_misses,
+    })
+}
+
+fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let pin = PinAttr {
+        path: path.as_ptr().expose_provenance() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: `path` is a string with its NUL, and stays for the call.
+    unsafe { descriptor(BPF_OBJ_GET, &pin) }
+}
+
+fn create(attr: &CreateAttr) -> io::Result<OwnedFd> {
+    // SAFETY: it points to nothing.
+    unsafe { descriptor(BPF_MAP_CREATE, attr) }
+}
+
+/// A command that gives a new descriptor (close-on-exec).
+///
+/// # Safety
+/// As [`bpf`].
+unsafe fn descriptor<T>(command: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's.
+    let fd = unsafe { bpf(command, attr) }?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Calls bpf(2).
+///
+/// # Safety
+/// What `attr` points to is there, and as large as it says.
+unsafe fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<c_long> {
+    // SAFETY: the kernel reads `size_of::<T>()` initialised bytes behind the pointer and keeps none of them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
+    super::check(result).map_err(io::Error::from_raw_os_error)
 }

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use aya::maps::{HashOfMaps, MapData, MapError, RingBuf};
+use aya::maps::{HashMap, HashOfMaps, MapData, MapError, RingBuf};
+use sandbox_ebpf as wire;
 
 use super::{
     TraceError, Tracer,
@@ -73,11 +74,11 @@ pub fn forget_gone(
         return Ok(());
     }
     let mut known: BTreeSet<u64> = watched(&own)?.into_iter().collect();
-    let mut tracer = Tracer::reopen(own)?;
-    known.extend(tracer.leaves()?);
+    known.extend(with_facts(&own)?);
     if known.is_empty() {
         return Ok(());
     }
+    let mut tracer = Tracer::reopen(own)?;
     let Some(present) = present(&known) else {
         return Ok(());
     };
@@ -97,8 +98,13 @@ pub(super) fn watched(dir: &PinDir) -> Result<Vec<u64>, TraceError> {
         return Ok(Vec::new());
     }
     let rings: HashOfMaps<MapData, u64, RingBuf<MapData>> = super::open_map(dir, RINGS)?;
-    rings
-        .keys()
-        .collect::<Result<Vec<u64>, MapError>>()
-        .map_err(super::of(RINGS))
+    let known: Result<Vec<u64>, MapError> = rings.keys().collect();
+    known.map_err(super::of(RINGS))
+}
+
+/// The leaves of which this build's maps hold facts.
+fn with_facts(own: &PinDir) -> Result<Vec<u64>, TraceError> {
+    let facts: HashMap<MapData, u64, wire::Facts> = super::open_map(own, "FACTS")?;
+    let known: Result<Vec<u64>, MapError> = facts.keys().collect();
+    known.map_err(super::of("FACTS"))
 }

@@ -1,14 +1,10 @@
-//! What the kernel counts of each program: runs, their time, and runs that it skipped (fdinfo of a program,
-//! kernel/bpf/syscall.c, bpf_prog_show_fdinfo).
-
-use std::os::fd::{AsFd as _, AsRawFd as _};
-
-use aya::programs::ProgramInfo;
+//! What the kernel counts of each program: runs, their time, and runs that it skipped.
 
 use super::{
     Tracer,
     programs::{self, Program},
 };
+use crate::sys::bpf::{ProgramCounts, counts_of_pinned};
 
 /// Runs of a program that the kernel skipped (`recursion_misses`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +20,11 @@ pub struct Misses {
 impl Tracer {
     /// The runs that the kernel skipped, program by program.
     pub fn misses(&self) -> Vec<Misses> {
-        let count = |info: String| number_in(&info, "recursion_misses:");
         programs::of(self.mode)
             .iter()
             .map(|program| Misses {
                 program: program.name,
-                count: self.fdinfo(program).and_then(count),
+                count: self.counts(program).map(|counts| counts.recursion_misses),
                 verdict: program.verdict,
             })
             .collect()
@@ -40,22 +35,14 @@ impl Tracer {
     pub fn runs(&self) -> Option<(u64, u64)> {
         let mut all = (0, 0);
         for program in programs::of(self.mode) {
-            let info = self.fdinfo(program)?;
-            all.0 += number_in(&info, "run_cnt:")?;
-            all.1 += number_in(&info, "run_time_ns:")?;
+            let counts = self.counts(program)?;
+            all.0 += counts.runs;
+            all.1 += counts.run_time_ns;
         }
         Some(all)
     }
 
-    /// What /proc tells of a pinned program.
-    fn fdinfo(&self, program: &Program) -> Option<String> {
-        let info = ProgramInfo::from_pin(self.dir.pinned_program(program)).ok()?;
-        let fd = info.fd().ok()?;
-        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()
+    fn counts(&self, program: &Program) -> Option<ProgramCounts> {
+        counts_of_pinned(&self.dir.pinned_program(program)).ok()
     }
-}
-
-fn number_in(info: &str, field: &str) -> Option<u64> {
-    let rest = info.lines().find_map(|line| line.strip_prefix(field))?;
-    rest.trim().parse().ok()
 }

@@ -34,7 +34,10 @@ pub use self::{
     pins::{PinDir, PinLock, remove_abandoned},
     ring::Ring,
 };
-use crate::evidence::{Confidence, IntentReason, Process, Signal, WaitStatus};
+use crate::{
+    evidence::{Confidence, IntentReason, Process, Signal, WaitStatus},
+    sys::bpf::HashOfRings,
+};
 
 /// Decodes one entry of a [`Ring`], which may be longer than the event: for those who have its
 /// bytes from elsewhere.
@@ -226,10 +229,13 @@ impl Tracer {
     /// not watched.
     pub fn watch(&mut self, leaf_id: u64, ring_bytes: u32) -> Result<Ring, TraceError> {
         let ring = Ring::new(ring_bytes)?;
-        let watched = self
-            .rings
-            .insert(leaf_id, &ring.ring, 0)
-            .map_err(of("RINGS"))
+        let rings = self.dir.path().join(object::RINGS);
+        let watched = HashOfRings::pinned(&rings)
+            .and_then(|rings| ring::enter(&rings, leaf_id, &ring))
+            .map_err(|source| TraceError::Io {
+                path: rings.display().to_string(),
+                source,
+            })
             .and_then(|()| {
                 self.facts
                     .insert(leaf_id, wire::Facts::default(), 0)
@@ -273,15 +279,10 @@ impl Tracer {
             return Ok(None);
         };
         let main = get(&self.mains, "MAINS", &leaf_id)?;
-        // By key: where another run forgets its own meanwhile, a walk may begin anew.
-        let mut kills = BTreeMap::new();
-        for entry in self.victims.iter() {
-            let (key, kill) = entry.map_err(of("VICTIMS"))?;
-            if key.cgroup_id == leaf_id {
-                kills.insert(key, kill);
-            }
-        }
-        let mut kills: Vec<wire::Kill> = kills.into_values().collect();
+        let mut kills = match facts.victims + facts.main_victims {
+            0 => Vec::new(),
+            _ => self.kills_of(leaf_id)?,
+        };
         if let Some(last) = get(&self.last_kills, "LAST_KILLS", &leaf_id)? {
             kills.push(last);
             facts.victims_left_out = facts.victims_left_out.saturating_sub(1);
@@ -293,6 +294,18 @@ impl Tracer {
             signals: kills.iter().map(decode::signal).collect(),
             fugitives: self.fugitives_of(leaf_id)?,
         }))
+    }
+
+    fn kills_of(&self, leaf_id: u64) -> Result<Vec<wire::Kill>, TraceError> {
+        // By key: where another run forgets its own meanwhile, a walk may begin anew.
+        let mut kills = BTreeMap::new();
+        for entry in self.victims.iter() {
+            let (key, kill) = entry.map_err(of("VICTIMS"))?;
+            if key.cgroup_id == leaf_id {
+                kills.insert(key, kill);
+            }
+        }
+        Ok(kills.into_values().collect())
     }
 
     /// When a leaf's main process was executed, CLOCK_MONOTONIC, ns; `None` where that was not seen.
@@ -331,7 +344,11 @@ impl Tracer {
         &self,
         leaf_id: u64,
     ) -> Result<Vec<(wire::ProcessKey, wire::Fugitive)>, TraceError> {
-        // By key, as in `snapshot`.
+        let facts = self.facts(leaf_id)?;
+        if facts.is_some_and(|facts| facts.escapes == 0) {
+            return Ok(Vec::new());
+        }
+        // By key, as in `kills_of`.
         let mut found = BTreeMap::new();
         for entry in self.fugitives.iter() {
             let (key, fugitive) = entry.map_err(of("FUGITIVES"))?;
@@ -347,46 +364,51 @@ impl Tracer {
     /// # Errors
     /// Where a map cannot be changed.
     pub fn forget(&mut self, leaf_id: u64) -> Result<(), TraceError> {
+        let known = self.facts(leaf_id)?;
         remove(&mut self.facts, "FACTS", &leaf_id)?;
         absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
         remove(&mut self.mains, "MAINS", &leaf_id)?;
         remove(&mut self.intents, "INTENTS", &leaf_id)?;
-        let victims: Vec<wire::VictimKey> = self
-            .victims
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|key| key.cgroup_id == leaf_id)
-            .collect();
         remove(&mut self.last_kills, "LAST_KILLS", &leaf_id)?;
-        for key in victims {
-            remove(&mut self.victims, "VICTIMS", &key)?;
+        // A walk takes longer the more runs there are.
+        if known.is_none_or(|facts| facts.escapes > 0) {
+            for (key, _) in self.fugitives_of(leaf_id)? {
+                remove(&mut self.fugitives, "FUGITIVES", &key)?;
+            }
         }
-        for (key, _) in self.fugitives_of(leaf_id)? {
-            remove(&mut self.fugitives, "FUGITIVES", &key)?;
+        if known.is_none_or(|facts| facts.victims + facts.main_victims > 0) {
+            self.forget_victims(leaf_id)?;
         }
-        // Those whose exit was not seen.
-        let members: Vec<wire::ProcessKey> = self
-            .members
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, leaf)| *leaf == leaf_id)
-            .map(|(key, _)| key)
-            .collect();
-        for key in members {
-            remove(&mut self.members, "MEMBERS", &key)?;
+        let balance = |facts: wire::Facts| {
+            let came = facts.births + facts.threads + facts.joined;
+            came == facts.exits + facts.escapes
+        };
+        if !known.is_some_and(balance) {
+            self.forget_members(leaf_id)?;
         }
         Ok(())
     }
 
-    /// The leaves that are watched.
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn leaves(&self) -> Result<Vec<u64>, TraceError> {
-        self.facts
-            .keys()
-            .map(|key| key.map_err(of("FACTS")))
-            .collect()
+    fn forget_victims(&mut self, leaf_id: u64) -> Result<(), TraceError> {
+        let keys = self.victims.keys().filter_map(Result::ok);
+        let its: Vec<wire::VictimKey> = keys.filter(|key| key.cgroup_id == leaf_id).collect();
+        for key in its {
+            remove(&mut self.victims, "VICTIMS", &key)?;
+        }
+        Ok(())
+    }
+
+    /// Those whose exit was not seen.
+    fn forget_members(&mut self, leaf_id: u64) -> Result<(), TraceError> {
+        let members = self.members.iter().filter_map(Result::ok);
+        let its: Vec<wire::ProcessKey> = members
+            .filter(|(_, leaf)| *leaf == leaf_id)
+            .map(|(key, _)| key)
+            .collect();
+        for key in its {
+            remove(&mut self.members, "MEMBERS", &key)?;
+        }
+        Ok(())
     }
 
     /// OOM kills and writes to `cgroup.kill`, on the whole host and since the programs were loaded,

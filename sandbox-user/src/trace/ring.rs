@@ -1,6 +1,10 @@
 //! The ring buffer of one supervisor: detail, as it happens.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    thread,
+};
 
 use aya::maps::{Map, MapData, RingBuf};
 
@@ -9,7 +13,7 @@ use super::{
     decode::{DecodeError, Event},
     of,
 };
-use crate::sys;
+use crate::sys::{self, bpf::HashOfRings};
 
 /// The ring of one supervisor.
 pub struct Ring {
@@ -43,6 +47,25 @@ impl Ring {
         }
         true
     }
+}
+
+/// Puts a leaf's ring where the programs look for it. That it is there it need not be waited for: the kernel
+/// waits for a grace period of RCU after that, which a thread sees through.
+pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Result<()> {
+    let (own, its) = (rings.try_clone()?, ring.as_fd().try_clone_to_owned()?);
+    let entering = thread::Builder::new().spawn(move || own.insert(leaf_id, its.as_fd()));
+    let Ok(entering) = entering else {
+        return rings.insert(leaf_id, ring.as_fd());
+    };
+    while !entering.is_finished() {
+        if rings.contains(leaf_id)? {
+            return Ok(());
+        }
+        thread::yield_now();
+    }
+    entering
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
 }
 
 impl AsFd for Ring {

@@ -5,7 +5,7 @@
 
 use super::Made;
 use crate::{
-    cgroup::{self, LeafCgroup, Owner, Proc},
+    cgroup::{self, LeafCgroup, Owner, Placement, Proc},
     evidence::Confidence,
     host::NESTED_PIDS,
     say::say,
@@ -24,10 +24,9 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
     let owner = Owner::of(&Proc::default(), std::process::id(), Some(guardian_pid))?;
     // What fails here is tried again below.
     let _ = made.keep(&owner, Reached::SetUp);
-    let recovered = recover(&cgroup::Mount::find()?);
-    // Of the service's clients they are none of the business.
+    // The service sees to it for its own, by itself.
     if made.docket.spec.spool.is_none() {
-        recovered.say();
+        recover(&cgroup::Mount::find()?).say();
     }
     made.lap("orphans");
 
@@ -70,6 +69,11 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
         let warning = format!("no guardian, should `sandbox` be killed: {problem}");
         say(&warning);
         made.docket.degraded.push(warning);
+    }
+    if let (Some(guardian), Some(place)) = (&mut made.guardian, &made.place)
+        && place.placement != Placement::Scope
+    {
+        guardian.send_home(place.supervisor());
     }
     if let Err(error) = made.keep(&owner, Reached::Ready) {
         // What was kept before says that nothing was started.

@@ -13,9 +13,8 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, recv};
 
-use super::{Message, Start, VERB, send};
+use super::{Message, News, Start, VERB, send};
 use crate::{
-    evidence::OwnAction,
     supervise::{
         docket::{Change, Docket},
         errand::Errand,
@@ -27,6 +26,9 @@ use crate::{
 
 /// How long the guardian may take to answer, or to read.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer where no more than an idle process is needed for that.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The supervisor's side.
 pub(in crate::supervise) struct Guardian {
@@ -160,8 +162,8 @@ impl Guardian {
         self.send(&Message::Recorded(Box::new(errand.clone())));
     }
 
-    /// What it did in its supervisor's place, as far as it has said so: most often nothing.
-    pub(in crate::supervise) fn actions(&self) -> Vec<OwnAction> {
+    /// What it did in its supervisor's place and what it could not do, as far as it has said so: most often nothing.
+    pub(in crate::supervise) fn news(&self) -> Vec<News> {
         let mut said = Vec::new();
         let mut part = [0; 1024];
         while let Ok(length @ 1..) =
@@ -178,6 +180,25 @@ impl Guardian {
     pub(in crate::supervise) fn end(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(status.to_string())
+    }
+
+    /// Has it go where it belongs, which takes its time and nobody waits for.
+    pub(in crate::supervise) fn send_home(&mut self, cgroup: String) {
+        self.send(&Message::Home(cgroup));
+    }
+
+    /// Leaves it to it to have the kernel side forget the run, where nothing else is left to be done: it ends by
+    /// itself then. Gives it back where it does not answer: it may have been stopped or frozen.
+    pub(in crate::supervise) fn leave_the_rest(mut self) -> Result<(), Self> {
+        self.send(&Message::Over);
+        let heard = self.socket.set_read_timeout(Some(HEARD_WITHIN));
+        match heard
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.answer())
+        {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self),
+        }
     }
 
     /// Ends it, nothing being left to be done for the run. By SIGKILL, since it may have been stopped or frozen, and

@@ -35,7 +35,7 @@ use super::{
     record_file::Target,
     state::State,
 };
-use crate::spec::RunSpec;
+use crate::{evidence::OwnAction, spec::RunSpec};
 
 /// The verb under which this program is a guardian.
 const VERB: &str = "guardian";
@@ -50,6 +50,8 @@ enum Message {
     Run(Box<Docket>),
     /// This cgroup is about to be made for it.
     Leaf(String),
+    /// The guardian belongs into this cgroup.
+    Home(String),
     /// Main has started; again where its deadline has changed.
     Started(Start),
     /// Somebody had something done to it.
@@ -61,6 +63,19 @@ enum Message {
     Recording,
     /// The run is recorded, and this is left to be done.
     Recorded(Box<Errand>),
+    /// The run is over and done with: what is kept of it, by the kernel side above all, is to be forgotten; to be
+    /// answered before that.
+    Over,
+}
+
+/// What the guardian tells its supervisor unasked, one JSON document a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum News {
+    /// It did this in the supervisor's place.
+    Did(OwnAction),
+    /// This it could not do.
+    Failed(String),
 }
 
 /// How it started.
@@ -92,7 +107,12 @@ impl Start {
     }
 }
 
-fn send(mut socket: &UnixStream, message: &Message) -> io::Result<()> {
+/// Tells the supervisor; where it has gone there is nobody to be told.
+fn tell(socket: &UnixStream, news: &News) {
+    let _ = send(socket, news);
+}
+
+fn send(mut socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     socket.write_all(&line)

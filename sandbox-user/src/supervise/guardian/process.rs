@@ -12,10 +12,13 @@ use tokio::{
 };
 
 use super::{
-    Message,
+    Message, News, tell,
     ward::{Done, Ward},
 };
-use crate::supervise::{record_file::Announced, runtime::runtime, signals};
+use crate::{
+    cgroup::enter,
+    supervise::{record_file::Announced, runtime::runtime, signals},
+};
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
@@ -74,6 +77,10 @@ async fn watch_over(
                 ward.announced = Some(cgroup);
                 Ok(None)
             }
+            Ok(Message::Home(cgroup)) => {
+                go_home(&cgroup, &answers);
+                Ok(None)
+            }
             Ok(Message::Started(start)) => {
                 ward.start = Some(start);
                 overdue = start
@@ -94,6 +101,11 @@ async fn watch_over(
                 overdue = None;
                 Ok(None)
             }
+            Ok(Message::Over) => {
+                ward.is_over = true;
+                overdue = None;
+                Ok(Some(Done))
+            }
             Err(error) => Err(error.to_string()),
         };
         let answer = match taken {
@@ -105,6 +117,15 @@ async fn watch_over(
         let _ = writeln!(answers, "{answer}");
     }
     ward.finish(answers).await
+}
+
+/// Goes there. Nobody waits for it, since it takes its time.
+fn go_home(cgroup: &str, supervisor: &UnixStream) {
+    if let Err(error) = enter(cgroup) {
+        let problem =
+            format!("the guardian stays in the cgroup of whoever started `sandbox`: {error}");
+        tell(supervisor, &News::Failed(problem));
+    }
 }
 
 async fn until(moment: Option<Instant>) {

@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 
-use super::Start;
+use super::{News, Start, tell};
 use crate::{
     cgroup::{CgroupError, LeafCgroup, Mount, Population},
     evidence::IntentReason,
@@ -19,7 +19,7 @@ use crate::{
     record::RunRecord,
     say::{say, say_notes},
     supervise::{
-        conclude::{Ending, clear, conclude},
+        conclude::{Ending, clear, conclude, forget_watch},
         docket::{Change, Docket, TraceDocket},
         errand::Errand,
         gather::{Ended, action_now, add_declared, overdue},
@@ -50,6 +50,8 @@ pub(super) struct Ward {
     adopted: Option<Reached>,
     /// What is left to be done, where the run is recorded.
     pub(super) errand: Option<Errand>,
+    /// Whether nothing is, but to forget what the kernel side holds of it.
+    pub(super) is_over: bool,
 }
 
 /// What was asked for is done, and to be answered.
@@ -178,7 +180,7 @@ impl Ward {
     }
 
     /// The supervisor has not ended the run in time: it is stopped. It is told, for when it goes on.
-    pub(super) async fn keep_deadline(&mut self, mut supervisor: &UnixStream) {
+    pub(super) async fn keep_deadline(&mut self, supervisor: &UnixStream) {
         let Some(leaf) = &self.leaf else {
             return;
         };
@@ -189,9 +191,7 @@ impl Ward {
             }
             let interventions = self.docket.as_ref().map(|docket| &docket.interventions[..]);
             let action = overdue(leaf, interventions.unwrap_or_default());
-            if let Ok(line) = serde_json::to_string(&action) {
-                let _ = writeln!(supervisor, "{line}");
-            }
+            tell(supervisor, &News::Did(action.clone()));
             self.ended
                 .declare(self.tracer.as_mut(), Some(leaf.cgroup()), action);
         }
@@ -202,6 +202,11 @@ impl Ward {
     /// The supervisor is gone: goes on where it was. Whoever has it adopted a run hears how that went.
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
         let docket = self.docket.clone();
+        let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
+        if self.is_over {
+            self.forget();
+            return docket.as_ref().map_or(Ok(()), forget);
+        }
         let is_waited_for = self.adopted.is_some();
         let taken_over = self.errand.take();
         let (record, mut finished) = match &taken_over {
@@ -210,10 +215,10 @@ impl Ward {
         };
         if let (Some(docket), Some(record)) = (&docket, &record) {
             spool::leave(docket, record);
+            self.forget();
         }
         let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
         let errand = taken_over.or_else(begun);
-        let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
         if let (Some(docket), None) = (&docket, &errand) {
             finished = finished.and(forget(docket));
         }
@@ -234,6 +239,13 @@ impl Ward {
         finished
     }
 
+    /// Has the kernel side forget the run, once it is recorded.
+    fn forget(&mut self) {
+        if let (Some(tracer), Some(docket)) = (&mut self.tracer, &self.docket) {
+            forget_watch(tracer, docket);
+        }
+    }
+
     async fn go_on(&mut self) -> (Option<RunRecord>, io::Result<()>) {
         self.find_leaf();
         let announced = self.announced_record;
@@ -249,7 +261,10 @@ impl Ward {
             // The supervisor says notes and runs hooks only once its guardian is gone or knows of them.
             Some(Progress::Published(record)) => (Some(*record), self.clear().await),
             Some(Progress::Drafted(record)) => self.finish_recording(*record).await,
-            Some(Progress::Nothing) | None => self.judge().await,
+            Some(Progress::Nothing) | None => match self.docket.as_ref().and_then(spool::left) {
+                Some(record) => (Some(record), self.clear().await),
+                None => self.judge().await,
+            },
         }
     }
 
