@@ -21,6 +21,8 @@ use crate::{command, package, workspace};
 
 /// BenchExec, whose runexec is among the others.
 const BENCHEXEC: &str = "3.35";
+/// The guest's memory where ten thousand processes are killed.
+const KILL_MEMORY_MIB: u32 = 6144;
 /// How long a suite may take.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -44,6 +46,8 @@ enum Suite {
     Launch,
     /// Processes that fork, execute and exit: watched, not watched, and with nothing loaded.
     Watch,
+    /// What is killed, from its deadline to its end: beside what else can do that.
+    Kill,
 }
 
 impl Bench {
@@ -56,7 +60,14 @@ impl Bench {
         };
         for suite in suites {
             match suite {
-                Suite::Launch => self.beside_others("launch")?,
+                Suite::Launch => self.beside_others("launch", Machine::new(Mode::Systemd))?,
+                Suite::Kill => {
+                    let machine = Machine {
+                        memory_mib: KILL_MEMORY_MIB,
+                        ..Machine::new(Mode::Systemd)
+                    };
+                    self.beside_others("kill", machine)?;
+                }
                 Suite::Watch => {
                     let program = watching()?;
                     self.watch_in_guest(&program)?;
@@ -68,7 +79,7 @@ impl Bench {
     }
 
     /// One of `tests/src/bin/bench`, in a guest as users have it.
-    fn beside_others(&self, suite: &str) -> Result<()> {
+    fn beside_others(&self, suite: &str, machine: Machine) -> Result<()> {
         let benchexec = benchexec()?;
         let package = package::build(package::PROFILE)?;
         let programs = vm::guest_binaries()?;
@@ -80,8 +91,11 @@ impl Bench {
             payload.file("files/benchexec.whl", &benchexec)?;
             Ok(payload)
         };
-        let task = format!("bench --suite {suite} --rounds {}", self.rounds);
-        self.in_guest(Image::Bench, Mode::Systemd, &task, payload)
+        let task = format!(
+            "SANDBOX=sandbox bench --suite {suite} --rounds {}",
+            self.rounds
+        );
+        self.in_guest(Image::Bench, machine, &task, payload)
     }
 
     fn watch_in_guest(&self, program: &Path) -> Result<()> {
@@ -95,7 +109,7 @@ impl Bench {
             "watching --name watch --rounds {} --processes 300",
             self.rounds
         );
-        self.in_guest(Image::Usual, Mode::Bare, &task, payload)
+        self.in_guest(Image::Usual, Machine::new(Mode::Bare), &task, payload)
     }
 
     /// Needs root, for a bpffs that is not this machine's own.
@@ -114,15 +128,15 @@ impl Bench {
     fn in_guest(
         &self,
         image: Image,
-        mode: Mode,
+        machine: Machine,
         task: &str,
         payload: impl Fn(&Path) -> Result<Payload>,
     ) -> Result<()> {
         let assets = Assets::prepare_with(image, &[self.kernel])?;
         let guest = Guest {
             series: self.kernel,
-            machine: Machine::new(mode),
-            label: format!("bench-{}-{mode}", self.kernel),
+            label: format!("bench-{}-{}", self.kernel, machine.mode),
+            machine,
             limit: LIMIT,
         };
         eprintln!("{}: {task}", self.kernel);

@@ -3,11 +3,8 @@
 use sandbox_tests::Package;
 use serde_json::{Value, json};
 
-use crate::bundle;
 use crate::hyperfine::{Contender, median_ms};
-
-/// Where BenchExec is, as PyPI has it.
-const BENCHEXEC: &str = "/payload/files/benchexec.whl";
+use crate::{benchexec, bundle};
 
 /// Measures all so often; the first one is what the others are compared with.
 pub(crate) fn measure(rounds: usize) -> Value {
@@ -82,12 +79,10 @@ fn contenders() -> Vec<Contender> {
             10,
         ),
         contender(
-            // It needs a cgroup that was delegated to it.
             "runexec (BenchExec), in a scope of systemd's",
             &format!(
-                "systemd-run --quiet --scope --slice=benchexec -p Delegate=yes env PYTHONPATH={BENCHEXEC} \
-                 python3 -m benchexec.runexecutor --quiet --memlimit 2147483648 --cores 0 \
-                 --walltimelimit 1800 --output /dev/null -- /usr/bin/true"
+                "{} --memlimit 2147483648 --cores 0 --walltimelimit 1800 --output /dev/null -- /usr/bin/true",
+                benchexec::RUNEXEC
             ),
             4,
         ),

@@ -3,12 +3,18 @@
 //! For `cargo xtask bench`, in a guest that has those others. Each suite prints a line or more, `result` and a
 //! JSON document, which the other side keeps and makes a table of.
 
+mod benchexec;
 mod bundle;
+mod emptying;
 mod hyperfine;
 mod launch;
+mod life;
+mod overshoot;
+mod rows;
+mod teardown;
 
 use clap::{Parser, ValueEnum};
-use sandbox_tests::wait;
+use sandbox_tests::{Package, wait};
 use serde_json::Value;
 
 /// How long the guest may keep us waiting.
@@ -29,6 +35,8 @@ struct Arguments {
 enum Suite {
     /// A command that does nothing, from start to end.
     Launch,
+    /// What is killed, from its deadline to its end.
+    Kill,
 }
 
 fn main() {
@@ -36,6 +44,10 @@ fn main() {
     wait::be_patient(PATIENCE_S);
     let results: Vec<Value> = match suite {
         Suite::Launch => vec![launch::measure(rounds)],
+        Suite::Kill => {
+            let _package = Package::install();
+            [overshoot::measure(rounds), teardown::measure(rounds)].concat()
+        }
     };
     for result in results {
         println!("result {result}");

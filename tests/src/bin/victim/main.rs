@@ -12,6 +12,9 @@ mod signals;
 mod sys;
 mod tracer;
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +34,8 @@ struct Arguments {
 enum Act {
     /// Exit with this status.
     Exit { status: u8 },
+    /// Open this file to write into, say there that we have begun, and hold: its reader sees our end.
+    HoldOpen { path: PathBuf },
     /// Hold still, for ever or for some seconds.
     Sleep { seconds: Option<f64> },
     /// Use up a processor.
@@ -141,6 +146,11 @@ impl Act {
     fn play(self) -> anyhow::Result<u8> {
         match self {
             Self::Exit { status } => Ok(status),
+            Self::HoldOpen { path } => {
+                let mut file = OpenOptions::new().write(true).open(path)?;
+                file.write_all(b"begun\n")?;
+                hold()
+            }
             Self::Sleep { seconds: None } => hold(),
             Self::Sleep {
                 seconds: Some(seconds),
