@@ -180,6 +180,12 @@ pub(crate) fn open(path: &Path) -> OwnedFd {
 pub(crate) fn number(map: &OwnedFd, field: &str) -> u64 {
     let info = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
     let info = fs::read_to_string(&info).unwrap_or_else(|error| panic!("{info}: {error}"));
+    number_in(&info, field)
+}
+
+/// A field of what it says.
+#[track_caller]
+pub(crate) fn number_in(info: &str, field: &str) -> u64 {
     let text = info.lines().find_map(|line| line.strip_prefix(field));
     let number = text.and_then(|text| text.trim().parse().ok());
     number.unwrap_or_else(|| panic!("there is no {field} in:\n{info}"))

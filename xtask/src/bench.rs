@@ -2,7 +2,8 @@
 //!
 //! The measuring is done by `tests/src/bin/bench`, in a guest with systemd, `sandbox` installed as its package does
 //! it, and the others as Debian and PyPI have them; what watching costs is measured by
-//! `sandbox-user/examples/watching.rs`, in a guest and on this machine. Here what they say is kept and made a table of.
+//! `sandbox-user/examples/watching.rs`, in a guest, where others look on in its place, and on this machine. Here what
+//! they say is kept and made a table of.
 
 mod table;
 
@@ -38,6 +39,9 @@ pub(crate) struct Bench {
     /// How often all of a suite is measured.
     #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: usize,
+    /// More words for the kernel's command line, such as preempt=full (repeatable).
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    append: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,6 +52,8 @@ enum Suite {
     Watch,
     /// What is killed, from its deadline to its end: beside what else can do that.
     Kill,
+    /// A fork bomb, and whoever is to tell of it stopped: what is known of it in the end.
+    Loss,
 }
 
 impl Bench {
@@ -60,14 +66,15 @@ impl Bench {
         };
         for suite in suites {
             match suite {
-                Suite::Launch => self.beside_others("launch", Machine::new(Mode::Systemd))?,
+                Suite::Launch => self.beside_others("launch", self.machine(Mode::Systemd))?,
                 Suite::Kill => {
                     let machine = Machine {
                         memory_mib: KILL_MEMORY_MIB,
-                        ..Machine::new(Mode::Systemd)
+                        ..self.machine(Mode::Systemd)
                     };
                     self.beside_others("kill", machine)?;
                 }
+                Suite::Loss => self.beside_others("loss", self.machine(Mode::Systemd))?,
                 Suite::Watch => {
                     let program = watching()?;
                     self.watch_in_guest(&program)?;
@@ -95,21 +102,19 @@ impl Bench {
             "SANDBOX=sandbox bench --suite {suite} --rounds {}",
             self.rounds
         );
-        self.in_guest(Image::Bench, machine, &task, payload)
+        self.in_guest(machine, &task, payload)
     }
 
     fn watch_in_guest(&self, program: &Path) -> Result<()> {
+        let programs = vm::guest_binaries()?;
         let payload = |folder: &Path| {
-            let mut payload = Payload::new(folder.join("payload"))?;
+            let mut payload = Payload::with_programs(folder.join("payload"), &programs)?;
             payload.file("bin/watching", program)?;
             Ok(payload)
         };
         // In a bare guest all that runs is in the root.
-        let task = format!(
-            "watching --name watch --rounds {} --processes 300",
-            self.rounds
-        );
-        self.in_guest(Image::Usual, Machine::new(Mode::Bare), &task, payload)
+        let task = format!("bench --suite watch --rounds {}", self.rounds);
+        self.in_guest(self.machine(Mode::Bare), &task, payload)
     }
 
     /// Needs root, for a bpffs that is not this machine's own.
@@ -125,14 +130,20 @@ impl Bench {
         keep_all(&command::text_with_diagnostics(&mut unshare)?)
     }
 
+    fn machine(&self, mode: Mode) -> Machine {
+        Machine {
+            append: self.append.clone(),
+            ..Machine::new(mode)
+        }
+    }
+
     fn in_guest(
         &self,
-        image: Image,
         machine: Machine,
         task: &str,
         payload: impl Fn(&Path) -> Result<Payload>,
     ) -> Result<()> {
-        let assets = Assets::prepare_with(image, &[self.kernel])?;
+        let assets = Assets::prepare_with(Image::Bench, &[self.kernel])?;
         let guest = Guest {
             series: self.kernel,
             label: format!("bench-{}-{}", self.kernel, machine.mode),

@@ -18,10 +18,20 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Row {
     name: String,
-    /// The median of the rounds.
-    median: f64,
-    /// Over what was measured of the first row in the same round: the median of the rounds, the lowest, the highest.
-    ratios: [f64; 3],
+    found: Found,
+}
+
+#[derive(Debug)]
+enum Found {
+    Measured {
+        /// The median of the rounds.
+        median: f64,
+        /// Over what was measured of the first row in the same round: the median of the rounds, the lowest, the
+        /// highest.
+        ratios: [f64; 3],
+    },
+    /// Why there is nothing.
+    Unmeasured(String),
 }
 
 impl Table {
@@ -58,21 +68,25 @@ impl Row {
     fn of(row: &Value, over: &[f64]) -> Result<Self> {
         let name = row["name"].as_str().map(ToOwned::to_owned);
         let name = name.with_context(|| format!("a row without a name: {row}"))?;
+        if let Some(why) = row["unmeasured"].as_str() {
+            let found = Found::Unmeasured(why.to_owned());
+            return Ok(Self { name, found });
+        }
         let rounds = rounds(row)?;
         let ratios: Vec<f64> = rounds
             .iter()
             .zip(over)
             .map(|(one, other)| one / other)
             .collect();
-        Ok(Self {
-            name,
+        let found = Found::Measured {
             median: median(&rounds),
             ratios: [
                 median(&ratios),
                 ratios.iter().copied().fold(f64::INFINITY, f64::min),
-                ratios.iter().copied().fold(0.0, f64::max),
+                ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             ],
-        })
+        };
+        Ok(Self { name, found })
     }
 }
 
@@ -98,16 +112,17 @@ impl fmt::Display for Table {
             "| {} | over {over} | lowest to highest round | {} |\n|---|---|---|---|",
             self.name, self.unit
         )?;
-        for Row {
-            name,
-            median,
-            ratios: [ratio, lowest, highest],
-        } in &self.rows
-        {
-            writeln!(
-                f,
-                "| {name} | {ratio:.2} | {lowest:.2} to {highest:.2} | {median:.1} |"
-            )?;
+        for Row { name, found } in &self.rows {
+            match found {
+                Found::Measured {
+                    median,
+                    ratios: [ratio, lowest, highest],
+                } => writeln!(
+                    f,
+                    "| {name} | {ratio:.2} | {lowest:.2} to {highest:.2} | {median:.1} |"
+                )?,
+                Found::Unmeasured(why) => writeln!(f, "| {name} | | | {why} |")?,
+            }
         }
         if !self.besides.is_empty() {
             writeln!(f, "\n{}", self.besides.join(", "))?;
@@ -127,6 +142,7 @@ mod tests {
         let rows = [
             json!({"name": "nothing", "rounds": [1, 2, 4]}),
             json!({"name": "something", "rounds": [4, 2, 36]}),
+            json!({"name": "else", "unmeasured": "too old"}),
         ];
         let result = json!({"name": "launch", "unit": "ms", "rows": rows, "events": 17});
         let expected = "\
@@ -134,6 +150,7 @@ mod tests {
 |---|---|---|---|
 | nothing | 1.00 | 1.00 to 1.00 | 2.0 |
 | something | 4.00 | 1.00 to 9.00 | 4.0 |
+| else | | | too old |
 
 events: 17
 ";

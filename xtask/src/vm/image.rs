@@ -44,6 +44,9 @@ const BENCH_PACKAGES: &[&str] = &[
     // For BenchExec, which comes from PyPI.
     "python3-pystemd",
     "python3-yaml",
+    // What else tells of processes as they start and end.
+    "bpftrace",
+    "libbpf-tools",
 ];
 
 /// A root image.

@@ -9,9 +9,12 @@ mod emptying;
 mod hyperfine;
 mod launch;
 mod life;
+mod loss;
 mod overshoot;
 mod rows;
 mod teardown;
+mod tracers;
+mod watch;
 
 use clap::{Parser, ValueEnum};
 use sandbox_tests::{Package, wait};
@@ -37,6 +40,10 @@ enum Suite {
     Launch,
     /// What is killed, from its deadline to its end.
     Kill,
+    /// Processes that fork, execute and exit, and who looks on.
+    Watch,
+    /// A fork bomb, and who does not look on.
+    Loss,
 }
 
 fn main() {
@@ -47,6 +54,11 @@ fn main() {
         Suite::Kill => {
             let _package = Package::install();
             [overshoot::measure(rounds), teardown::measure(rounds)].concat()
+        }
+        Suite::Watch => watch::measure(rounds),
+        Suite::Loss => {
+            let _package = Package::install();
+            loss::measure(rounds)
         }
     };
     for result in results {

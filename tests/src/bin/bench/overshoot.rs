@@ -2,9 +2,9 @@
 //!
 //! `kill-overshoot` and `kill-overshoot-p99`: from the exec to the end of the process ([`crate::life`]) less the
 //! limit, ms, with no grace and SIGKILL for all; of so many commands a round the median, and what 99 % of them do not
-//! exceed (of as few as here: the worst). timeout(1) and systemd count from before the exec, and may end
-//! it sooner than that. `kill-deadline`: the first
-//! `kills[].at` of the record less `started_at` and the limit, ms: when the kernel generated the signal.
+//! exceed (of as few as here: the worst). timeout(1) and systemd count from before the exec, and may end it sooner.
+//! `kill-deadline`: the first `kills[].at` of the record less `started_at` and the limit, ms: when the kernel
+//! generated the signal.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

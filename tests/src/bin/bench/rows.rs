@@ -8,6 +8,7 @@ pub(crate) struct Rows {
     name: String,
     unit: &'static str,
     rows: Vec<(String, Vec<f64>)>,
+    unmeasured: Vec<(String, String)>,
 }
 
 impl Rows {
@@ -17,6 +18,7 @@ impl Rows {
             name: name.into(),
             unit,
             rows: Vec::new(),
+            unmeasured: Vec::new(),
         }
     }
 
@@ -28,16 +30,27 @@ impl Rows {
         }
     }
 
+    /// Says why a row has no numbers.
+    pub(crate) fn unmeasured(&mut self, row: &str, why: &str) {
+        if !self.unmeasured.iter().any(|(name, _)| name == row) {
+            self.unmeasured.push((row.to_owned(), why.to_owned()));
+        }
+    }
+
     /// The result, with `besides` in it.
     pub(crate) fn result(self, besides: impl IntoIterator<Item = (String, f64)>) -> Value {
         let measured = self
             .rows
             .into_iter()
             .map(|(name, rounds)| json!({"name": name, "rounds": rounds}));
+        let unmeasured = self
+            .unmeasured
+            .into_iter()
+            .map(|(name, why)| json!({"name": name, "unmeasured": why}));
         let mut result = json!({
             "name": self.name,
             "unit": self.unit,
-            "rows": measured.collect::<Vec<_>>(),
+            "rows": measured.chain(unmeasured).collect::<Vec<_>>(),
         });
         for (name, number) in besides {
             result[name] = json!(number);
