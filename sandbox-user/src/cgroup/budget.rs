@@ -17,6 +17,7 @@ use super::mount::Mount;
 use super::orphans::is_gone;
 use super::owner::Proc;
 use super::placement::{Place, Placement, PlacementFacts, RUNS, SLICE, child};
+use super::quota::cpu_max_for;
 use super::{control, placement, stats, systemd};
 use crate::limits::EffectiveLimits;
 use crate::policy::{Budget, Setting};
@@ -81,7 +82,7 @@ impl Changes {
     fn between(now: &EffectiveLimits, budget: &Budget) -> Result<Self, CgroupError> {
         let page = crate::procfs::page_size();
         let whole_pages = |bytes: u64| bytes - bytes % page;
-        let cpus = wanted(budget.cpus).map(control::cpu_max_for).transpose()?;
+        let cpus = wanted(budget.cpus).map(cpu_max_for).transpose()?;
         let share = budget
             .memory_share_bytes
             .filter(|_| now.memory_bytes.is_none());

@@ -19,6 +19,7 @@ mod mount;
 pub mod orphans;
 mod owner;
 mod placement;
+mod quota;
 mod sampler;
 mod staging;
 mod stats;
@@ -26,7 +27,6 @@ mod systemd;
 mod tree;
 
 pub use budget::memory_limit_of_all_runs;
-pub use control::cpu_max_for;
 pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};
 pub use held::{HeldLeaf, HeldRuns};
@@ -38,6 +38,7 @@ pub use placement::{
     Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, enter, leaf_around,
     leave_the_service, prepare,
 };
+pub use quota::cpu_max_for;
 pub use sampler::Sampler;
 pub use staging::Staging;
 pub use stats::{LeafStats, Reading};
