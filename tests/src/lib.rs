@@ -26,6 +26,7 @@ mod sys;
 mod systemctl;
 mod verdict;
 pub mod wait;
+mod weight;
 mod withheld;
 
 pub use configured::Configured;
@@ -44,4 +45,5 @@ pub use scene::{Scene, Spoken};
 pub use service::Service;
 pub use systemctl::systemctl;
 pub use verdict::assert_has;
+pub use weight::pss_kib;
 pub use withheld::Withheld;

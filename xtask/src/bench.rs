@@ -16,14 +16,14 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use self::table::Table;
-use crate::debian::host;
+use crate::debian::{Archive, host};
 use crate::vm::{self, Assets, Guest, Image, Machine, Mode, Payload, Series, Stream, Task};
 use crate::{command, package, workspace};
 
 /// BenchExec, whose runexec is among the others.
 const BENCHEXEC: &str = "3.35";
-/// The guest's memory where ten thousand processes are killed.
-const KILL_MEMORY_MIB: u32 = 6144;
+/// The source package of what is built.
+const SOURCE: &str = "lua5.4";
 /// How long a suite may take.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -54,6 +54,29 @@ enum Suite {
     Kill,
     /// A fork bomb, and whoever is to tell of it stopped: what is known of it in the end.
     Loss,
+    /// How many commands that do nothing are done in a second, so many at a time: beside what else can do that.
+    Throughput,
+    /// What a launch and an event cost while up to 4,000 leaves are watched.
+    Scale,
+    /// What memory the service, each of up to 1,000 runs and the kernel side take.
+    Memory,
+    /// A build of a C program and a pipeline with numpy: beside a plain cgroup, and no limits.
+    Real,
+}
+
+impl Suite {
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The guest's memory, where thousands of processes or leaves need more than usual.
+    fn memory_mib(self) -> Option<u32> {
+        match self {
+            Self::Kill | Self::Scale | Self::Memory => Some(6144),
+            Self::Launch | Self::Watch | Self::Loss | Self::Throughput | Self::Real => None,
+        }
+    }
 }
 
 impl Bench {
@@ -66,17 +89,15 @@ impl Bench {
         };
         for suite in suites {
             match suite {
-                Suite::Launch => self.beside_others("launch", self.machine(Mode::Systemd))?,
-                Suite::Kill => {
-                    let machine = Machine {
-                        memory_mib: KILL_MEMORY_MIB,
-                        ..self.machine(Mode::Systemd)
-                    };
-                    self.beside_others("kill", machine)?;
-                }
-                Suite::Loss => self.beside_others("loss", self.machine(Mode::Systemd))?,
+                Suite::Launch
+                | Suite::Kill
+                | Suite::Loss
+                | Suite::Throughput
+                | Suite::Scale
+                | Suite::Memory
+                | Suite::Real => self.beside_others(*suite)?,
                 Suite::Watch => {
-                    let program = watching()?;
+                    let program = example("watching")?;
                     self.watch_in_guest(&program)?;
                     self.watch_here(&program)?;
                 }
@@ -86,8 +107,19 @@ impl Bench {
     }
 
     /// One of `tests/src/bin/bench`, in a guest as users have it.
-    fn beside_others(&self, suite: &str, machine: Machine) -> Result<()> {
+    fn beside_others(&self, suite: Suite) -> Result<()> {
         let benchexec = benchexec()?;
+        let leaves = example("leaves")?;
+        let source = match suite {
+            Suite::Real => Some(Archive::open_sources()?.released_source(SOURCE)?),
+            Suite::Launch
+            | Suite::Watch
+            | Suite::Kill
+            | Suite::Loss
+            | Suite::Throughput
+            | Suite::Scale
+            | Suite::Memory => None,
+        };
         let package = package::build(package::PROFILE)?;
         let programs = vm::guest_binaries()?;
         let payload = |folder: &Path| {
@@ -96,12 +128,22 @@ impl Bench {
             let mut payload = Payload::with_programs(folder.join("payload"), others)?;
             payload.file("files/sandbox.deb", &package)?;
             payload.file("files/benchexec.whl", &benchexec)?;
+            payload.file("bin/leaves", &leaves)?;
+            if let Some(source) = &source {
+                payload.file("files/source.tar", source)?;
+            }
             Ok(payload)
         };
         let task = format!(
-            "SANDBOX=sandbox bench --suite {suite} --rounds {}",
+            "SANDBOX=sandbox bench --suite {} --rounds {}",
+            suite.name(),
             self.rounds
         );
+        let machine = self.machine(Mode::Systemd);
+        let machine = Machine {
+            memory_mib: suite.memory_mib().unwrap_or(machine.memory_mib),
+            ..machine
+        };
         self.in_guest(machine, &task, payload)
     }
 
@@ -199,12 +241,12 @@ fn keep(result: &Value) -> Result<()> {
     Ok(())
 }
 
-/// What measures the cost of watching.
-fn watching() -> Result<PathBuf> {
+/// One of the examples of the library, which measure what the tool itself does not show.
+fn example(name: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--package", "sandbox-user"]);
-    command::run(cargo.args(["--example", "watching"]))?;
-    Ok(workspace::target().join("release/examples/watching"))
+    command::run(cargo.args(["--example", name]))?;
+    Ok(workspace::target().join("release/examples").join(name))
 }
 
 /// BenchExec as PyPI has it: Python reads it as it is.

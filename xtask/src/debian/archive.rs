@@ -27,10 +27,24 @@ pub(crate) struct Archive {
 impl Archive {
     /// Opens the view and refreshes its package lists.
     pub(crate) fn open() -> Result<Self> {
+        Self::open_on("apt", packages_of)
+    }
+
+    /// Opens a view of what Debian 13's packages are built from, and refreshes its lists.
+    pub(crate) fn open_sources() -> Result<Self> {
+        Self::open_on("apt-sources", |mirrors| {
+            format!(
+                "deb-src [signed-by={KEYRING}] {} trixie main\n",
+                mirrors.archive
+            )
+        })
+    }
+
+    fn open_on(name: &str, sources: impl Fn(&Mirrors) -> String) -> Result<Self> {
         host::require_apt()?;
         let mirrors = Mirrors::of_this_machine()?;
-        let lock = workspace::lock("apt")?;
-        let folder = workspace::target().join("apt");
+        let lock = workspace::lock(name)?;
+        let folder = workspace::target().join(name);
         for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
             workspace::make_dir(&folder.join(part))?;
         }
@@ -42,7 +56,7 @@ impl Archive {
         };
         workspace::write(
             &archive.folder.join("sources/debian.list"),
-            archive.sources(),
+            sources(&archive.mirrors),
         )?;
         eprintln!("refreshing package lists from {}", archive.mirrors.archive);
         command::quiet(archive.apt("apt-get").args(["update", "--error-on=any"]))?;
@@ -97,6 +111,30 @@ impl Archive {
         workspace::remove_dir(&downloads)
     }
 
+    /// Downloads what its authors have released of a source package, as it was archived: `PACKAGE_VERSION.orig.tar.*`.
+    /// Of a view that [`Self::open_sources`] gave.
+    pub(crate) fn released_source(&self, package: &str) -> Result<PathBuf> {
+        let downloads = self.folder.join(package);
+        workspace::remove_dir(&downloads)?;
+        workspace::make_dir(&downloads)?;
+        eprintln!("fetching the source of {package}");
+        let source = ["source", "--download-only", "--only-source", package];
+        command::quiet(self.apt("apt-get").args(source).current_dir(&downloads))?;
+        let files = fs::read_dir(&downloads)
+            .with_context(|| format!("could not list {}", downloads.display()))?;
+        let mut paths = files.filter_map(|file| Some(file.ok()?.path()));
+        let is_released = |path: &PathBuf| {
+            path.to_string_lossy().contains(".orig.tar.")
+                && path.extension().is_some_and(|extension| extension != "asc")
+        };
+        paths.find(is_released).with_context(|| {
+            format!(
+                "apt-get downloaded the source of {package}, yet no .orig.tar is in {}",
+                downloads.display()
+            )
+        })
+    }
+
     /// An `mmdebstrap` that puts `packages` of Debian 13, and what they depend on, into the new folder
     /// `root`; more options may be added.
     ///
@@ -148,24 +186,6 @@ impl Archive {
         lines
     }
 
-    fn sources(&self) -> String {
-        let mut lines = String::new();
-        for suite in ["bookworm", "trixie", "trixie-backports"] {
-            lines.push_str(&format!(
-                "deb [signed-by={KEYRING}] {} {suite} main\n",
-                self.mirrors.archive
-            ));
-        }
-        if let Some(security) = &self.mirrors.security {
-            for suite in ["bookworm-security", "trixie-security"] {
-                lines.push_str(&format!(
-                    "deb [signed-by={KEYRING}] {security} {suite} main\n"
-                ));
-            }
-        }
-        lines
-    }
-
     /// An apt tool that sees our sources and state instead of the machine's. The machine's other
     /// settings stay, for a proxy may be among them.
     fn apt(&self, tool: &str) -> Command {
@@ -190,6 +210,25 @@ impl Archive {
         command.arg("-q");
         command
     }
+}
+
+/// Packages of all releases that guests are made of.
+fn packages_of(mirrors: &Mirrors) -> String {
+    let mut lines = String::new();
+    for suite in ["bookworm", "trixie", "trixie-backports"] {
+        lines.push_str(&format!(
+            "deb [signed-by={KEYRING}] {} {suite} main\n",
+            mirrors.archive
+        ));
+    }
+    if let Some(security) = &mirrors.security {
+        for suite in ["bookworm-security", "trixie-security"] {
+            lines.push_str(&format!(
+                "deb [signed-by={KEYRING}] {security} {suite} main\n"
+            ));
+        }
+    }
+    lines
 }
 
 /// The machine's own download settings (proxies and the like), as apt options.

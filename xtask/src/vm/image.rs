@@ -44,6 +44,10 @@ const BENCH_PACKAGES: &[&str] = &[
     // For BenchExec, which comes from PyPI.
     "python3-pystemd",
     "python3-yaml",
+    // For what is built.
+    "gcc",
+    "libc6-dev",
+    "make",
     // What else tells of processes as they start and end.
     "bpftrace",
     "libbpf-tools",
@@ -89,9 +93,6 @@ done
 rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
 "#;
 
-/// Room for what tests write; the file is sparse.
-const SIZE_BYTES: u64 = 1 << 30;
-
 /// The root image where it was made before by the present recipe.
 impl Image {
     /// It, where it was made before by the present recipe.
@@ -116,7 +117,7 @@ impl Image {
         command::quiet(&mut mmdebstrap)?;
 
         let image = workspace::temporary_beside(&path);
-        make_ext4(&root, &image, SIZE_BYTES)?;
+        make_ext4(&root, &image, self.size_bytes())?;
         workspace::rename(&image, &path)?;
         workspace::write(&self.stamp(), self.recipe())?;
         workspace::remove_dir(&root)?;
@@ -127,6 +128,14 @@ impl Image {
         match self {
             Self::Usual => PACKAGES.to_vec(),
             Self::Bench => [PACKAGES, BENCH_PACKAGES].concat(),
+        }
+    }
+
+    /// With room for what tests write; the file is sparse.
+    fn size_bytes(self) -> u64 {
+        match self {
+            Self::Usual => 1 << 30,
+            Self::Bench => 2 << 30,
         }
     }
 
@@ -147,9 +156,10 @@ impl Image {
 
     fn recipe(self) -> String {
         format!(
-            "{}\n{}\n{CUSTOMISE}{SIZE_BYTES}\n",
+            "{}\n{}\n{CUSTOMISE}{}\n",
             self.packages().join(" "),
-            EXCLUDED.join(" ")
+            EXCLUDED.join(" "),
+            self.size_bytes()
         )
     }
 }

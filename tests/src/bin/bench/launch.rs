@@ -1,6 +1,5 @@
 //! A command that does nothing, under limits on memory, CPU and PIDs, from its start to its end.
 
-use sandbox_tests::Package;
 use serde_json::{Value, json};
 
 use crate::hyperfine::{Contender, median_ms};
@@ -8,7 +7,6 @@ use crate::{benchexec, bundle};
 
 /// Measures all so often; the first one is what the others are compared with.
 pub(crate) fn measure(rounds: usize) -> Value {
-    let _package = Package::install();
     bundle::make();
     let contenders = contenders();
     let measured: Vec<Vec<f64>> = (0..rounds)
@@ -25,35 +23,46 @@ pub(crate) fn measure(rounds: usize) -> Value {
     json!({"name": "launch", "unit": "ms", "rows": rows})
 }
 
-fn contenders() -> Vec<Contender> {
-    let contender = |name, command: &str, starts| Contender {
+/// A run by the service.
+pub(crate) fn by_service() -> Contender {
+    contender(
+        "sandbox run, by the service",
+        "sandbox run --notes never -- /usr/bin/true",
+        15,
+    )
+}
+
+/// A run without it, the programs being loaded.
+pub(crate) fn standalone() -> Contender {
+    contender(
+        "sandbox run --standalone",
+        "sandbox run --standalone --notes never -- /usr/bin/true",
+        15,
+    )
+}
+
+fn contender(name: &'static str, command: &str, starts: u32) -> Contender {
+    Contender {
         name,
         command: command.to_owned(),
         before: None,
         after: None,
         starts,
-    };
+    }
+}
+
+fn contenders() -> Vec<Contender> {
     let limits = "-p MemoryMax=2G -p MemorySwapMax=0 -p CPUQuota=100% -p TasksMax=100";
     vec![
         contender("fork and exec", "/usr/bin/true", 30),
-        contender(
-            "sandbox run, by the service",
-            "sandbox run --notes never -- /usr/bin/true",
-            15,
-        ),
-        contender(
-            "sandbox run --standalone",
-            "sandbox run --standalone --notes never -- /usr/bin/true",
-            15,
-        ),
+        by_service(),
+        standalone(),
         Contender {
+            name: "sandbox run --standalone, programs not loaded",
+            starts: 3,
             before: Some("systemctl stop sandbox.socket sandbox && sandbox check --clean"),
             after: Some("systemctl start sandbox.socket sandbox"),
-            ..contender(
-                "sandbox run --standalone, programs not loaded",
-                "sandbox run --standalone --notes never -- /usr/bin/true",
-                3,
-            )
+            ..standalone()
         },
         contender(
             "bubblewrap (no limits)",

@@ -10,9 +10,13 @@ mod hyperfine;
 mod launch;
 mod life;
 mod loss;
+mod memory;
 mod overshoot;
+mod real;
 mod rows;
+mod scale;
 mod teardown;
+mod throughput;
 mod tracers;
 mod watch;
 
@@ -34,7 +38,7 @@ struct Arguments {
     rounds: usize,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Suite {
     /// A command that does nothing, from start to end.
     Launch,
@@ -44,22 +48,30 @@ enum Suite {
     Watch,
     /// A fork bomb, and who does not look on.
     Loss,
+    /// How many of those are done in a second.
+    Throughput,
+    /// What a launch and an event cost while many leaves are watched.
+    Scale,
+    /// What memory many runs take.
+    Memory,
+    /// A build and a pipeline.
+    Real,
 }
 
 fn main() {
     let Arguments { suite, rounds } = Arguments::parse();
     wait::be_patient(PATIENCE_S);
+    // What watches in its own right needs none.
+    let _package = (suite != Suite::Watch).then(Package::install);
     let results: Vec<Value> = match suite {
         Suite::Launch => vec![launch::measure(rounds)],
-        Suite::Kill => {
-            let _package = Package::install();
-            [overshoot::measure(rounds), teardown::measure(rounds)].concat()
-        }
+        Suite::Kill => [overshoot::measure(rounds), teardown::measure(rounds)].concat(),
         Suite::Watch => watch::measure(rounds),
-        Suite::Loss => {
-            let _package = Package::install();
-            loss::measure(rounds)
-        }
+        Suite::Loss => loss::measure(rounds),
+        Suite::Throughput => throughput::measure(rounds),
+        Suite::Scale => scale::measure(rounds),
+        Suite::Memory => memory::measure(),
+        Suite::Real => real::measure(rounds),
     };
     for result in results {
         println!("result {result}");

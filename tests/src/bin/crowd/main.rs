@@ -1,10 +1,8 @@
 //! `crowd`: hundreds of runs at once by the host's service, each with an ending of its own, and what they take.
 
-use std::fs;
-
 use clap::Parser;
 use sandbox_tests::{
-    Crowd, Guest, Maps, Programs, Sandbox, Scene, Service, guardians, parent_of, wait,
+    Crowd, Guest, Maps, Programs, Sandbox, Scene, Service, guardians, parent_of, pss_kib, wait,
 };
 
 /// How long one of so many may keep us waiting: the others need the processor too.
@@ -64,13 +62,4 @@ fn main() {
     let stored = Scene::new().python(&query).expect(0);
     assert_eq!(stored.out(), format!("{0} {0} 0", runs + 1), "{stored}");
     println!("every verdict is its own run's, and all of them are in the store");
-}
-
-/// Memory of a process, what it shares with others by their number (`proc_pid_smaps(5)`), KiB.
-fn pss_kib(pid: i32) -> u64 {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let pss = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let number = pss.and_then(|pss| pss.split_whitespace().next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("{path} has no Pss:\n{text}"))
 }
