@@ -25,7 +25,7 @@ use sandbox_tests::{Package, wait};
 use serde_json::Value;
 
 /// How long the guest may keep us waiting.
-const PATIENCE_S: u64 = 120;
+const PATIENCE_S: u64 = 600;
 
 /// Measure `sandbox` beside what people use instead.
 #[derive(Debug, Parser)]
