@@ -4,6 +4,7 @@
 //! Linux 6.1 nothing comes of that where this thread has exited while others live on: an analysis
 //! could outlive every limit that way. A signal to the process as a whole ends it.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
 use nix::libc;
@@ -13,23 +14,27 @@ use super::files::Dir;
 use crate::procfs::Stat;
 use crate::sys::pidfd;
 
+/// How many descriptors are held at a time.
+const AT_A_TIME: usize = 256;
+
 /// Kills all members. New ones may be born meanwhile: to be done again until nobody is left.
 ///
 /// # Errors
 /// When `cgroup.kill` cannot be written or the members cannot be read.
 pub(super) fn kill(dir: &Dir) -> Result<(), CgroupError> {
     dir.write("cgroup.kill", "1")?;
-    for pid in members(dir)? {
-        let has_lost_its_leader = Stat::of(pid).is_ok_and(|stat| !stat.runs());
-        if !has_lost_its_leader {
-            continue;
-        }
-        let opened = i32::try_from(pid).ok().map(pidfd::open);
-        let Some(Ok(process)) = opened else {
-            continue;
-        };
+    let has_lost_its_leader = |pid: &u32| Stat::of(*pid).is_ok_and(|stat| !stat.runs());
+    let open = |pid: u32| {
+        let process = pidfd::open(i32::try_from(pid).ok()?).ok()?;
+        Some((pid, process))
+    };
+    let lost = members(dir)?.into_iter().filter(has_lost_its_leader);
+    let mut lost = lost.filter_map(open).peekable();
+    while lost.peek().is_some() {
+        let some: Vec<_> = lost.by_ref().take(AT_A_TIME).collect();
         // A pid that is still listed belongs to the process that its descriptor names.
-        if members(dir)?.contains(&pid) {
+        let listed: BTreeSet<u32> = members(dir)?.into_iter().collect();
+        for (_, process) in some.iter().filter(|(pid, _)| listed.contains(pid)) {
             // It may have ended just now.
             let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
         }
