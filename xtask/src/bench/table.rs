@@ -104,6 +104,15 @@ fn median(of: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+/// A ratio to four digits or so.
+fn digits(ratio: f64) -> String {
+    if ratio < 10.0 {
+        format!("{ratio:.3}")
+    } else {
+        format!("{ratio:.1}")
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let over = self.rows.first().map_or("", |row| &row.name);
@@ -119,7 +128,10 @@ impl fmt::Display for Table {
                     ratios: [ratio, lowest, highest],
                 } => writeln!(
                     f,
-                    "| {name} | {ratio:.2} | {lowest:.2} to {highest:.2} | {median:.1} |"
+                    "| {name} | {} | {} to {} | {median:.1} |",
+                    digits(*ratio),
+                    digits(*lowest),
+                    digits(*highest)
                 )?,
                 Found::Unmeasured(why) => writeln!(f, "| {name} | | | {why} |")?,
             }
@@ -148,8 +160,8 @@ mod tests {
         let expected = "\
 | launch | over nothing | lowest to highest round | ms |
 |---|---|---|---|
-| nothing | 1.00 | 1.00 to 1.00 | 2.0 |
-| something | 4.00 | 1.00 to 9.00 | 4.0 |
+| nothing | 1.000 | 1.000 to 1.000 | 2.0 |
+| something | 4.000 | 1.000 to 9.000 | 4.0 |
 | else | | | too old |
 
 events: 17

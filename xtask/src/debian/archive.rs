@@ -118,7 +118,13 @@ impl Archive {
         workspace::remove_dir(&downloads)?;
         workspace::make_dir(&downloads)?;
         eprintln!("fetching the source of {package}");
-        let source = ["source", "--download-only", "--only-source", package];
+        let source = [
+            "source",
+            "--download-only",
+            "--tar-only",
+            "--only-source",
+            package,
+        ];
         command::quiet(self.apt("apt-get").args(source).current_dir(&downloads))?;
         let files = fs::read_dir(&downloads)
             .with_context(|| format!("could not list {}", downloads.display()))?;
