@@ -1,8 +1,10 @@
 //! The guardian process: it listens until the run is over, or its supervisor is.
 
 use std::{
+    fmt,
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
+    thread,
     time::Duration,
 };
 
@@ -78,7 +80,9 @@ async fn watch_over(
                 Ok(None)
             }
             Ok(Message::Home(cgroup)) => {
-                go_home(&cgroup, &answers);
+                if let Err(error) = go_home(cgroup, &answers) {
+                    tell(&answers, &News::Failed(stays(&error)));
+                }
                 Ok(None)
             }
             Ok(Message::Started(start)) => {
@@ -119,13 +123,22 @@ async fn watch_over(
     ward.finish(answers).await
 }
 
-/// Goes there. Nobody waits for it, since it takes its time.
-fn go_home(cgroup: &str, supervisor: &UnixStream) {
-    if let Err(error) = enter(cgroup) {
-        let problem =
-            format!("the guardian stays in the cgroup of whoever started `sandbox`: {error}");
-        tell(supervisor, &News::Failed(problem));
-    }
+/// Goes there, which takes its time: the guardian listens meanwhile.
+///
+/// # Errors
+/// Where there is no thread or no descriptor to be had.
+fn go_home(cgroup: String, supervisor: &UnixStream) -> io::Result<()> {
+    let supervisor = supervisor.try_clone()?;
+    let going = move || {
+        if let Err(error) = enter(&cgroup) {
+            tell(&supervisor, &News::Failed(stays(&error)));
+        }
+    };
+    thread::Builder::new().spawn(going).map(drop)
+}
+
+fn stays(why: &dyn fmt::Display) -> String {
+    format!("the guardian stays in the cgroup of whoever started `sandbox`: {why}")
 }
 
 async fn until(moment: Option<Instant>) {
