@@ -17,11 +17,16 @@ pub(crate) fn measure() -> Vec<Value> {
     let mut service = Rows::new("memory-service", "MiB");
     let mut run = Rows::new("memory-run", "MiB");
     let mut maps = Rows::new("memory-maps", "MiB");
+    // It loads the programs.
+    let _first = Scene::new().bash("sandbox run -- true").expect(0);
     let mut going_on = 0;
     for runs in RUNS {
         start(runs - going_on);
         going_on = runs;
-        wait::until("all to go on", || guardians().len() == runs);
+        wait::until("all to go on", || {
+            let asleep = Scene::new().bash("pgrep --exact --count sleep");
+            asleep.out().trim() == runs.to_string()
+        });
         let row = format!("{runs} runs");
         service.push(&row, pss_mib(service_pid()));
         let both: f64 = guardians()
