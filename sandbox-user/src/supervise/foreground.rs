@@ -279,8 +279,6 @@ async fn run(
     // Those that came while the run was concluded were about the run.
     while let Ok(Some(_)) = orders.try_next() {}
     if let Some(errand) = errand {
-        // Hooks may take their time.
-        made.forget_watch();
         let guardian = made.guardian.as_mut();
         errand.run(&made.docket, Some(&mut orders), guardian).await;
         made.let_go();

@@ -366,7 +366,6 @@ impl Tracer {
     pub fn forget(&mut self, leaf_id: u64) -> Result<(), TraceError> {
         let known = self.facts(leaf_id)?;
         remove(&mut self.facts, "FACTS", &leaf_id)?;
-        absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
         remove(&mut self.mains, "MAINS", &leaf_id)?;
         remove(&mut self.intents, "INTENTS", &leaf_id)?;
         remove(&mut self.last_kills, "LAST_KILLS", &leaf_id)?;
@@ -386,6 +385,8 @@ impl Tracer {
         if !known.is_some_and(balance) {
             self.forget_members(leaf_id)?;
         }
+        // Last, since it takes a grace period of RCU, and what is in there is known to be unfinished.
+        absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
         Ok(())
     }
 

@@ -58,7 +58,8 @@ pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Resul
         return rings.insert(leaf_id, ring.as_fd());
     };
     while !entering.is_finished() {
-        if rings.contains(leaf_id)? {
+        // Where that cannot be told, how the thread fares tells.
+        if matches!(rings.contains(leaf_id), Ok(true)) {
             return Ok(());
         }
         thread::yield_now();

@@ -32,8 +32,9 @@ impl Running<'_> {
     /// As `end_as`.
     pub(super) fn on_deadline(&mut self) -> io::Result<()> {
         match self.time_left() {
+            None => Ok(()),
             Some(left) if !left.is_zero() => self.alarms.deadline.set(left),
-            Some(_) | None => {
+            Some(_) => {
                 let action = overdue(self.leaf, &self.docket.interventions);
                 self.end_as(action, libc::SIGTERM)
             }

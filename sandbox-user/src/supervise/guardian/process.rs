@@ -106,7 +106,7 @@ async fn watch_over(
                 Ok(None)
             }
             Ok(Message::Over) => {
-                ward.is_over = true;
+                ward.be_over();
                 overdue = None;
                 Ok(Some(Done))
             }

@@ -8,7 +8,10 @@ use std::{
     os::{fd::AsFd as _, unix::net::UnixStream},
 };
 
-use nix::sys::stat::{Mode, umask};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd,
+};
 
 use super::{News, Start, tell};
 use crate::{
@@ -51,7 +54,7 @@ pub(super) struct Ward {
     /// What is left to be done, where the run is recorded.
     pub(super) errand: Option<Errand>,
     /// Whether nothing is, but to forget what the kernel side holds of it.
-    pub(super) is_over: bool,
+    is_over: bool,
 }
 
 /// What was asked for is done, and to be answered.
@@ -204,8 +207,9 @@ impl Ward {
         let docket = self.docket.clone();
         let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
         if self.is_over {
+            let forgotten = docket.as_ref().map_or(Ok(()), forget);
             self.forget();
-            return docket.as_ref().map_or(Ok(()), forget);
+            return forgotten;
         }
         let is_waited_for = self.adopted.is_some();
         let taken_over = self.errand.take();
@@ -215,7 +219,6 @@ impl Ward {
         };
         if let (Some(docket), Some(record)) = (&docket, &record) {
             spool::leave(docket, record);
-            self.forget();
         }
         let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
         let errand = taken_over.or_else(begun);
@@ -236,13 +239,27 @@ impl Ward {
             errand.run(docket, None, None).await;
             finished = finished.and(forget(docket));
         }
+        self.forget();
         finished
+    }
+
+    /// Nothing is left to be done for it, but to forget it: lets go of all that is its caller's, who may be waiting
+    /// for the end of a pipe, or unmount something.
+    pub(super) fn be_over(&mut self) {
+        self.is_over = true;
+        self.record_file = None;
+        // What cannot be let go of goes with this process.
+        if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+            let _ = unistd::dup2_stdout(&null);
+            let _ = unistd::dup2_stderr(&null);
+        }
+        let _ = unistd::chdir("/");
     }
 
     /// Has the kernel side forget the run, once it is recorded.
     fn forget(&mut self) {
-        if let (Some(tracer), Some(docket)) = (&mut self.tracer, &self.docket) {
-            forget_watch(tracer, docket);
+        if let (Some(mut tracer), Some(docket)) = (self.tracer.take(), &self.docket) {
+            forget_watch(&mut tracer, docket);
         }
     }
 
