@@ -1,5 +1,5 @@
 //! The last steps of a run, the same for supervisor and guardian: empty the leaf, read everything,
-//! judge, record durably, remove the leaf; then have the kernel side forget it.
+//! judge, record durably, remove the leaf. To have the kernel side forget it comes after, and takes its time.
 
 use std::{
     collections::BTreeMap,

@@ -35,6 +35,16 @@ struct CreateAttr {
     map_name: [u8; 16],
 }
 
+/// As BPF_MAP_LOOKUP_ELEM and BPF_MAP_UPDATE_ELEM take it.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
 /// As BPF_OBJ_GET takes it.
 #[repr(C)]
 struct PinAttr {
@@ -56,7 +66,7 @@ struct InfoAttr {
 /// # Errors
 /// What bpf(2) says: EPERM without CAP_BPF, EINVAL for a size that will not do, ENOMEM.
 pub fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
-    create(&CreateAttr {
+    create(CreateAttr {
         map_type: BPF_MAP_TYPE_RINGBUF,
         key_size: 0,
         value_size: 0,
@@ -73,7 +83,7 @@ pub fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// What bpf(2) says.
 pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    create(&CreateAttr {
+    create(CreateAttr {
         map_type: BPF_MAP_TYPE_HASH_OF_MAPS,
         key_size: 8,
         value_size: 4,
@@ -83,16 +93,6 @@ pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Re
         numa_node: 0,
         map_name: *b"sandbox_rings\0\0\0",
     })
-}
-
-/// As BPF_MAP_LOOKUP_ELEM and BPF_MAP_UPDATE_ELEM take it.
-#[repr(C)]
-struct ElementAttr {
-    map_fd: u32,
-    _pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
 }
 
 /// A hash from a `u64` to ring buffers.
@@ -123,9 +123,9 @@ impl HashOfRings {
     /// E2BIG where the hash is full, EINVAL for a ring of another kind.
     pub fn insert(&self, key: u64, ring: BorrowedFd<'_>) -> io::Result<()> {
         let ring = ring.as_raw_fd();
-        let attr = self.element(&key, (&raw const ring).expose_provenance());
+        let mut attr = self.element(&key, (&raw const ring).expose_provenance());
         // SAFETY: a key and a descriptor of the sizes that the hash was made with.
-        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attr) }.map(drop)
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
 
     /// Whether there is one.
@@ -134,9 +134,9 @@ impl HashOfRings {
     /// What bpf(2) says.
     pub fn contains(&self, key: u64) -> io::Result<bool> {
         let mut id = 0_u32;
-        let attr = self.element(&key, (&raw mut id).expose_provenance());
+        let mut attr = self.element(&key, (&raw mut id).expose_provenance());
         // SAFETY: a key, and room for a map's id, of the sizes that the hash was made with.
-        match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &attr) } {
+        match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -173,13 +173,13 @@ pub fn counts_of_pinned(path: &Path) -> io::Result<ProgramCounts> {
     let program = pinned(path)?;
     // SAFETY: integers and bytes, of which none may be anything but zero.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    let of_program = InfoAttr {
+    let mut of_program = InfoAttr {
         bpf_fd: program.as_raw_fd().unsigned_abs(),
         info_len: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
         info: (&raw mut info).expose_provenance() as u64,
     };
     // SAFETY: `info` is as large as is said, nobody else has it, and zeroes in it ask for no more to be written.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &of_program) }?;
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut of_program) }?;
     Ok(ProgramCounts {
         runs: info.run_cnt,
         run_time_ns: info.run_time_ns,
@@ -189,25 +189,25 @@ pub fn counts_of_pinned(path: &Path) -> io::Result<ProgramCounts> {
 
 fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let pin = PinAttr {
+    let mut pin = PinAttr {
         path: path.as_ptr().expose_provenance() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
     // SAFETY: `path` is a string with its NUL, and stays for the call.
-    unsafe { descriptor(BPF_OBJ_GET, &pin) }
+    unsafe { descriptor(BPF_OBJ_GET, &mut pin) }
 }
 
-fn create(attr: &CreateAttr) -> io::Result<OwnedFd> {
+fn create(mut attr: CreateAttr) -> io::Result<OwnedFd> {
     // SAFETY: it points to nothing.
-    unsafe { descriptor(BPF_MAP_CREATE, attr) }
+    unsafe { descriptor(BPF_MAP_CREATE, &mut attr) }
 }
 
 /// A command that gives a new descriptor (close-on-exec).
 ///
 /// # Safety
 /// As [`bpf`].
-unsafe fn descriptor<T>(command: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
+unsafe fn descriptor<T>(command: libc::c_int, attr: &mut T) -> io::Result<OwnedFd> {
     // SAFETY: the caller's.
     let fd = unsafe { bpf(command, attr) }?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
@@ -219,8 +219,9 @@ unsafe fn descriptor<T>(command: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
 ///
 /// # Safety
 /// What `attr` points to is there, and as large as it says.
-unsafe fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<c_long> {
-    // SAFETY: the kernel reads `size_of::<T>()` initialised bytes behind the pointer and keeps none of them.
+unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<c_long> {
+    // SAFETY: the kernel reads `size_of::<T>()` initialised bytes behind the pointer, some commands write integers
+    // there, and it keeps none of them.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     super::check(result).map_err(io::Error::from_raw_os_error)
 }

@@ -49,8 +49,8 @@ impl Ring {
     }
 }
 
-/// Puts a leaf's ring where the programs look for it. That it is there it need not be waited for: the kernel
-/// waits for a grace period of RCU after that, which a thread sees through.
+/// Puts a leaf's ring where the programs look for it, and comes back when it is there. The kernel waits for a grace
+/// period of RCU after that, which a thread sees through.
 pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Result<()> {
     let (own, its) = (rings.try_clone()?, ring.as_fd().try_clone_to_owned()?);
     let entering = thread::Builder::new().spawn(move || own.insert(leaf_id, its.as_fd()));

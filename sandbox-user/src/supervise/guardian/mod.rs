@@ -11,6 +11,9 @@
 //! and cannot be read back: [`Message::Recording`] comes right before it is written, and the
 //! guardian writes none from then on. A file can be looked at, so there it is the file that tells.
 //!
+//! It goes to its own cgroup, and in the end has the kernel side forget the run, by itself: both take a grace period of
+//! RCU, for which its supervisor does not wait. So it outlives it for a moment where all went well.
+//!
 //! Where the run has completion hooks it stays until they have ended, and goes on with them where the supervisor
 //! is killed meanwhile.
 
@@ -83,7 +86,7 @@ pub(super) enum News {
 pub(super) struct Start {
     /// Main's pid.
     pub(super) main_pid: u32,
-    /// When the spawn returned.
+    /// When main was executed, or as long as that is not known, when its spawn came back.
     pub(super) at_ns: u64,
     /// From then on: when it is to be over at the latest.
     end_within: Option<Duration>,

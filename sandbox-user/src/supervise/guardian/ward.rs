@@ -202,7 +202,8 @@ impl Ward {
         let _ = reaper::empty(leaf).await;
     }
 
-    /// The supervisor is gone: goes on where it was. Whoever has it adopted a run hears how that went.
+    /// The supervisor is gone: goes on where it was, and has the kernel side forget the run last. Whoever has it adopted
+    /// a run hears how that went.
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
         let docket = self.docket.clone();
         let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
@@ -364,14 +365,10 @@ impl Ward {
         (Some(record), recorded.and(cleared))
     }
 
-    /// The record is out: the leaf and what the kernel side knows of it go, where they are still there.
-    async fn clear(&mut self) -> io::Result<()> {
-        let Some(leaf) = &self.leaf else {
-            return Ok(());
-        };
-        clear(leaf).await.map_err(io::Error::other)?;
-        match &mut self.tracer {
-            Some(tracer) => tracer.forget(leaf.cgroup().id).map_err(io::Error::other),
+    /// The record is out: the leaf goes, where it is still there.
+    async fn clear(&self) -> io::Result<()> {
+        match &self.leaf {
+            Some(leaf) => clear(leaf).await.map_err(io::Error::other),
             None => Ok(()),
         }
     }

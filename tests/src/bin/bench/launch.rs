@@ -1,26 +1,22 @@
 //! A command that does nothing, under limits on memory, CPU and PIDs, from its start to its end.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::hyperfine::{Contender, median_ms};
+use crate::rows::Rows;
 use crate::{benchexec, bundle};
 
 /// Measures all so often; the first one is what the others are compared with.
 pub(crate) fn measure(rounds: usize) -> Value {
     bundle::make();
     let contenders = contenders();
-    let measured: Vec<Vec<f64>> = (0..rounds)
-        .map(|_| contenders.iter().map(median_ms).collect())
-        .collect();
-    let rows: Vec<Value> = contenders
-        .iter()
-        .enumerate()
-        .map(|(index, contender)| {
-            let rounds: Vec<f64> = measured.iter().map(|round| round[index]).collect();
-            json!({"name": contender.name, "rounds": rounds})
-        })
-        .collect();
-    json!({"name": "launch", "unit": "ms", "rows": rows})
+    let mut rows = Rows::new("launch", "ms");
+    for _ in 0..rounds {
+        for contender in &contenders {
+            rows.push(contender.name, median_ms(contender));
+        }
+    }
+    rows.result([])
 }
 
 /// A run by the service.

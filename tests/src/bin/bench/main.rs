@@ -12,6 +12,7 @@ mod life;
 mod loss;
 mod memory;
 mod overshoot;
+mod plain;
 mod real;
 mod rows;
 mod scale;

@@ -2,21 +2,18 @@
 //! `sandbox`, and with no limits at all.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use sandbox_tests::Scene;
 use serde_json::Value;
 
+use crate::plain;
 use crate::rows::Rows;
 
 /// The plain cgroup, and its limits: neither comes near them but for the processors, all of which it may use.
 const PLAIN: &str = "/sys/fs/cgroup/plain";
-const LIMITS: [(&str, &str); 4] = [
-    ("memory.max", "1G"),
-    ("memory.swap.max", "0"),
-    ("cpu.max", "200000 100000"),
-    ("pids.max", "500"),
-];
+const LIMITS: [&str; 3] = ["1G", "500", "200000 100000"];
 /// Who runs it: its name, and what a shell is told, with the analysis's words in the place of `{}`.
 const CONTENDERS: [(&str, &str); 4] = [
     (
@@ -59,10 +56,7 @@ struct Analysis {
 /// Measures both so often.
 pub(crate) fn measure(rounds: usize) -> Vec<Value> {
     fs::write("/tmp/pipeline.py", include_str!("pipeline.py")).expect("/tmp can be written to");
-    fs::create_dir(PLAIN).expect("root may have a cgroup");
-    for (file, limit) in LIMITS {
-        fs::write(format!("{PLAIN}/{file}"), limit).expect("its controller is enabled");
-    }
+    plain::make(Path::new(PLAIN), LIMITS);
     let results = [BUILD, PIPELINE].map(|analysis| analysis.measure(rounds));
     fs::remove_dir(PLAIN).expect("nobody is in it");
     results.into()

@@ -19,6 +19,7 @@ use sandbox_tests::{Record, Sandbox, victim};
 use serde_json::Value;
 
 use crate::emptying::Emptying;
+use crate::plain;
 use crate::rows::Rows;
 
 /// How many processes there are, and how often that is measured in a round.
@@ -47,20 +48,7 @@ pub(crate) fn measure(rounds: usize) -> Vec<Value> {
 /// Those of a plain cgroup.
 fn bare(processes: usize, rows: &mut Rows) {
     let folder = Path::new(BARE);
-    fs::create_dir(folder).expect("the guest has cgroup v2");
-    for (file, limit) in [
-        ("memory.max", MEMORY.1),
-        ("memory.swap.max", "0"),
-        ("pids.max", PIDS),
-        ("cpu.max", CPUS.1),
-    ] {
-        // The guest has no swap, and the kernel may have none of its file.
-        let written = fs::write(folder.join(file), limit);
-        assert!(
-            written.is_ok() || file == "memory.swap.max",
-            "{file}: {written:?}"
-        );
-    }
+    plain::make(folder, [MEMORY.1, PIDS, CPUS.1]);
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
