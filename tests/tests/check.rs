@@ -75,7 +75,7 @@ fn what_a_lost_run_left_is_removed_and_named() {
     let said = scene.bash(
         "sandbox run --user ana -- victim sleep >out 2>/dev/null & \
          until grep -q ready out; do sleep 0.05; done; \
-         guardian=$(cat /sys/fs/cgroup/sandbox/supervisor/cgroup.procs); \
+         until guardian=$(cat /sys/fs/cgroup/sandbox/supervisor/cgroup.procs); [ \"$guardian\" ]; do sleep 0.05; done; \
          kill -STOP $guardian; kill -KILL $!; kill -KILL $guardian; wait $!; \
          while kill -0 $guardian 2>/dev/null; do sleep 0.05; done; sandbox check",
     );

@@ -33,7 +33,10 @@ impl Running<'_> {
     pub(super) fn on_deadline(&mut self) -> io::Result<()> {
         match self.time_left() {
             None => Ok(()),
-            Some(left) if !left.is_zero() => self.alarms.deadline.set(left),
+            Some(left) if !left.is_zero() => {
+                self.tell_guardian(self.executed_at_ns());
+                self.alarms.deadline.set(left)
+            }
             Some(_) => {
                 let action = overdue(self.leaf, &self.docket.interventions);
                 self.end_as(action, libc::SIGTERM)
@@ -69,12 +72,17 @@ impl Running<'_> {
         };
         self.write_down(by, update, walltime);
         self.arm()?;
+        self.tell_guardian(executed_at_ns);
+        Ok(Ok(said))
+    }
+
+    /// The guardian's deadline goes with this one.
+    fn tell_guardian(&mut self, executed_at_ns: u64) {
         if let (Some(guardian), Some(main_pid)) =
             (self.guardian.as_deref_mut(), self.ended.main_pid)
         {
             guardian.started(Start::of(main_pid, executed_at_ns, &self.docket.spec));
         }
-        Ok(Ok(said))
     }
 
     fn time_left(&self) -> Option<Duration> {

@@ -138,13 +138,7 @@ impl Guardian {
     }
 
     fn answer(&self) -> Result<(), String> {
-        let mut answer = String::new();
-        match io::BufReader::new(&self.socket).read_line(&mut answer) {
-            Ok(0) => Err("it has ended".to_owned()),
-            Ok(_) if answer.trim().is_empty() => Ok(()),
-            Ok(_) => Err(answer.trim().to_owned()),
-            Err(error) => Err(format!("it does not answer: {error}")),
-        }
+        answer(io::BufReader::new(&self.socket))
     }
 
     /// Tells it that the run has started, and when it is to be over; again where that has changed.
@@ -217,6 +211,20 @@ impl Guardian {
     }
 }
 
+/// The answer among what it says: news that come between are too late for whoever waits for one.
+fn answer(said: impl io::BufRead) -> Result<(), String> {
+    let is_news = |line: &String| serde_json::from_str::<News>(line).is_ok();
+    let mut lines = said
+        .lines()
+        .skip_while(|line| line.as_ref().is_ok_and(is_news));
+    match lines.next() {
+        None => Err("it has ended".to_owned()),
+        Some(Ok(problem)) if !problem.is_empty() => Err(problem),
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(format!("it does not answer: {error}")),
+    }
+}
+
 fn sockets(within: Duration) -> io::Result<(UnixStream, UnixStream)> {
     let (socket, theirs) = UnixStream::pair()?;
     socket.set_read_timeout(Some(within))?;
@@ -243,5 +251,22 @@ impl Announcer {
     pub(in crate::supervise) fn announce(self) {
         // Where the guardian has died there is nobody to write a second record.
         let _ = send(&self.0, &Message::Recording);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_not_taken_for_an_answer() {
+        let mut said = serde_json::to_vec(&News::Failed("it stays".to_owned())).expect("JSON");
+        assert_eq!(answer(&said[..]), Err("it has ended".to_owned()));
+        said.extend_from_slice(b"\n\n");
+        assert_eq!(answer(&said[..]), Ok(()));
+        assert_eq!(
+            answer(&b"no such leaf\n"[..]),
+            Err("no such leaf".to_owned())
+        );
     }
 }

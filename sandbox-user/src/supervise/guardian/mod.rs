@@ -11,8 +11,9 @@
 //! and cannot be read back: [`Message::Recording`] comes right before it is written, and the
 //! guardian writes none from then on. A file can be looked at, so there it is the file that tells.
 //!
-//! It goes to its own cgroup, and in the end has the kernel side forget the run, by itself: both take a grace period of
-//! RCU, for which its supervisor does not wait. So it outlives it for a moment where all went well.
+//! It goes to its own cgroup, where the run goes on for more than a moment, and in the end has the kernel side forget
+//! the run, by itself: both take a grace period of RCU, for which its supervisor does not wait. So it outlives it for a
+//! moment where all went well.
 //!
 //! Where the run has completion hooks it stays until they have ended, and goes on with them where the supervisor
 //! is killed meanwhile.
@@ -53,7 +54,7 @@ enum Message {
     Run(Box<Docket>),
     /// This cgroup is about to be made for it.
     Leaf(String),
-    /// The guardian belongs into this cgroup.
+    /// The guardian belongs into this cgroup, and goes there once the run has been going on for a moment.
     Home(String),
     /// Main has started; again where its deadline has changed.
     Started(Start),
@@ -66,8 +67,7 @@ enum Message {
     Recording,
     /// The run is recorded, and this is left to be done.
     Recorded(Box<Errand>),
-    /// The run is over and done with: what is kept of it, by the kernel side above all, is to be forgotten; to be
-    /// answered before that.
+    /// The run is over and done with, and the kernel side is to forget it; to be answered before that.
     Over,
 }
 

@@ -24,6 +24,10 @@ use crate::{
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
+/// How long after main has started the guardian goes where it belongs. While it does, which takes a grace period of
+/// RCU, nothing can be started in any cgroup, nor one be made or removed (`cgroup_mutex`, kernel/cgroup/cgroup.c): a short
+/// run is to have none of that.
+const SETTLES_AFTER: Duration = Duration::from_millis(100);
 
 /// Is a guardian: reads stdin until the run is over, or the supervisor is.
 ///
@@ -51,6 +55,9 @@ async fn watch_over(
 ) -> io::Result<()> {
     let mut ward = Ward::default();
     let mut overdue: Option<Instant> = None;
+    // Where it belongs, and when it goes there.
+    let mut home: Option<String> = None;
+    let mut settling: Option<Instant> = None;
     let mut failures = 0;
     loop {
         let line = tokio::select! {
@@ -68,6 +75,15 @@ async fn watch_over(
                 ward.keep_deadline(&answers).await;
                 continue;
             }
+            () = until(settling) => {
+                settling = None;
+                if let Some(cgroup) = home.take()
+                    && let Err(error) = go_home(cgroup, &answers)
+                {
+                    tell(&answers, &News::Failed(stays(&error)));
+                }
+                continue;
+            }
         };
         let Some(line) = line else { break };
         failures = 0;
@@ -80,13 +96,12 @@ async fn watch_over(
                 Ok(None)
             }
             Ok(Message::Home(cgroup)) => {
-                if let Err(error) = go_home(cgroup, &answers) {
-                    tell(&answers, &News::Failed(stays(&error)));
-                }
+                home = Some(cgroup);
                 Ok(None)
             }
             Ok(Message::Started(start)) => {
                 ward.start = Some(start);
+                settling = Instant::now().checked_add(SETTLES_AFTER);
                 overdue = start
                     .left()
                     .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
@@ -102,12 +117,12 @@ async fn watch_over(
             }
             Ok(Message::Recorded(errand)) => {
                 ward.errand = Some(*errand);
-                overdue = None;
+                (overdue, settling) = (None, None);
                 Ok(None)
             }
             Ok(Message::Over) => {
                 ward.be_over();
-                overdue = None;
+                (overdue, settling) = (None, None);
                 Ok(Some(Done))
             }
             Err(error) => Err(error.to_string()),
