@@ -12,11 +12,12 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::bpf_prog_info;
+use aya_obj::generated::{bpf_map_info, bpf_prog_info};
 
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_TYPE_HASH_OF_MAPS: u32 = 13;
@@ -35,7 +36,7 @@ struct CreateAttr {
     map_name: [u8; 16],
 }
 
-/// As BPF_MAP_LOOKUP_ELEM and BPF_MAP_UPDATE_ELEM take it.
+/// As BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM and BPF_MAP_DELETE_ELEM take it.
 #[repr(C)]
 struct ElementAttr {
     map_fd: u32,
@@ -85,8 +86,8 @@ pub fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
 pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     create(CreateAttr {
         map_type: BPF_MAP_TYPE_HASH_OF_MAPS,
-        key_size: 8,
-        value_size: 4,
+        key_size: KEY_SIZE,
+        value_size: VALUE_SIZE,
         max_entries,
         map_flags: 0,
         inner_map_fd: example.as_raw_fd().unsigned_abs(),
@@ -94,6 +95,11 @@ pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Re
         map_name: *b"sandbox_rings\0\0\0",
     })
 }
+
+/// The size of a key of such a hash.
+const KEY_SIZE: u32 = 8;
+/// The size of what is there for a key: a map's descriptor where it is written, its id where it is read.
+const VALUE_SIZE: u32 = 4;
 
 /// A hash from a `u64` to ring buffers.
 #[derive(Debug)]
@@ -103,9 +109,19 @@ impl HashOfRings {
     /// The one that is pinned at this path.
     ///
     /// # Errors
-    /// Where there is none; what bpf(2) says.
+    /// Where there is none, or something else is pinned there; what bpf(2) says.
     pub fn pinned(path: &Path) -> io::Result<Self> {
-        pinned(path).map(Self)
+        let map = pinned(path)?;
+        // SAFETY: integers, of which none may be anything but zero.
+        let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
+        // SAFETY: zeroes in it ask for no more to be written.
+        unsafe { object_info(&map, &mut info) }?;
+        // Its ring buffers are what the kernel checks.
+        let found = (info.type_, info.key_size, info.value_size);
+        if found != (BPF_MAP_TYPE_HASH_OF_MAPS, KEY_SIZE, VALUE_SIZE) {
+            return Err(io::Error::other("it is another map than one of rings"));
+        }
+        Ok(Self(map))
     }
 
     /// Another handle of it.
@@ -143,6 +159,16 @@ impl HashOfRings {
         }
     }
 
+    /// Takes the one from there, and waits as [`Self::insert`] does.
+    ///
+    /// # Errors
+    /// ENOENT where there is none.
+    pub fn remove(&self, key: u64) -> io::Result<()> {
+        let mut attr = self.element(&key, 0);
+        // SAFETY: a key of the size that the hash was made with.
+        unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) }.map(drop)
+    }
+
     fn element(&self, key: &u64, value: usize) -> ElementAttr {
         ElementAttr {
             map_fd: self.0.as_raw_fd().unsigned_abs(),
@@ -173,18 +199,27 @@ pub fn counts_of_pinned(path: &Path) -> io::Result<ProgramCounts> {
     let program = pinned(path)?;
     // SAFETY: integers and bytes, of which none may be anything but zero.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    let mut of_program = InfoAttr {
-        bpf_fd: program.as_raw_fd().unsigned_abs(),
-        info_len: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
-        info: (&raw mut info).expose_provenance() as u64,
-    };
-    // SAFETY: `info` is as large as is said, nobody else has it, and zeroes in it ask for no more to be written.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut of_program) }?;
+    // SAFETY: zeroes in it ask for no more to be written.
+    unsafe { object_info(&program, &mut info) }?;
     Ok(ProgramCounts {
         runs: info.run_cnt,
         run_time_ns: info.run_time_ns,
         recursion_misses: info.recursion_misses,
     })
+}
+
+/// What the kernel says of an object of its eBPF.
+///
+/// # Safety
+/// `info` is what it has of this kind of object, and addresses in it are of room for as much as is said there.
+unsafe fn object_info<T>(object: &OwnedFd, info: &mut T) -> io::Result<()> {
+    let mut attr = InfoAttr {
+        bpf_fd: object.as_raw_fd().unsigned_abs(),
+        info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(info).expose_provenance() as u64,
+    };
+    // SAFETY: `info` is as large as is said, and nobody else has it; the rest is the caller's.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
 }
 
 fn pinned(path: &Path) -> io::Result<OwnedFd> {

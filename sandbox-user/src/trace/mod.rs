@@ -21,11 +21,12 @@ use std::{collections::BTreeMap, io};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError},
 };
 use aya_log::EbpfLogger;
 use sandbox_ebpf as wire;
 
+use self::object::RINGS;
 pub use self::{
     btf::BtfError,
     clean::{Cleaned, clean, forget_gone},
@@ -103,7 +104,7 @@ pub struct Tracer {
     fugitives: HashMap<MapData, wire::ProcessKey, wire::Fugitive>,
     members: HashMap<MapData, wire::ProcessKey, u64>,
     unmarked: Array<MapData, u64>,
-    rings: HashOfMaps<MapData, u64, RingBuf<MapData>>,
+    rings: HashOfRings,
     logging: Option<Logging>,
     /// Nobody removes the pins before the first leaf is watched.
     opening: Option<PinLock>,
@@ -203,7 +204,7 @@ impl Tracer {
             fugitives: open_map(&dir, "FUGITIVES")?,
             members: open_map(&dir, "MEMBERS")?,
             unmarked: open_map(&dir, "UNMARKED")?,
-            rings: open_map(&dir, "RINGS")?,
+            rings: HashOfRings::pinned(&dir.path().join(RINGS)).map_err(at(&dir))?,
             dir,
             mode,
             logging,
@@ -229,13 +230,8 @@ impl Tracer {
     /// not watched.
     pub fn watch(&mut self, leaf_id: u64, ring_bytes: u32) -> Result<Ring, TraceError> {
         let ring = Ring::new(ring_bytes)?;
-        let rings = self.dir.path().join(object::RINGS);
-        let watched = HashOfRings::pinned(&rings)
-            .and_then(|rings| ring::enter(&rings, leaf_id, &ring))
-            .map_err(|source| TraceError::Io {
-                path: rings.display().to_string(),
-                source,
-            })
+        let watched = ring::enter(&self.rings, leaf_id, &ring)
+            .map_err(at(&self.dir))
             .and_then(|()| {
                 self.facts
                     .insert(leaf_id, wire::Facts::default(), 0)
@@ -359,7 +355,8 @@ impl Tracer {
         Ok(found.into_iter().collect())
     }
 
-    /// Ends the watch on a leaf and frees all that the maps hold of it.
+    /// Ends the watch on a leaf and frees all that the maps hold of it. This process's end waits for a grace period of
+    /// RCU from then on.
     ///
     /// # Errors
     /// Where a map cannot be changed.
@@ -382,12 +379,12 @@ impl Tracer {
             let came = facts.births + facts.threads + facts.joined;
             came == facts.exits + facts.escapes
         };
-        if !known.is_some_and(balance) {
+        // Without fentry, births are counted of processes and exits of tasks.
+        if self.mode < Confidence::Exact || !known.is_some_and(balance) {
             self.forget_members(leaf_id)?;
         }
-        // Last, since it takes a grace period of RCU, and what is in there is known to be unfinished.
-        absent_is_fine(self.rings.remove(&leaf_id), "RINGS")?;
-        Ok(())
+        // Last, since what is in there is known to be unfinished.
+        ring::leave(&self.rings, leaf_id).map_err(at(&self.dir))
     }
 
     fn forget_victims(&mut self, leaf_id: u64) -> Result<(), TraceError> {
@@ -450,6 +447,15 @@ fn of(map: &'static str) -> impl Fn(MapError) -> TraceError {
     move |source| TraceError::Map { map, source }
 }
 
+/// What went wrong with the rings that are pinned there.
+fn at(dir: &PinDir) -> impl Fn(io::Error) -> TraceError {
+    let path = dir.path().join(RINGS).display().to_string();
+    move |source| TraceError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
 fn open_map<T>(dir: &PinDir, name: &'static str) -> Result<T, TraceError>
 where
     T: TryFrom<Map, Error = MapError>,
@@ -474,11 +480,7 @@ fn remove<K: Pod, V: Pod>(
     name: &'static str,
     key: &K,
 ) -> Result<(), TraceError> {
-    absent_is_fine(map.remove(key), name)
-}
-
-fn absent_is_fine(removed: Result<(), MapError>, name: &'static str) -> Result<(), TraceError> {
-    match removed {
+    match map.remove(key) {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>

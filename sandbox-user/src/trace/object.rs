@@ -37,7 +37,7 @@ pub(super) const RINGS: &str = "RINGS";
 /// other size (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c, does not compare it).
 const EXAMPLE_RING_BYTES: u32 = 64 * 1024;
 /// As many as the kernel side has leaves (`LEAVES` in its maps).
-const RINGS_MAX: u32 = 8192;
+pub(super) const RINGS_MAX: u32 = 8192;
 
 /// Makes sure that this build's programs are loaded and pinned, and says in which mode. They stay
 /// while the lock that comes with it is held, and from then on while they watch a leaf.

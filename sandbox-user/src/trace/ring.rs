@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
     thread,
 };
 
@@ -11,6 +12,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use super::{
     TraceError, decode,
     decode::{DecodeError, Event},
+    object::RINGS_MAX,
     of,
 };
 use crate::sys::{self, bpf::HashOfRings};
@@ -52,19 +54,52 @@ impl Ring {
 /// Puts a leaf's ring where the programs look for it, and comes back when it is there. The kernel waits for a grace
 /// period of RCU after that, which a thread sees through.
 pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Result<()> {
-    let (own, its) = (rings.try_clone()?, ring.as_fd().try_clone_to_owned()?);
-    let entering = thread::Builder::new().spawn(move || own.insert(leaf_id, its.as_fd()));
-    let Ok(entering) = entering else {
-        return rings.insert(leaf_id, ring.as_fd());
+    let ring = Arc::new(ring.as_fd().try_clone_to_owned()?);
+    let entered = in_thread(
+        rings,
+        move |rings| rings.insert(leaf_id, ring.as_fd()),
+        |rings| matches!(rings.contains(leaf_id), Ok(true)),
+    );
+    match entered {
+        // E2BIG.
+        Err(error) if error.kind() == io::ErrorKind::ArgumentListTooLong => Err(io::Error::other(
+            format!("{RINGS_MAX} leaves are watched on this host, as many as can be"),
+        )),
+        entered => entered,
+    }
+}
+
+/// Takes it away from there, where it is, as [`enter`] puts it.
+pub(super) fn leave(rings: &HashOfRings, leaf_id: u64) -> io::Result<()> {
+    let left = in_thread(
+        rings,
+        move |rings| rings.remove(leaf_id),
+        |rings| matches!(rings.contains(leaf_id), Ok(false)),
+    );
+    match left {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Has a thread change them, and comes back when the change is there.
+fn in_thread(
+    rings: &HashOfRings,
+    change: impl Fn(&HashOfRings) -> io::Result<()> + Clone + Send + 'static,
+    is_there: impl Fn(&HashOfRings) -> bool,
+) -> io::Result<()> {
+    let (own, its) = (rings.try_clone()?, change.clone());
+    let Ok(changing) = thread::Builder::new().spawn(move || its(&own)) else {
+        return change(rings);
     };
-    while !entering.is_finished() {
+    while !changing.is_finished() {
         // Where that cannot be told, how the thread fares tells.
-        if matches!(rings.contains(leaf_id), Ok(true)) {
+        if is_there(rings) {
             return Ok(());
         }
         thread::yield_now();
     }
-    entering
+    changing
         .join()
         .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
 }
