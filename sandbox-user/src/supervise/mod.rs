@@ -31,6 +31,7 @@ mod record_error;
 mod record_file;
 pub(crate) mod record_path;
 mod recover;
+mod round;
 mod runtime;
 mod samples;
 mod sequence;

@@ -1,6 +1,6 @@
 //! What runs that lost both supervisor and guardian left on this host: leaves, and what the kernel
-//! side's maps hold of them. Every check and every run that is not the service's sees to it first; the service, every
-//! now and then.
+//! side's maps hold of them. Every check and every run that is not the service's sees to it first, though not each run
+//! where there are many ([`Round`]); the service, every now and then.
 //!
 //! Such a run keeps its limits, and the kernel side goes on recording. Where its [`State`] was kept, a
 //! new guardian finishes it as the lost one would have: the record says how it ended, if it has ended
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     guardian::Guardian,
     prepare,
+    round::Round,
     state::{Claim, Lock, State, States},
 };
 use crate::{
@@ -79,6 +80,15 @@ impl fmt::Display for Left {
 /// Finishes and removes it. Takes some 5 s at most, and as long again for each leaf of which nothing but
 /// processes that will not die is known; blocks.
 pub fn recover(mount: &Mount) -> Recovered {
+    make(Round::begin(), mount)
+}
+
+/// The same, where somebody has not just done it who found it to take long.
+pub(super) fn recover_if_due(mount: &Mount) -> Recovered {
+    Round::if_due().map_or_else(Recovered::default, |round| make(round, mount))
+}
+
+fn make(round: Round, mount: &Mount) -> Recovered {
     let mut recovery = Recovery {
         mount,
         proc: Proc::default(),
@@ -86,7 +96,7 @@ pub fn recover(mount: &Mount) -> Recovered {
         until: Instant::now() + WITHIN,
         done: Recovered::default(),
     };
-    recovery.see_to_all();
+    round.end(recovery.see_to_all());
     recovery.done
 }
 
@@ -100,7 +110,8 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    fn see_to_all(&mut self) {
+    /// Gives how many leaves it came to.
+    fn see_to_all(&mut self) -> usize {
         let survey = orphans::survey(self.mount, &self.proc);
         for orphan in &survey.orphans {
             self.settle(orphan);
@@ -118,9 +129,15 @@ impl Recovery<'_> {
         {
             self.done.problems.push(error.to_string());
         }
-        if let Err(error) = trace::forget_gone(|known| self.still_needed(known)) {
+        let mut leaves = survey.live.len() + survey.orphans.len();
+        let forgotten = trace::forget_gone(|known| {
+            leaves = leaves.max(known.len());
+            self.still_needed(known)
+        });
+        if let Err(error) = forgotten {
             self.done.problems.push(error.to_string());
         }
+        leaves
     }
 
     /// Has the run of a leaf finished; where nothing is known of it, removes the leaf.

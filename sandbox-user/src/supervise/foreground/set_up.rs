@@ -12,7 +12,7 @@ use crate::{
     supervise::{
         docket::TraceDocket,
         prepare::{self, RunError},
-        recover::recover,
+        recover::recover_if_due,
         state::Reached,
     },
     trace::Tracer,
@@ -26,7 +26,7 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
     let _ = made.keep(&owner, Reached::SetUp);
     // The service sees to it for its own, by itself.
     if made.docket.spec.spool.is_none() {
-        recover(&cgroup::Mount::find()?).say();
+        recover_if_due(&cgroup::Mount::find()?).say();
     }
     made.lap("orphans");
 
