@@ -84,8 +84,9 @@ fn once_it_is_drafted_the_guardian_finishes_the_draft() {
 #[test]
 fn once_it_is_published_the_guardian_only_clears_away() {
     let _guest = Guest::enter();
-    // It is put in its place, and in the end what was kept of the run is removed.
-    for (call, nth) in [("fsync", 4), ("unlink", 1)] {
+    // It is put in its place, what is left to be done is kept, once more as its hook begins, and in the end what was
+    // kept of the run is removed.
+    for (call, nth) in [("fsync", 4), ("rename", 5), ("rename", 6), ("unlink", 1)] {
         let record = dies_at(call, nth);
         assert_eq!(record.reason(), "exit_code", "{call} {nth}: {record}");
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use sandbox_tests::{Guest, Scene, Service, wait};
+use serde_json::json;
 
 /// A small disk of the store's own. Dropped, it is gone.
 struct Disk(Scene);
@@ -137,6 +138,28 @@ fn a_damaged_store_is_put_aside_as_it_is() {
         panic!("{aside:?}");
     };
     assert_eq!(fs::read(aside).expect("readable"), damaged);
+}
+
+#[test]
+fn the_first_record_of_a_run_stands() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let _done = scene.ana("sandbox run --id once -- true").expect(0);
+    let show = || scene.bash("sandbox show --json once").expect(0).json();
+    let first = show();
+    // By somebody who goes on with the run and cannot know that it is recorded.
+    let mut second = first.clone();
+    second["termination"]["reason"] = json!("runner_lost");
+    let spooled = json!({"uid": first["user"]["uid"], "record": second});
+    let spool = in_store("spool");
+    let left = spool.join(format!("{}.json", first["run_id"].as_str().expect("an id")));
+    let draft = spool.join(".second");
+    fs::write(&draft, spooled.to_string()).expect("root may");
+    fs::rename(&draft, &left).expect("root may");
+    wait::until("it to be looked at", || !left.exists());
+    assert_eq!(show(), first);
+    let _whole = scene.bash("sandbox audit verify").expect(0);
 }
 
 #[test]

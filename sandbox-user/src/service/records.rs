@@ -388,14 +388,14 @@ impl Records {
             }
         };
         debug_assert_eq!(record.run_id, run_id);
-        let is_known = self.is_recorded(run_id)?;
-        let stored = self.store.conclude(&record, uid)?;
-        if !is_known {
+        // The first one stands: another was written by somebody who could not know of it, and knew less.
+        if !self.is_recorded(run_id)? {
+            let stored = self.store.conclude(&record, uid)?;
             self.metrics.record(&record);
             self.trail.tell(&Event::ended(&record, stored.as_bytes()));
         }
         self.ended.notify_waiters();
-        // Where it stays it is stored once more, which changes nothing.
+        // Where it stays it is looked at once more, which changes nothing.
         if let Err(error) = fs::remove_file(&path) {
             say(format_args!("{}: {error}", path.display()));
         }

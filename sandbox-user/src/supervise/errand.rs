@@ -53,6 +53,11 @@ impl Errand {
         })
     }
 
+    /// The record of the run.
+    pub(super) const fn record(&self) -> &RunRecord {
+        &self.record
+    }
+
     /// Runs the hooks one after another, and leaves for the service what went wrong.
     pub(super) async fn run(
         mut self,
@@ -128,7 +133,7 @@ impl Errand {
     }
 
     /// Tells of it whoever may have to take it over.
-    fn hand_on(&self, docket: &Docket, guardian: Option<&mut Guardian>) {
+    pub(super) fn hand_on(&self, docket: &Docket, guardian: Option<&mut Guardian>) {
         if let Some(guardian) = guardian {
             guardian.hand_on(self);
         }

@@ -107,9 +107,10 @@ impl Made {
         Ok(())
     }
 
-    /// Nothing is left to be done for the run, but to have the kernel side forget it, which the guardian does:
-    /// nobody is to wait for that.
+    /// Nothing is left to be done for the run, but to forget it: what was kept of it at once, and what the kernel side
+    /// holds of it by the guardian, since nobody is to wait for that.
     fn let_go(&mut self) {
+        self.forget();
         let rest = self.guardian.take().map(|guardian| match &self.tracer {
             Some(_) => guardian.leave_the_rest(),
             None => Err(guardian),
@@ -122,7 +123,6 @@ impl Made {
             }
             None => self.forget_watch(),
         }
-        self.forget();
     }
 
     fn forget_watch(&mut self) {
@@ -270,8 +270,12 @@ async fn run(
     // In this order: who is told that the run has ended finds it compressed. What fails here the service
     // tries again.
     let _ = events.map(Kept::compress);
-    spool::leave(&made.docket, &record);
     let errand = Errand::of(&made.docket, &record);
+    if let Some(errand) = &errand {
+        // First: the service may take the record at once, and whoever goes on here needs it.
+        errand.hand_on(&made.docket, made.guardian.as_mut());
+    }
+    spool::leave(&made.docket, &record);
     if errand.is_none() {
         made.let_go();
     }

@@ -53,7 +53,7 @@ pub(super) struct Ward {
     adopted: Option<Reached>,
     /// What is left to be done, where the run is recorded.
     pub(super) errand: Option<Errand>,
-    /// Whether nothing is, but to forget what the kernel side holds of it.
+    /// Whether nothing is, but to have the kernel side forget it.
     is_over: bool,
 }
 
@@ -205,24 +205,28 @@ impl Ward {
     /// The supervisor is gone: goes on where it was, and has the kernel side forget the run last. Whoever has it adopted
     /// a run hears how that went.
     pub(super) async fn finish(mut self, mut answers: UnixStream) -> io::Result<()> {
+        if self.is_over {
+            self.forget();
+            return Ok(());
+        }
         let docket = self.docket.clone();
         let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
-        if self.is_over {
-            let forgotten = docket.as_ref().map_or(Ok(()), forget);
-            self.forget();
-            return forgotten;
-        }
         let is_waited_for = self.adopted.is_some();
         let taken_over = self.errand.take();
         let (record, mut finished) = match &taken_over {
             Some(_) => (None, Ok(())),
             None => self.go_on().await,
         };
-        if let (Some(docket), Some(record)) = (&docket, &record) {
-            spool::leave(docket, record);
-        }
         let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
         let errand = taken_over.or_else(begun);
+        if let (Some(docket), Some(errand)) = (&docket, &errand) {
+            errand.hand_on(docket, None);
+        }
+        // Once more where it was taken over: its supervisor may not have come to that.
+        let recorded = record.as_ref().or(errand.as_ref().map(Errand::record));
+        if let (Some(docket), Some(record)) = (&docket, recorded) {
+            spool::leave(docket, record);
+        }
         if let (Some(docket), None) = (&docket, &errand) {
             finished = finished.and(forget(docket));
         }
@@ -257,7 +261,7 @@ impl Ward {
         let _ = unistd::chdir("/");
     }
 
-    /// Has the kernel side forget the run, once it is recorded.
+    /// Has the kernel side forget the run, once it is recorded and not kept any more.
     fn forget(&mut self) {
         if let (Some(mut tracer), Some(docket)) = (self.tracer.take(), &self.docket) {
             forget_watch(&mut tracer, docket);
@@ -298,7 +302,7 @@ impl Ward {
         };
         let may_have_run = self.adopted == Some(Reached::Ready);
         if may_have_run && self.leaf.is_none() && self.traced_main().is_none() {
-            // Whoever concludes a run has its facts forgotten when it is recorded.
+            // The kernel side forgets a run only once it is recorded and not kept any more.
             let nothing =
                 "nothing is left that could tell how its run ended, unless it is recorded already";
             return (None, Err(io::Error::other(nothing)));
