@@ -17,7 +17,9 @@ use serde_json::Value;
 
 use self::table::Table;
 use crate::debian::{Archive, host};
-use crate::vm::{self, Assets, Guest, Image, Machine, Mode, Payload, Series, Stream, Task};
+use crate::vm::{
+    self, Assets, Emulation, Guest, Image, Machine, Mode, Payload, Series, Stream, Task,
+};
 use crate::{command, package, workspace};
 
 /// BenchExec, whose runexec is among the others.
@@ -175,6 +177,8 @@ impl Bench {
     fn machine(&self, mode: Mode) -> Machine {
         Machine {
             append: self.append.clone(),
+            // What can go on at the same time does.
+            emulation: Emulation::Multi,
             ..Machine::new(mode)
         }
     }

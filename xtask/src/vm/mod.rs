@@ -30,7 +30,7 @@ use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
 pub(crate) use self::payload::{Payload, Task};
 use self::qemu::{Disks, RunFolder};
-pub(crate) use self::qemu::{Machine, Mode, Stream};
+pub(crate) use self::qemu::{Emulation, Machine, Mode, Stream};
 pub(crate) use self::side_by_side::{GUESTS_AT_A_TIME, side_by_side};
 use crate::command;
 use crate::debian::{Archive, host};
@@ -102,12 +102,11 @@ impl GuestOptions {
             Mode::Bare
         });
         Machine {
-            mode: usual.mode,
             memory_mib: self.memory.unwrap_or(usual.memory_mib),
             cpus: self.cpus.unwrap_or(usual.cpus),
             append: self.append.clone(),
             swap_mib: self.swap,
-            disk: None,
+            ..usual
         }
     }
 

@@ -1,6 +1,6 @@
 //! One boot of one guest in QEMU, from the first instruction to the status of its command.
 //!
-//! Pure emulation on a single thread: stock kernels hang under some machines' nested KVM, and the
+//! Pure emulation, on a single thread but for benchmarks: stock kernels hang under some machines' nested KVM, and the
 //! multi-threaded emulation panics kernel 7 at boot now and then. What the guest's command prints
 //! comes over virtio-serial ports, apart from the console, whose log tells of kernel trouble.
 
@@ -52,6 +52,24 @@ impl fmt::Display for Mode {
     }
 }
 
+/// How a guest's processors are emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Emulation {
+    /// In turn.
+    Single,
+    /// Each by a thread of its own, at the same time.
+    Multi,
+}
+
+impl Emulation {
+    const fn accelerator(self) -> &'static str {
+        match self {
+            Self::Single => "tcg,thread=single",
+            Self::Multi => "tcg,thread=multi",
+        }
+    }
+}
+
 /// The machine that a guest sees.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -61,6 +79,8 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u32,
     /// Its processors.
     pub(crate) cpus: u32,
+    /// How they are emulated.
+    pub(crate) emulation: Emulation,
     /// More words for the kernel's command line.
     pub(crate) append: Vec<String>,
     /// The size of its swap disk, in MiB, where it has one.
@@ -76,6 +96,7 @@ impl Machine {
             mode,
             memory_mib: 2048,
             cpus: 2,
+            emulation: Emulation::Single,
             append: Vec::new(),
             swap_mib: None,
             disk: None,
@@ -227,7 +248,7 @@ fn command(machine: &Machine, disks: &Disks, run: &Path) -> Result<Command> {
         "-machine",
         "q35",
     ]);
-    command.args(["-accel", "tcg,thread=single", "-cpu", "max"]);
+    command.args(["-accel", machine.emulation.accelerator(), "-cpu", "max"]);
     command.args([
         "-m",
         &machine.memory_mib.to_string(),

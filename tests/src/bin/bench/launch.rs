@@ -19,6 +19,11 @@ pub(crate) fn measure(rounds: usize) -> Value {
     rows.result([])
 }
 
+/// No run at all.
+pub(crate) fn fork_and_exec() -> Contender {
+    contender("fork and exec", "/usr/bin/true", 30)
+}
+
 /// A run by the service.
 pub(crate) fn by_service() -> Contender {
     contender(
@@ -50,7 +55,7 @@ fn contender(name: &'static str, command: &str, starts: u32) -> Contender {
 fn contenders() -> Vec<Contender> {
     let limits = "-p MemoryMax=2G -p MemorySwapMax=0 -p CPUQuota=100% -p TasksMax=100";
     vec![
-        contender("fork and exec", "/usr/bin/true", 30),
+        fork_and_exec(),
         by_service(),
         standalone(),
         Contender {

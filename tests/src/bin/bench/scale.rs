@@ -4,7 +4,7 @@ use sandbox_tests::{Programs, Scene};
 use serde_json::Value;
 
 use crate::hyperfine::median_ms;
-use crate::launch::{by_service, standalone};
+use crate::launch::{by_service, fork_and_exec, standalone};
 use crate::rows::Rows;
 
 /// How many leaves are watched beside those that are measured; nobody runs in them.
@@ -15,6 +15,7 @@ const PROCESSES: usize = 200;
 /// Measures all so often at each number of leaves, of which one is what the others are compared with.
 pub(crate) fn measure(rounds: usize) -> Vec<Value> {
     let scene = Scene::new();
+    let mut bare = Rows::new("scale-fork-and-exec", "ms");
     let mut launch = Rows::new("scale-launch", "ms");
     let mut service = Rows::new("scale-launch-service", "ms");
     let mut event = Rows::new("scale-event", "ns");
@@ -25,12 +26,15 @@ pub(crate) fn measure(rounds: usize) -> Vec<Value> {
         let _done = scene.bash(&watched).expect(0);
         let row = format!("{leaves} leaves");
         for _ in 0..rounds {
+            bare.push(&row, median_ms(&fork_and_exec()));
             launch.push(&row, median_ms(&standalone()));
             service.push(&row, median_ms(&by_service()));
             event.push(&row, ns_per_event(&scene));
         }
     }
-    vec![launch.result([]), service.result([]), event.result([])]
+    [bare, launch, service, event]
+        .map(|rows| rows.result([]))
+        .into()
 }
 
 /// What the programs take for each of their runs.
