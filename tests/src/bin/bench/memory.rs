@@ -24,7 +24,7 @@ pub(crate) fn measure() -> Vec<Value> {
         start(runs - going_on);
         going_on = runs;
         wait::until("all to go on", || {
-            let asleep = Scene::new().bash("pgrep --exact --count sleep");
+            let asleep = Scene::new().bash("pgrep --count --full '^sleep 98765'");
             asleep.out().trim() == runs.to_string()
         });
         let row = format!("{runs} runs");
@@ -52,8 +52,9 @@ fn start(runs: usize) {
         for worker in 0..WIDTH {
             scope.spawn(move || {
                 for _ in (worker..runs).step_by(WIDTH) {
+                    // Where it stays: a scene is gone with its end.
                     let _id = Scene::new()
-                        .bash("sandbox run --detach --memory 16MiB -- sleep infinity")
+                        .bash("cd / && sandbox run --detach --memory 4MiB -- sleep 98765")
                         .expect(0);
                 }
             });
