@@ -194,6 +194,26 @@ fn one_whose_sandbox_is_killed_is_run_once_more_by_the_guardian_and_no_other() {
 }
 
 #[test]
+fn one_whose_callers_cgroup_is_killed_is_run_once_more_by_the_guardian_which_is_not_in_there() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let said = scene.bash(&format!(
+        "callers=/sys/fs/cgroup/callers; mkdir $callers; \
+         (echo $BASHPID >$callers/cgroup.procs; \
+          exec sandbox run --user ana --record record.json --on-complete '{CUT_SHORT_ONCE}' -- bash -c 'exit 3') & \
+         {UP}; until grep -q . /sys/fs/cgroup/sandbox/supervisor/cgroup.procs; do sleep 0.05; done; \
+         echo 1 >$callers/cgroup.kill; wait $!; status=$?; \
+         until rmdir $callers; do sleep 0.05; done; exit $status",
+    ));
+    assert_eq!(said.code(), 137, "{said}");
+    assert_eq!(
+        given_the_second_time(&scene).to_string(),
+        scene.record().to_string()
+    );
+    wait::until("the guardian to be done", || guardians().is_empty());
+}
+
+#[test]
 fn one_that_lost_sandbox_and_guardian_is_run_once_more_by_the_next() {
     let _guest = Guest::enter();
     let scene = Scene::new();

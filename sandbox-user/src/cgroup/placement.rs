@@ -125,7 +125,7 @@ impl Place {
         child(&self.base, RUNS)
     }
 
-    /// The cgroup that the guardian is in.
+    /// The cgroup that the guardian belongs in.
     pub fn supervisor(&self) -> String {
         child(&self.base, SUPERVISOR)
     }
@@ -274,12 +274,15 @@ impl Place {
     }
 }
 
-/// Moves this process to a cgroup. Takes its time where nobody was moved on this host for a while: a grace period of
+/// Moves this process to a cgroup, where it is not there yet. Takes its time where nobody was moved on this host for a while: a grace period of
 /// RCU, some 10 ms (`cgroup_attach_lock` in kernel/cgroup/cgroup.c).
 ///
 /// # Errors
 /// When it is not there, or the kernel refuses.
 pub fn enter(cgroup: &str) -> Result<(), CgroupError> {
+    if Proc::default().cgroup("self")? == cgroup {
+        return Ok(());
+    }
     let mount = Mount::find()?;
     tree::move_process(&mount.dir(cgroup)?, std::process::id())
 }

@@ -5,6 +5,8 @@ use crate::record::{KillEntry, RunRecord, Sender, SenderKind};
 
 const PATH_BYTES: usize = 120;
 const TEXT_BYTES: usize = 160;
+/// Most of a note: what is to be done comes last.
+const STEP_BYTES: usize = 400;
 
 /// A name that the analysis chose: as it is where it is plain, else escaped and in quotes.
 pub(super) fn program(comm: &str) -> String {
@@ -24,6 +26,11 @@ pub(super) fn path(path: &str) -> String {
 /// Words of somebody else's.
 pub(super) fn text(text: &str) -> String {
     shorten(&escape_untrusted(text), TEXT_BYTES)
+}
+
+/// What a start has failed at, and what is to be done about it.
+pub(super) fn step(step: &str) -> String {
+    shorten(&escape_untrusted(step), STEP_BYTES)
 }
 
 /// `python3 (pid 4711, a child of bash 4700)`; the parent only where the tree has it.

@@ -18,7 +18,7 @@ pub(super) fn setup_failed(record: &RunRecord) -> Vec<String> {
     let Some((step, errno, kind)) = failure else {
         return never_executed(record);
     };
-    let step = name::text(step);
+    let step = name::step(step);
     let why = errno.map_or("", |errno| Errno::from_raw(errno).desc());
     match kind {
         SetupFailureKind::CommandNotFound => {

@@ -447,6 +447,13 @@ fn it_never_started() {
             note,
         );
     }
+    let long = format!("{}: use --user NAME", "it cannot be done ".repeat(15));
+    reads(
+        Case::named("long")
+            .fails_setup(&long, EINVAL, Other)
+            .without_main(),
+        &format!("Not started: {long} failed (Invalid argument)."),
+    );
     reads(
         Case::named("OOM before exec")
             .never_executes()

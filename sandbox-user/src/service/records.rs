@@ -388,7 +388,7 @@ impl Records {
             }
         };
         debug_assert_eq!(record.run_id, run_id);
-        // The first one stands: another was written by somebody who could not know of it, and knew less.
+        // The first one stands: another is the same, or was written by somebody who could not know of it.
         if !self.is_recorded(run_id)? {
             let stored = self.store.conclude(&record, uid)?;
             self.metrics.record(&record);

@@ -132,11 +132,21 @@ impl Errand {
         !is_ended
     }
 
+    /// Whether none was begun. Whoever takes it over then has to tell the service of the record, too.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.ended == 0 && self.tries == 0
+    }
+
     /// Tells of it whoever may have to take it over.
-    pub(super) fn hand_on(&self, docket: &Docket, guardian: Option<&mut Guardian>) {
+    fn hand_on(&self, docket: &Docket, guardian: Option<&mut Guardian>) {
         if let Some(guardian) = guardian {
             guardian.hand_on(self);
         }
+        self.keep(docket);
+    }
+
+    /// Keeps it for whoever may have to take it over.
+    pub(super) fn keep(&self, docket: &Docket) {
         if let Err(error) = States::default().keep_errand(docket.spec.run_id, self) {
             say(format_args!(
                 "no completion hook is run once more, should `sandbox` and its guardian both be killed: {error}"

@@ -273,7 +273,7 @@ async fn run(
     let errand = Errand::of(&made.docket, &record);
     if let Some(errand) = &errand {
         // First: the service may take the record at once, and whoever goes on here needs it.
-        errand.hand_on(&made.docket, made.guardian.as_mut());
+        errand.keep(&made.docket);
     }
     spool::leave(&made.docket, &record);
     if errand.is_none() {

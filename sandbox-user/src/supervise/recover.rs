@@ -83,7 +83,7 @@ pub fn recover(mount: &Mount) -> Recovered {
     make(Round::begin(), mount)
 }
 
-/// The same, where somebody has not just done it who found it to take long.
+/// The same, where somebody who came to many leaves has not just done it.
 pub(super) fn recover_if_due(mount: &Mount) -> Recovered {
     Round::if_due().map_or_else(Recovered::default, |round| make(round, mount))
 }
@@ -96,8 +96,10 @@ fn make(round: Round, mount: &Mount) -> Recovered {
         until: Instant::now() + WITHIN,
         done: Recovered::default(),
     };
-    round.end(recovery.see_to_all());
-    recovery.done
+    let leaves = recovery.see_to_all();
+    let done = recovery.done;
+    round.end(leaves, done.left.is_empty() && done.problems.is_empty());
+    done
 }
 
 /// A recovery that is going on.

@@ -1,112 +1,131 @@
-//! When somebody last looked on this host for runs that were lost, where that takes its time.
+//! When somebody last looked on this host for runs that were lost, where there are many to look at.
 //!
-//! It takes the longer the more leaves there are, and each run would do it. So where there are many, a run leaves it to
-//! the next while no more than [`SHARE`] times as long has passed as it took: all of them together then spend at most
-//! that part of a processor on it.
+//! Looking takes the longer the more leaves there are, and each run would do it. So where there are many and none was
+//! lost, one look does for [`DOES_FOR`].
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
-use super::clock;
+use nix::libc;
 
-/// Kept here until the next boot: when it was over (CLOCK_MONOTONIC), and how long it took, both in ns.
+/// Was written when the last look began, which found many and none lost; empty, and gone with the boot.
 const LAST: &str = "/run/sandbox/recovered";
-/// One in so many parts of the time.
-const SHARE: u32 = 20;
+/// For so long.
+const DOES_FOR: Duration = Duration::from_secs(10);
 /// So many leaves are looked at every time.
 const FEW: usize = 100;
 
-/// A round that has begun.
-pub(super) struct Round {
-    last: PathBuf,
-    began: Instant,
-}
+/// A look that has begun.
+pub(super) struct Round(PathBuf);
 
 impl Round {
     /// Begins one; `None` where the last one is to do for now.
     pub(super) fn if_due() -> Option<Self> {
-        Self::after(Path::new(LAST), clock::now_ns())
+        Self::after(Path::new(LAST), SystemTime::now())
+    }
+
+    fn after(last: &Path, now: SystemTime) -> Option<Self> {
+        let began = fs::symlink_metadata(last).and_then(|last| last.modified());
+        // What is yet to come was another clock's.
+        let age = began.ok().and_then(|began| now.duration_since(began).ok());
+        let does = age.is_some_and(|age| age < DOES_FOR);
+        (!does).then(|| Self::begin_at(last))
     }
 
     /// Begins one in any case.
     pub(super) fn begin() -> Self {
-        Self {
-            last: LAST.into(),
-            began: Instant::now(),
-        }
+        Self::begin_at(Path::new(LAST))
     }
 
-    fn after(last: &Path, now_ns: u64) -> Option<Self> {
-        let rests = |(over_at_ns, rest): (u64, Duration)| {
-            let passed = now_ns.checked_sub(over_at_ns).map(Duration::from_nanos);
-            passed.is_some_and(|passed| passed < rest)
+    /// Where one was to do for a while, this one does for those that begin beside it.
+    fn begin_at(last: &Path) -> Self {
+        let round = Self(last.to_owned());
+        // Where there is none nobody waits for it.
+        let _ = round.write(OpenOptions::new().write(true));
+        round
+    }
+
+    /// It is over, having come to so many leaves, and found all as it should be or not.
+    pub(super) fn end(self, leaves: usize, all_is_well: bool) {
+        // What cannot be done has the next one look.
+        let _ = if leaves > FEW && all_is_well {
+            self.write(OpenOptions::new().write(true).create(true).mode(0o600))
+        } else {
+            fs::remove_file(&self.0)
         };
-        match read(last).is_some_and(rests) {
-            true => None,
-            false => Some(Self {
-                last: last.to_owned(),
-                began: Instant::now(),
-            }),
-        }
     }
 
-    /// It is over, having come to so many leaves.
-    pub(super) fn end(self, leaves: usize) {
-        if leaves > FEW {
-            let took = self.began.elapsed().as_nanos();
-            // Where it cannot be kept the next one looks.
-            let _ = fs::write(self.last, format!("{} {took}\n", clock::now_ns()));
-        }
+    fn write(&self, how: &mut OpenOptions) -> io::Result<()> {
+        let file = how.custom_flags(libc::O_NOFOLLOW).open(&self.0)?;
+        file.set_modified(SystemTime::now())
     }
-}
-
-/// When the last one was over, and for how long it is to do.
-fn read(last: &Path) -> Option<(u64, Duration)> {
-    let text = fs::read_to_string(last).ok()?;
-    let (over_at_ns, took_ns) = text.trim().split_once(' ')?;
-    let took = Duration::from_nanos(took_ns.parse().ok()?);
-    Some((over_at_ns.parse().ok()?, took.saturating_mul(SHARE)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
-    /// Whether one is due at this time, where that is kept of the last one.
-    fn is_due(kept: &str, now_ns: u64) -> bool {
-        let temp = tempfile::tempdir().expect("temp dir");
-        let last = temp.path().join("recovered");
-        fs::write(&last, kept).expect("written");
-        Round::after(&last, now_ns).is_some()
+    /// Where the last look is written down, and whether one is due so long after now.
+    struct Kept(tempfile::TempDir);
+
+    impl Kept {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("temp dir"))
+        }
+
+        fn last(&self) -> PathBuf {
+            self.0.path().join("recovered")
+        }
+
+        fn is_due_in(&self, time: Duration) -> bool {
+            Round::after(&self.last(), SystemTime::now() + time).is_some()
+        }
     }
 
     #[test]
-    fn a_long_one_does_for_a_while() {
-        assert!(!is_due("1000 50\n", 1000));
-        assert!(!is_due("1000 50\n", 1999));
-        assert!(is_due("1000 50\n", 2000));
+    fn one_that_came_to_many_leaves_does_for_a_while() {
+        let kept = Kept::new();
+        assert!(kept.is_due_in(Duration::ZERO), "there was none");
+        Round::begin_at(&kept.last()).end(FEW + 1, true);
+        let mode = fs::metadata(kept.last()).expect("kept").mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!kept.is_due_in(Duration::ZERO));
+        assert!(kept.is_due_in(DOES_FOR));
     }
 
     #[test]
-    fn what_cannot_be_is_none() {
-        assert!(is_due("1000 50\n", 999), "it is yet to come");
-        assert!(is_due("", 1000));
-        assert!(is_due("1000", 1000));
-        assert!(is_due("1000 -50\n", 1000));
+    fn one_that_is_yet_to_come_is_none() {
+        let kept = Kept::new();
+        Round::begin_at(&kept.last()).end(FEW + 1, true);
+        let before = SystemTime::now() - Duration::from_secs(3600);
+        assert!(Round::after(&kept.last(), before).is_some());
     }
 
     #[test]
-    fn one_is_kept_where_it_came_to_many_leaves() {
-        let temp = tempfile::tempdir().expect("temp dir");
-        let last = temp.path().join("recovered");
-        let begin = || Round::after(&last, u64::MAX).expect("it is due");
-        begin().end(FEW);
-        assert!(!last.exists());
-        begin().end(FEW + 1);
-        let (over_at_ns, _) = read(&last).expect("kept");
-        assert!(over_at_ns <= clock::now_ns());
+    fn one_that_came_to_few_or_to_a_lost_one_does_for_nobody() {
+        for (leaves, all_is_well) in [(FEW, true), (FEW + 1, false)] {
+            let kept = Kept::new();
+            Round::begin_at(&kept.last()).end(FEW + 1, true);
+            Round::begin_at(&kept.last()).end(leaves, all_is_well);
+            assert!(kept.is_due_in(Duration::ZERO), "{leaves} {all_is_well}");
+        }
+    }
+
+    #[test]
+    fn one_that_goes_on_where_there_were_many_does_already() {
+        let kept = Kept::new();
+        Round::begin_at(&kept.last()).end(FEW + 1, true);
+        let old = SystemTime::now() - DOES_FOR;
+        let file = fs::File::open(kept.last()).expect("kept");
+        file.set_modified(old).expect("it is ours");
+        let _goes_on = Round::after(&kept.last(), SystemTime::now()).expect("it is due");
+        assert!(!kept.is_due_in(Duration::ZERO));
     }
 }

@@ -23,6 +23,11 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_TYPE_HASH_OF_MAPS: u32 = 13;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 
+/// The size of a key of a hash of rings.
+const KEY_SIZE: u32 = 8;
+/// The size of what is there for a key: a map's descriptor where it is written, its id where it is read.
+const VALUE_SIZE: u32 = 4;
+
 /// The head of `union bpf_attr` as BPF_MAP_CREATE takes it; the kernel takes what follows for zero.
 #[repr(C)]
 struct CreateAttr {
@@ -95,11 +100,6 @@ pub fn create_hash_of_rings(max_entries: u32, example: BorrowedFd<'_>) -> io::Re
         map_name: *b"sandbox_rings\0\0\0",
     })
 }
-
-/// The size of a key of such a hash.
-const KEY_SIZE: u32 = 8;
-/// The size of what is there for a key: a map's descriptor where it is written, its id where it is read.
-const VALUE_SIZE: u32 = 4;
 
 /// A hash from a `u64` to ring buffers.
 #[derive(Debug)]

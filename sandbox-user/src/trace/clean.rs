@@ -14,6 +14,9 @@ use super::{
     pins::{PinDir, PinLock},
 };
 
+/// Of so many leaves that are gone at most what is known is forgotten at a time: each takes a thread for some 10 ms.
+const FORGOTTEN_AT_ONCE: usize = 64;
+
 /// What cleaning came to.
 #[derive(Debug, Default)]
 pub struct Cleaned {
@@ -61,8 +64,9 @@ pub fn clean<E: From<TraceError>>(
     Ok(cleaned)
 }
 
-/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and guardian. `present` says which of some ids there are; it is asked after the maps were read, so that a
-/// leaf that is made meanwhile is not taken for one that went.
+/// Forgets what this build's maps hold of leaves that are gone: their run lost supervisor and guardian. Where there are
+/// very many, the next call goes on. `present` says which of some ids there are; it is asked after the maps were read, so
+/// that a leaf that is made meanwhile is not taken for one that went.
 ///
 /// # Errors
 /// Where a map cannot be read or changed.
@@ -84,6 +88,7 @@ pub fn forget_gone(
     };
     known
         .difference(&present)
+        .take(FORGOTTEN_AT_ONCE)
         .try_for_each(|leaf| tracer.forget(*leaf))
 }
 

@@ -71,6 +71,10 @@ pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Resul
 
 /// Takes it away from there, where it is, as [`enter`] puts it.
 pub(super) fn leave(rings: &HashOfRings, leaf_id: u64) -> io::Result<()> {
+    // A thread would come too late, and take the next one away.
+    if matches!(rings.contains(leaf_id), Ok(false)) {
+        return Ok(());
+    }
     let left = in_thread(
         rings,
         move |rings| rings.remove(leaf_id),
@@ -88,8 +92,8 @@ fn in_thread(
     change: impl Fn(&HashOfRings) -> io::Result<()> + Clone + Send + 'static,
     is_there: impl Fn(&HashOfRings) -> bool,
 ) -> io::Result<()> {
-    let (own, its) = (rings.try_clone()?, change.clone());
-    let Ok(changing) = thread::Builder::new().spawn(move || its(&own)) else {
+    let (its_rings, its_change) = (rings.try_clone()?, change.clone());
+    let Ok(changing) = thread::Builder::new().spawn(move || its_change(&its_rings)) else {
         return change(rings);
     };
     while !changing.is_finished() {

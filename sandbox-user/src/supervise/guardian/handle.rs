@@ -176,7 +176,7 @@ impl Guardian {
         Some(status.to_string())
     }
 
-    /// Has it go where it belongs, which takes its time and nobody waits for.
+    /// Has it go where it belongs in a moment, if the run is not over by then; nobody waits for that.
     pub(in crate::supervise) fn send_home(&mut self, cgroup: String) {
         self.send(&Message::Home(cgroup));
     }

@@ -54,7 +54,7 @@ enum Message {
     Run(Box<Docket>),
     /// This cgroup is about to be made for it.
     Leaf(String),
-    /// The guardian belongs into this cgroup, and goes there once the run has been going on for a moment.
+    /// The guardian belongs into this cgroup, and goes there in a moment, if the run is not over by then.
     Home(String),
     /// Main has started; again where its deadline has changed.
     Started(Start),

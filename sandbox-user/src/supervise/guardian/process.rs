@@ -24,10 +24,10 @@ use crate::{
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
-/// How long after main has started the guardian goes where it belongs. While it does, which takes a grace period of
+/// How long after it was told where it belongs, right before main starts, the guardian goes there. While it does, which takes a grace period of
 /// RCU, nothing can be started in any cgroup, nor one be made or removed (`cgroup_mutex`, kernel/cgroup/cgroup.c): a short
 /// run is to have none of that.
-const SETTLES_AFTER: Duration = Duration::from_millis(100);
+const SETTLES_AFTER: Duration = Duration::from_millis(200);
 
 /// Is a guardian: reads stdin until the run is over, or the supervisor is.
 ///
@@ -97,11 +97,11 @@ async fn watch_over(
             }
             Ok(Message::Home(cgroup)) => {
                 home = Some(cgroup);
+                settling = Instant::now().checked_add(SETTLES_AFTER);
                 Ok(None)
             }
             Ok(Message::Started(start)) => {
                 ward.start = Some(start);
-                settling = Instant::now().checked_add(SETTLES_AFTER);
                 overdue = start
                     .left()
                     .and_then(|time| Instant::now().checked_add(time.saturating_add(LATER)));
@@ -117,7 +117,7 @@ async fn watch_over(
             }
             Ok(Message::Recorded(errand)) => {
                 ward.errand = Some(*errand);
-                (overdue, settling) = (None, None);
+                overdue = None;
                 Ok(None)
             }
             Ok(Message::Over) => {

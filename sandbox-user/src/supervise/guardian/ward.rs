@@ -212,7 +212,13 @@ impl Ward {
         let docket = self.docket.clone();
         let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
         let is_waited_for = self.adopted.is_some();
-        let taken_over = self.errand.take();
+        let kept = || {
+            States::default()
+                .read(docket.as_ref()?.spec.run_id)
+                .ok()??
+                .errand
+        };
+        let taken_over = self.errand.take().or_else(kept);
         let (record, mut finished) = match &taken_over {
             Some(_) => (None, Ok(())),
             None => self.go_on().await,
@@ -220,10 +226,11 @@ impl Ward {
         let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
         let errand = taken_over.or_else(begun);
         if let (Some(docket), Some(errand)) = (&docket, &errand) {
-            errand.hand_on(docket, None);
+            errand.keep(docket);
         }
-        // Once more where it was taken over: its supervisor may not have come to that.
-        let recorded = record.as_ref().or(errand.as_ref().map(Errand::record));
+        // Its supervisor may not have come to that.
+        let untold = errand.as_ref().filter(|errand| errand.is_untouched());
+        let recorded = record.as_ref().or(untold.map(Errand::record));
         if let (Some(docket), Some(record)) = (&docket, recorded) {
             spool::leave(docket, record);
         }

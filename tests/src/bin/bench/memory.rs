@@ -52,7 +52,7 @@ fn start(runs: usize) {
         for worker in 0..WIDTH {
             scope.spawn(move || {
                 for _ in (worker..runs).step_by(WIDTH) {
-                    // Where it stays: a scene is gone with its end.
+                    // The run's directory outlives the scene.
                     let _id = Scene::new()
                         .bash("cd / && sandbox run --detach --memory 4MiB -- sleep 98765")
                         .expect(0);
