@@ -13,7 +13,7 @@ use std::{
 
 use nix::libc;
 
-/// Was written when the last look began, which found many and none lost; empty, and gone with the boot.
+/// Was written when the last look that found many and none lost was over, or a later one began; empty, gone with the boot.
 const LAST: &str = "/run/sandbox/recovered";
 /// For so long.
 const DOES_FOR: Duration = Duration::from_secs(10);
@@ -21,7 +21,11 @@ const DOES_FOR: Duration = Duration::from_secs(10);
 const FEW: usize = 100;
 
 /// A look that has begun.
-pub(super) struct Round(PathBuf);
+pub(super) struct Round {
+    last: PathBuf,
+    /// Whether the last one found many.
+    is_kept: bool,
+}
 
 impl Round {
     /// Begins one; `None` where the last one is to do for now.
@@ -44,26 +48,30 @@ impl Round {
 
     /// Where one was to do for a while, this one does for those that begin beside it.
     fn begin_at(last: &Path) -> Self {
-        let round = Self(last.to_owned());
-        // Where there is none nobody waits for it.
-        let _ = round.write(OpenOptions::new().write(true));
-        round
+        Self {
+            last: last.to_owned(),
+            is_kept: write(last, OpenOptions::new().write(true)).is_ok(),
+        }
     }
 
     /// It is over, having come to so many leaves, and found all as it should be or not.
     pub(super) fn end(self, leaves: usize, all_is_well: bool) {
         // What cannot be done has the next one look.
-        let _ = if leaves > FEW && all_is_well {
-            self.write(OpenOptions::new().write(true).create(true).mode(0o600))
-        } else {
-            fs::remove_file(&self.0)
-        };
+        if leaves > FEW && all_is_well {
+            let _ = write(
+                &self.last,
+                OpenOptions::new().write(true).create(true).mode(0o600),
+            );
+        } else if self.is_kept {
+            let _ = fs::remove_file(&self.last);
+        }
     }
+}
 
-    fn write(&self, how: &mut OpenOptions) -> io::Result<()> {
-        let file = how.custom_flags(libc::O_NOFOLLOW).open(&self.0)?;
-        file.set_modified(SystemTime::now())
-    }
+/// Writes down that one begins.
+fn write(last: &Path, how: &mut OpenOptions) -> io::Result<()> {
+    let file = how.custom_flags(libc::O_NOFOLLOW).open(last)?;
+    file.set_modified(SystemTime::now())
 }
 
 #[cfg(test)]
