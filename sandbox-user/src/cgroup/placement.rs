@@ -274,8 +274,8 @@ impl Place {
     }
 }
 
-/// Moves this process to a cgroup, where it is not there yet. Takes its time where nobody was moved on this host for a while: a grace period of
-/// RCU, some 10 ms (`cgroup_attach_lock` in kernel/cgroup/cgroup.c).
+/// Moves this process to a cgroup, where it is not there yet. Takes its time where nobody was moved on this host for a
+/// while: a grace period of RCU, some 10 ms (`cgroup_attach_lock` in kernel/cgroup/cgroup.c).
 ///
 /// # Errors
 /// When it is not there, or the kernel refuses.

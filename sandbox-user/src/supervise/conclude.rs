@@ -122,7 +122,7 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
     (record, recorded)
 }
 
-/// Has the kernel side forget a run, once it is recorded. Waits for a grace period of RCU, some 10 ms.
+/// Has the kernel side forget a run, once it is recorded. The process's end then waits as [`Tracer::forget`] says.
 pub(super) fn forget_watch(tracer: &mut Tracer, docket: &Docket) {
     // What fails once may not the next time. The record is out by now.
     if let Some(leaf) = &docket.leaf

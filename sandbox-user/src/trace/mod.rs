@@ -379,7 +379,7 @@ impl Tracer {
             let came = facts.births + facts.threads + facts.joined;
             came == facts.exits + facts.escapes
         };
-        // Without fentry, births are counted of processes and exits of tasks.
+        // Without fentry, moves are counted of processes, births and exits of tasks.
         if self.mode < Confidence::Exact || !known.is_some_and(balance) {
             self.forget_members(leaf_id)?;
         }

@@ -71,16 +71,12 @@ pub(super) fn enter(rings: &HashOfRings, leaf_id: u64, ring: &Ring) -> io::Resul
 
 /// Takes it away from there, where it is, as [`enter`] puts it.
 pub(super) fn leave(rings: &HashOfRings, leaf_id: u64) -> io::Result<()> {
+    let is_away = |rings: &HashOfRings| matches!(rings.contains(leaf_id), Ok(false));
     // A thread would come too late, and take the next one away.
-    if matches!(rings.contains(leaf_id), Ok(false)) {
+    if is_away(rings) {
         return Ok(());
     }
-    let left = in_thread(
-        rings,
-        move |rings| rings.remove(leaf_id),
-        |rings| matches!(rings.contains(leaf_id), Ok(false)),
-    );
-    match left {
+    match in_thread(rings, move |rings| rings.remove(leaf_id), is_away) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }

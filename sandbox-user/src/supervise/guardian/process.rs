@@ -24,9 +24,9 @@ use crate::{
 
 /// How much later than the supervisor the guardian keeps a deadline.
 const LATER: Duration = Duration::from_secs(1);
-/// How long after it was told where it belongs, right before main starts, the guardian goes there. While it does, which takes a grace period of
-/// RCU, nothing can be started in any cgroup, nor one be made or removed (`cgroup_mutex`, kernel/cgroup/cgroup.c): a short
-/// run is to have none of that.
+/// How long after it was told where it belongs, right before main starts, the guardian goes there. While it does, which
+/// takes a grace period of RCU, nothing can be started in any cgroup, nor one be made or removed (`cgroup_mutex`,
+/// kernel/cgroup/cgroup.c): a short run is to have none of that.
 const SETTLES_AFTER: Duration = Duration::from_millis(200);
 
 /// Is a guardian: reads stdin until the run is over, or the supervisor is.
@@ -55,9 +55,8 @@ async fn watch_over(
 ) -> io::Result<()> {
     let mut ward = Ward::default();
     let mut overdue: Option<Instant> = None;
-    // Where it belongs, and when it goes there.
-    let mut home: Option<String> = None;
-    let mut settling: Option<Instant> = None;
+    // When it goes where it belongs.
+    let mut home: Option<(Instant, String)> = None;
     let mut failures = 0;
     loop {
         let line = tokio::select! {
@@ -75,9 +74,8 @@ async fn watch_over(
                 ward.keep_deadline(&answers).await;
                 continue;
             }
-            () = until(settling) => {
-                settling = None;
-                if let Some(cgroup) = home.take()
+            () = until(home.as_ref().map(|(moment, _)| *moment)) => {
+                if let Some((_, cgroup)) = home.take()
                     && let Err(error) = go_home(cgroup, &answers)
                 {
                     tell(&answers, &News::Failed(stays(&error)));
@@ -96,8 +94,7 @@ async fn watch_over(
                 Ok(None)
             }
             Ok(Message::Home(cgroup)) => {
-                home = Some(cgroup);
-                settling = Instant::now().checked_add(SETTLES_AFTER);
+                home = Some((Instant::now() + SETTLES_AFTER, cgroup));
                 Ok(None)
             }
             Ok(Message::Started(start)) => {
@@ -122,7 +119,7 @@ async fn watch_over(
             }
             Ok(Message::Over) => {
                 ward.be_over();
-                (overdue, settling) = (None, None);
+                (overdue, home) = (None, None);
                 Ok(Some(Done))
             }
             Err(error) => Err(error.to_string()),
