@@ -161,7 +161,10 @@ impl Trial {
             check(false, &format!("it left behind:\n{left}"));
         }
         let panicked = self.traced.status == Some(PANICKED) || self.stderr.contains("panicked at");
-        check(!panicked || self.aborted_for_memory(), "it panicked");
+        check(
+            !panicked || self.aborted_for_memory() || self.guardian_aborted_for_memory(),
+            "it panicked",
+        );
         self.check_confinement(usual.traced.witness.as_ref(), &mut check);
         match &self.record {
             Some(record) => self.check_record(scenario, record, usual, &mut check),
@@ -312,15 +315,32 @@ impl Trial {
         );
     }
 
-    /// Rust's own ends for want of memory: of a process, and of a thread that it has begun, in either step
-    /// of the stack for its signal handlers (`get_stack`, library/std/src/sys/pal/unix/stack_overflow.rs).
+    /// Whether `sandbox` ended for want of memory, as Rust ends.
     fn aborted_for_memory(&self) -> bool {
-        let ends = [
+        self.traced.status == Some(ABORTED) && self.says_that_memory_is_wanting()
+    }
+
+    /// Whether the guardian did, and the record says that it has gone.
+    fn guardian_aborted_for_memory(&self) -> bool {
+        let degraded = self.record.iter();
+        let mut degraded = degraded.flat_map(|record| record.list("/tracing/degraded"));
+        let gone = degraded.any(|line| {
+            line.as_str()
+                .is_some_and(|line| line.starts_with("the guardian died (signal: 6 (SIGABRT))"))
+        });
+        gone && self.says_that_memory_is_wanting()
+    }
+
+    /// Rust's own last words: of a process, and of a thread that it has begun, in either step of the stack
+    /// for its signal handlers (`get_stack`, library/std/src/sys/pal/unix/stack_overflow.rs).
+    fn says_that_memory_is_wanting(&self) -> bool {
+        [
             "memory allocation of",
             "failed to allocate an alternative stack",
             "failed to set up alternative stack guard page",
-        ];
-        self.traced.status == Some(ABORTED) && ends.iter().any(|end| self.stderr.contains(end))
+        ]
+        .iter()
+        .any(|words| self.stderr.contains(words))
     }
 }
 
