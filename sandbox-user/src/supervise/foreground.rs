@@ -17,7 +17,7 @@ use super::{
     journal::Journal,
     orders::{Orders, Remote},
     prepare::{self, RunError},
-    record_file::KeptFile,
+    record_file::{KeptFile, RecordFile},
     runtime::runtime,
     signals, spool,
     state::{Reached, State, States},
@@ -36,7 +36,7 @@ use crate::{
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::RunSpec,
     stdio::Outputs,
-    sys::rlimits::CallersLimits,
+    sys::{creds::FileIdentity, rlimits::CallersLimits},
     trace::{Ring, Tracer},
 };
 
@@ -66,8 +66,32 @@ pub fn foreground(
 ) -> Result<Outcome, RunError> {
     let accepted_at = Timestamp::now();
     signals::block().map_err(RunError::system("blocking signals"))?;
+    let caller = Caller::current()?;
+    let recorder = prepare::recorder(&caller);
+    let mut record_file = prepare::open_record(&spec, &recorder)?;
+    let began = Instant::now();
+    // From here on there is something that could be left behind.
+    let guardian = Guardian::start(record_file.as_mut());
     let runtime = runtime().map_err(RunError::system("starting the event loop"))?;
-    runtime.block_on(run(spec, rlimits, remote, events, accepted_at))
+    let begun = Begun {
+        caller,
+        recorder,
+        record_file,
+        guardian,
+        began,
+        accepted_at,
+    };
+    runtime.block_on(run(spec, rlimits, remote, events, begun))
+}
+
+/// What a run has before there is an event loop.
+struct Begun {
+    caller: Caller,
+    recorder: FileIdentity,
+    record_file: Option<RecordFile>,
+    guardian: io::Result<Guardian>,
+    began: Instant,
+    accepted_at: Timestamp,
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -147,15 +171,17 @@ async fn run(
     rlimits: CallersLimits,
     remote: Option<Remote>,
     events: Option<Kept>,
-    accepted_at: Timestamp,
+    begun: Begun,
 ) -> Result<Outcome, RunError> {
+    let Begun {
+        caller,
+        recorder,
+        mut record_file,
+        guardian,
+        began,
+        accepted_at,
+    } = begun;
     let mut orders = Orders::open(remote).map_err(RunError::system("opening a signalfd"))?;
-    let caller = Caller::current()?;
-    let recorder = prepare::recorder(&caller);
-    let mut record_file = prepare::open_record(&spec, &recorder)?;
-    let began = Instant::now();
-    // From here on there is something that could be left behind.
-    let guardian = Guardian::start(record_file.as_mut());
     let identified = prepare::identify(&spec, &caller);
     let (user, degraded) = match &identified {
         Ok((identity, _)) => (user_of(identity), identity.degraded()),

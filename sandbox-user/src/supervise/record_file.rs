@@ -6,7 +6,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ impl RecordFile {
                 Resolved::Stream => open_at_once(OpenOptions::new().write(true), path).map(stream),
                 Resolved::File(path) => {
                     let (file, staged) = Staged::open(&path, run_id, caller)?;
-                    Ok(Self::inherited(file, Target::Staged(staged)))
+                    Ok(Self::of(file, Target::Staged(staged)))
                 }
             })
             .map_err(|source| RecordError::Unwritable {
@@ -143,7 +143,7 @@ impl RecordFile {
     pub(super) fn open_again(kept: KeptFile) -> Result<Self, RecordError> {
         let KeptFile { staged, id } = kept;
         match staged.open_again(id.as_ref()) {
-            Ok((file, staged)) => Ok(Self::inherited(file, Target::Staged(staged))),
+            Ok((file, staged)) => Ok(Self::of(file, Target::Staged(staged))),
             Err(source) => Err(RecordError::Unwritable {
                 path: staged.path().to_owned(),
                 uid: staged.uid(),
@@ -152,8 +152,8 @@ impl RecordFile {
         }
     }
 
-    /// The same destination, for a guardian that inherits the open file.
-    pub(super) const fn inherited(file: File, target: Target) -> Self {
+    /// This destination, with nobody to be told before a stream is written.
+    const fn of(file: File, target: Target) -> Self {
         Self {
             file,
             target,
@@ -166,12 +166,12 @@ impl RecordFile {
         self.announcer = Some(announcer);
     }
 
-    /// What a guardian needs to go on with it.
+    /// The same destination once more, for a guardian to go on with.
     ///
     /// # Errors
     /// EMFILE and the like.
-    pub(super) fn share(&self) -> io::Result<(File, Target)> {
-        Ok((self.file.try_clone()?, self.target.clone()))
+    pub(super) fn share(&self) -> io::Result<Self> {
+        Ok(Self::of(self.file.try_clone()?, self.target.clone()))
     }
 
     /// Keeps a first version durably where the final one will be, so that what is known survives
@@ -254,6 +254,12 @@ impl RecordFile {
         if let Target::Staged(staged) = &self.target {
             staged.discard(&self.file);
         }
+    }
+}
+
+impl AsFd for RecordFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

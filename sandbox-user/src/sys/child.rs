@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
 use super::creds::FileIdentity;
@@ -43,6 +44,38 @@ pub fn ended() -> Option<u32> {
 pub fn take_away(pid: u32) -> io::Result<()> {
     let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
     waitid(libc::P_PID, pid, options).map(drop)
+}
+
+/// How a child has ended, where it has and can be waited for.
+pub fn try_wait(pid: u32) -> Option<ExitStatus> {
+    wait_for(pid, libc::WNOHANG)
+}
+
+/// Waits for a child's end, however it comes.
+pub fn wait(pid: u32) {
+    // It may have been waited for already.
+    let _ = wait_for(pid, 0);
+}
+
+fn wait_for(pid: u32, options: libc::c_int) -> Option<ExitStatus> {
+    let pid = i32::try_from(pid).ok()?;
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is written to, and lives that long.
+        match unsafe { libc::waitpid(pid, &raw mut status, options) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            waited => return (waited == pid).then(|| ExitStatus::from_raw(status)),
+        }
+    }
+}
+
+/// Kills a child that was not waited for, whether it has ended or not.
+///
+/// # Errors
+/// As of kill(2).
+pub fn kill(pid: u32) -> io::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+    Ok(nix::sys::signal::kill(pid, Signal::SIGKILL)?)
 }
 
 /// Has a command start without the descriptors that this process may itself have been started with, but for

@@ -7,7 +7,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "clone3, raw system calls in its child, per-thread credentials, waitid on a pidfd"
+    reason = "clone3, raw system calls in its child, fork, per-thread credentials, waitid on a pidfd"
 )]
 
 pub mod bpf;
@@ -16,6 +16,7 @@ pub mod clone;
 pub mod creds;
 pub mod exec;
 pub mod fd;
+pub mod fork;
 pub mod own_dir;
 pub mod pidfd;
 pub mod program;

@@ -7,13 +7,13 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
-    process::{Child, Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use nix::sys::socket::{MsgFlags, recv};
 
-use super::{Message, News, Start, VERB, send};
+use super::{Message, News, Start, VERB, process, send};
 use crate::{
     supervise::{
         docket::{Change, Docket},
@@ -21,7 +21,7 @@ use crate::{
         record_file::RecordFile,
         state::State,
     },
-    sys::child,
+    sys::{child, fork::fork},
 };
 
 /// How long the guardian may take to answer, or to read.
@@ -32,54 +32,65 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The supervisor's side.
 pub(in crate::supervise) struct Guardian {
-    child: Child,
+    pid: u32,
+    /// Once it has ended and been waited for.
+    status: Option<ExitStatus>,
     socket: UnixStream,
 }
 
 impl Guardian {
-    /// Starts it. The open record is its stdout, so that it can write what the supervisor cannot any
-    /// more, or take back what was made for it.
+    /// Starts it, with the open record, so that it can write what the supervisor cannot any more, or take back what
+    /// was made for it.
+    ///
+    /// It is a fork of this process, which may have no event loop yet: the guardian could have none of its own then.
     ///
     /// # Errors
     /// Where the process cannot be started.
     pub(in crate::supervise) fn start(record_file: Option<&mut RecordFile>) -> io::Result<Self> {
         let (socket, theirs) = sockets(ANSWER_WITHIN)?;
-        let (stdout, record) = match record_file {
+        let record = match record_file {
             Some(record_file) => {
                 record_file.announce_to(Announcer(socket.try_clone()?));
-                let (file, target) = record_file.share()?;
-                (Stdio::from(file), Some(target))
+                Some(record_file.share()?)
             }
-            None => (Stdio::null(), None),
+            None => None,
         };
-        let child = command(theirs).stdout(stdout).spawn()?;
-        let mut guardian = Self { child, socket };
-        if let Some(target) = record {
-            guardian.send(&Message::Record(target));
-        }
-        Ok(guardian)
+        let pid = fork(|| process::forked(theirs, record))?;
+        Ok(Self::of(pid, socket))
     }
 
-    /// Starts one for a run of somebody else's that lost both its processes: it gets nothing of ours.
+    /// Starts one for a run of somebody else's that lost both its processes: it gets nothing of ours, so it is this
+    /// program executed anew.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub(in crate::supervise) fn start_for_another(within: Duration) -> io::Result<Self> {
         let (socket, theirs) = sockets(within)?;
-        let mut command = command(theirs);
+        let mut command = Command::new("/proc/self/exe");
         child::pass_nothing_on(&mut command, Vec::new());
         let child = command
+            .arg0("sandbox-guardian")
+            .arg(VERB)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .env_clear()
             .current_dir("/")
             .spawn()?;
-        Ok(Self { child, socket })
+        Ok(Self::of(child.id(), socket))
+    }
+
+    fn of(pid: u32, socket: UnixStream) -> Self {
+        Self {
+            pid,
+            status: None,
+            socket,
+        }
     }
 
     /// Its pid.
     pub(in crate::supervise) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Tells it of the request, before anything is set up for it.
@@ -172,8 +183,8 @@ impl Guardian {
 
     /// How it ended, where it did before it was dismissed.
     pub(in crate::supervise) fn end(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        Some(status.to_string())
+        self.status = self.status.or_else(|| child::try_wait(self.pid));
+        self.status.map(|status| status.to_string())
     }
 
     /// Has it go where it belongs in a moment, if the run is not over by then; nobody waits for that.
@@ -197,11 +208,11 @@ impl Guardian {
 
     /// Ends it, nothing being left to be done for the run. By SIGKILL, since it may have been stopped or frozen, and
     /// has nothing left to do.
-    pub(in crate::supervise) fn dismiss(mut self) {
-        // Where it cannot be killed it is not waited for: it waits for this process's end. One that
-        // has ended before is killed without an error.
-        if (0..3).any(|_| self.child.kill().is_ok()) {
-            let _ = self.child.wait();
+    pub(in crate::supervise) fn dismiss(self) {
+        // A pid that was waited for may be somebody else's. Where it cannot be killed it is not waited for: it waits
+        // for this process's end.
+        if self.status.is_none() && (0..3).any(|_| child::kill(self.pid).is_ok()) {
+            child::wait(self.pid);
         }
     }
 
@@ -230,16 +241,6 @@ fn sockets(within: Duration) -> io::Result<(UnixStream, UnixStream)> {
     socket.set_read_timeout(Some(within))?;
     socket.set_write_timeout(Some(within))?;
     Ok((socket, theirs))
-}
-
-/// This program as a guardian, which listens on `socket`.
-fn command(socket: UnixStream) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("sandbox-guardian")
-        .arg(VERB)
-        .stdin(Stdio::from(OwnedFd::from(socket)));
-    command
 }
 
 /// Tells the guardian that a stream is about to be written.

@@ -1,12 +1,12 @@
 //! The guardian: a small process that ends a run whose `sandbox` was killed.
 //!
-//! It is this same program under another verb, outside of every leaf, in a session of its own, and
-//! holds one end of a socket to the supervisor. The kernel closes that socket whatever the
+//! It is a fork of the supervisor, outside of every leaf, in a session of its own, and holds one end of a socket to
+//! it. The kernel closes that socket whatever the
 //! supervisor dies of; then the guardian kills the leaf, writes the record and removes the leaf. It
 //! also keeps the deadline while the supervisor is stopped (SIGSTOP, Ctrl-Z) and cannot.
 //!
-//! It is told of each thing before there is one to be left behind: of the record's file at its start,
-//! of the request, of the leaf before it is made, of the whole run before that starts, which it
+//! It knows of each thing before there is one to be left behind: it has the record's file from its start, and is told of
+//! the request, of the leaf before it is made, of the whole run before that starts, which it
 //! answers with a line (empty, or what it cannot do). What goes to a stream must not get there twice
 //! and cannot be read back: [`Message::Recording`] comes right before it is written, and the
 //! guardian writes none from then on. A file can be looked at, so there it is the file that tells.
@@ -36,7 +36,6 @@ use super::{
     clock,
     docket::{Change, Docket},
     errand::Errand,
-    record_file::Target,
     state::State,
 };
 use crate::{evidence::OwnAction, spec::RunSpec};
@@ -48,8 +47,6 @@ const VERB: &str = "guardian";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    /// Where the record goes: stdout is it, open.
-    Record(Target),
     /// This is the run; to be answered once it has a leaf.
     Run(Box<Docket>),
     /// This cgroup is about to be made for it.

@@ -2,12 +2,17 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{self, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::net::UnixStream,
+    },
     thread,
     time::Duration,
 };
 
+use nix::unistd;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     time::{Instant, sleep_until},
@@ -19,7 +24,14 @@ use super::{
 };
 use crate::{
     cgroup::enter,
-    supervise::{record_file::Announced, runtime::runtime, signals},
+    cli::EXIT_FAILURE,
+    say::say,
+    supervise::{
+        record_file::{Announced, RecordFile},
+        runtime::runtime,
+        signals,
+    },
+    sys::fork::{be_listed_as, close_all_but},
 };
 
 /// How much later than the supervisor the guardian keeps a deadline.
@@ -29,31 +41,59 @@ const LATER: Duration = Duration::from_secs(1);
 /// kernel/cgroup/cgroup.c): a short run is to have none of that.
 const SETTLES_AFTER: Duration = Duration::from_millis(200);
 
-/// Is a guardian: reads stdin until the run is over, or the supervisor is.
+/// What it is listed as.
+const LISTED_AS: &[u8] = b"sandbox-guardian\0guardian\0";
+
+/// Is a guardian that was executed: hears on stdin, until the run is over or the supervisor is.
 ///
 /// # Errors
 /// Where the socket cannot be read or the run cannot be ended; what could not be done is in the
 /// message.
 pub fn main() -> io::Result<()> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    guard(socket.into(), None)
+}
+
+/// Is a guardian that was forked, with the open record, and gives its exit status.
+pub(super) fn forked(socket: UnixStream, record: Option<RecordFile>) -> u8 {
+    match part_with_the_supervisors(&socket, record.as_ref()).and_then(|()| guard(socket, record)) {
+        Ok(()) => 0,
+        Err(error) => {
+            say(error);
+            EXIT_FAILURE
+        }
+    }
+}
+
+/// Keeps nothing of what the supervisor has but these, and stderr.
+fn part_with_the_supervisors(socket: &UnixStream, record: Option<&RecordFile>) -> io::Result<()> {
+    be_listed_as(LISTED_AS);
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    unistd::dup2_stdin(&null)?;
+    unistd::dup2_stdout(&null)?;
+    drop(null);
+    let record = record.map(|record| record.as_fd().as_raw_fd());
+    close_all_but(record.into_iter().chain([socket.as_raw_fd()]).collect())
+}
+
+fn guard(socket: UnixStream, record: Option<RecordFile>) -> io::Result<()> {
     signals::block_all()?;
-    // /proc/self/exe would have it called `exe`.
     nix::sys::prctl::set_name(c"sandbox-guard")?;
     // Ctrl-C in the terminal is not for the guardian.
-    nix::unistd::setsid()?;
+    unistd::setsid()?;
     runtime()?.block_on(async {
-        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let answers = socket.try_clone()?;
         socket.set_nonblocking(true)?;
         let lines = BufReader::new(tokio::net::UnixStream::from_std(socket)?).lines();
-        watch_over(lines, answers).await
+        watch_over(Ward::with(record), lines, answers).await
     })
 }
 
 async fn watch_over(
+    mut ward: Ward,
     mut lines: Lines<BufReader<tokio::net::UnixStream>>,
     mut answers: UnixStream,
 ) -> io::Result<()> {
-    let mut ward = Ward::default();
     let mut overdue: Option<Instant> = None;
     // When it goes where it belongs.
     let mut home: Option<(Instant, String)> = None;
@@ -86,7 +126,6 @@ async fn watch_over(
         let Some(line) = line else { break };
         failures = 0;
         let taken = match serde_json::from_str(&line) {
-            Ok(Message::Record(target)) => ward.take_record(target).map(|()| None),
             Ok(Message::Run(docket)) => ward.take(*docket),
             Ok(Message::Adopt(state)) => ward.adopt(*state).map(|()| Some(Done)),
             Ok(Message::Leaf(cgroup)) => {

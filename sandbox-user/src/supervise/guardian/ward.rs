@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::unix::net::UnixStream,
 };
 
 use nix::{
@@ -28,7 +28,7 @@ use crate::{
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
         reaper,
-        record_file::{Announced, Progress, RecordFile, Target},
+        record_file::{Announced, Progress, RecordFile},
         spool,
         state::{Reached, State, States},
     },
@@ -61,12 +61,12 @@ pub(super) struct Ward {
 pub(super) struct Done;
 
 impl Ward {
-    /// Where the record goes: stdout is it, open.
-    pub(super) fn take_record(&mut self, target: Target) -> Result<(), String> {
-        let file = io::stdout().as_fd().try_clone_to_owned();
-        let file = file.map_err(|error| format!("the record cannot be shared: {error}"))?;
-        self.record_file = Some(RecordFile::inherited(File::from(file), target));
-        Ok(())
+    /// One whose record goes there; all else is yet to be told.
+    pub(super) fn with(record_file: Option<RecordFile>) -> Self {
+        Self {
+            record_file,
+            ..Self::default()
+        }
     }
 
     /// A run that has lost both its processes. What cannot be had any more is no obstacle.
