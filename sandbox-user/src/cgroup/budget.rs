@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::CgroupError;
-use super::files::{CpuMax, Dir};
+use super::files::{CpuMax, Dir, Max};
 use super::mount::Mount;
 use super::orphans::is_gone;
 use super::owner::Proc;
@@ -74,7 +74,7 @@ pub fn memory_limit_of_all_runs() -> Result<Option<u64>, CgroupError> {
     };
     match Dir::open(mount.dir(&of_all)?) {
         Err(CgroupError::Read { source, .. }) if is_gone(&source) => Ok(None),
-        dir => Ok(control::effective(&dir?)?.memory_bytes),
+        dir => Ok(dir?.max("memory.max")?.and_then(Max::limit)),
     }
 }
 

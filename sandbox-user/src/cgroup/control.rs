@@ -15,9 +15,8 @@ use cgroups_rs::fs::pid::PidController;
 
 use super::error::CgroupError;
 use super::files::{CpuMax, Dir, Max};
-use super::mount::Mount;
 use super::quota::cpu_max_for;
-use crate::limits::{EffectiveLimits, Enclosing, EnclosingLimits, Limits, OomScope};
+use crate::limits::{EffectiveLimits, Limits, OomScope};
 
 /// What a swap limit is worth on a kernel whose leaf has no `memory.swap.max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,35 +171,6 @@ pub(super) fn oom_scope(dir: &Dir) -> Result<OomScope, CgroupError> {
 pub(super) fn memory_high(dir: &Dir) -> Result<Option<u64>, CgroupError> {
     let name = "memory.high";
     Ok(required(dir, name, dir.max(name)?)?.limit())
-}
-
-/// The tightest limit of each kind above a cgroup; of two equal ones the nearer.
-///
-/// # Errors
-/// When an ancestor cannot be read.
-pub(super) fn enclosing(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
-    let mut tightest = EnclosingLimits::default();
-    for cgroup in mount.ancestors(cgroup) {
-        let limits = effective(&Dir::open(mount.dir(&cgroup)?)?)?;
-        tighten(&mut tightest.memory_bytes, limits.memory_bytes, &cgroup);
-        tighten(&mut tightest.swap_bytes, limits.swap_bytes, &cgroup);
-        tighten(&mut tightest.cpus, limits.cpus, &cgroup);
-        tighten(&mut tightest.pids, limits.pids, &cgroup);
-    }
-    Ok(tightest)
-}
-
-fn tighten<T: PartialOrd>(tightest: &mut Option<Enclosing<T>>, value: Option<T>, cgroup: &str) {
-    if let Some(value) = value
-        && tightest
-            .as_ref()
-            .is_none_or(|tightest| value < tightest.value)
-    {
-        *tightest = Some(Enclosing {
-            value,
-            cgroup: cgroup.to_owned(),
-        });
-    }
 }
 
 fn no_swap_file(wanted: Max, swap_total_bytes: u64) -> NoSwapFile {
@@ -411,32 +381,5 @@ mod tests {
                 "{wanted} {got}"
             );
         }
-    }
-
-    #[test]
-    fn the_tightest_ancestor_wins_and_of_equals_the_nearest() {
-        let temp = tempfile::tempdir().expect("temp dir");
-        for cgroup in ["a/b/leaf", "a/b", "a"] {
-            leaf(&temp.path().join(cgroup));
-        }
-        let write = |name, text| std::fs::write(temp.path().join(name), text).expect("write");
-        write("a/memory.max", "1048576\n");
-        write("a/b/memory.max", "2097152\n");
-        write("a/cpu.max", "50000 100000\n");
-        write("a/b/cpu.max", "100000 200000\n");
-        write("a/b/leaf/pids.max", "5\n");
-        let mount = Mount {
-            root: temp.path().to_owned(),
-            subtree: "/".to_owned(),
-            options: Vec::new(),
-            controllers: Default::default(),
-        };
-        let found = enclosing(&mount, "/a/b/leaf").expect("read");
-        let memory = found.memory_bytes.expect("limited");
-        assert_eq!((memory.value, memory.cgroup.as_str()), (1_048_576, "/a"));
-        let cpus = found.cpus.expect("limited");
-        assert_eq!((cpus.value, cpus.cgroup.as_str()), (0.5, "/a/b"));
-        // The leaf's own limit does not enclose it.
-        assert_eq!(found.pids, None);
     }
 }

@@ -169,6 +169,15 @@ impl Dir {
         &self.path
     }
 
+    /// The id of the cgroup, as of cgroup_id(): the inode of its directory.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(super) fn id(&self) -> Result<u64, CgroupError> {
+        let stat = rustix::fs::fstat(self).map_err(|errno| CgroupError::read(&self.path, errno))?;
+        Ok(stat.st_ino)
+    }
+
     /// The path of a file in it, for messages.
     pub fn file_path(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -7,12 +7,14 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::above::Above;
 use super::error::CgroupError;
 use super::files::Dir;
 use super::freezer::{self, is_told_to_freeze};
@@ -34,6 +36,7 @@ pub struct LeafCgroup {
     dir: Dir,
     /// O_PATH: what CLONE_INTO_CGROUP wants.
     handle: OwnedFd,
+    above: OnceLock<Above>,
 }
 
 /// Whether any process, zombies not counted, is in the leaf (`populated` of cgroup.events).
@@ -104,7 +107,7 @@ impl LeafCgroup {
     pub fn open(mount: &Mount, cgroup: &str) -> Result<Self, CgroupError> {
         let dir = Dir::open(mount.dir(cgroup)?)?;
         let fail = |errno| CgroupError::read(dir.path(), std::io::Error::from(errno));
-        let id = rustix::fs::fstat(&dir).map_err(fail)?.st_ino;
+        let id = dir.id()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let handle = dir.open_file(".", flags).map_err(fail)?;
         let cgroup = CgroupRef {
@@ -116,6 +119,7 @@ impl LeafCgroup {
             cgroup,
             dir,
             handle,
+            above: OnceLock::new(),
         })
     }
 
@@ -142,26 +146,23 @@ impl LeafCgroup {
         self.dir.open_procs()
     }
 
+    /// The cgroups above it, which are opened where somebody first asks.
+    fn above(&self) -> Result<&Above, CgroupError> {
+        match self.above.get() {
+            Some(above) => Ok(above),
+            None => {
+                let above = Above::open(&self.mount, &self.cgroup.path)?;
+                Ok(self.above.get_or_init(|| above))
+            }
+        }
+    }
+
     /// Its ancestors, nearest first, up to the root of the mount.
     ///
     /// # Errors
     /// When one cannot be looked at.
     pub fn ancestors(&self) -> Result<Vec<CgroupRef>, CgroupError> {
-        let named = |path: String| {
-            let dir = self.mount.dir(&path)?;
-            match rustix::fs::stat(&dir) {
-                Ok(stat) => Ok(CgroupRef {
-                    path,
-                    id: stat.st_ino,
-                }),
-                Err(errno) => Err(CgroupError::read(dir, errno)),
-            }
-        };
-        self.mount
-            .ancestors(&self.cgroup.path)
-            .into_iter()
-            .map(named)
-            .collect()
+        self.above()?.cgroups()
     }
 
     /// Writes the limits and reads each back. Nothing may be born in the leaf before.
@@ -202,7 +203,7 @@ impl LeafCgroup {
     /// # Errors
     /// When an ancestor cannot be read.
     pub fn enclosing(&self) -> Result<EnclosingLimits, CgroupError> {
-        control::enclosing(&self.mount, &self.cgroup.path)
+        self.above()?.limits()
     }
 
     /// Its event counters.
@@ -212,22 +213,13 @@ impl LeafCgroup {
 
     /// The event counters of its ancestors, in the order of [`Self::ancestors`].
     pub fn ancestor_counters(&self) -> Reading<Vec<EventCounters>> {
-        let mut all = Reading {
-            value: Vec::new(),
-            failures: Vec::new(),
-        };
-        for cgroup in self.mount.ancestors(&self.cgroup.path) {
-            let opened = self.mount.dir(&cgroup).and_then(Dir::open);
-            let counters = opened
-                .map(|dir| stats::counters(&dir))
-                .unwrap_or_else(|error| Reading {
-                    value: EventCounters::default(),
-                    failures: vec![error],
-                });
-            all.value.push(counters.value);
-            all.failures.extend(counters.failures);
+        match self.above() {
+            Ok(above) => above.counters(),
+            Err(error) => Reading {
+                value: Vec::new(),
+                failures: vec![error],
+            },
         }
-        all
     }
 
     /// What it used.
@@ -276,12 +268,7 @@ impl LeafCgroup {
         if is_told_to_freeze(&self.dir)? {
             return Ok(Some(self.cgroup.path.clone()));
         }
-        for cgroup in self.mount.ancestors(&self.cgroup.path) {
-            if is_told_to_freeze(&Dir::open(self.mount.dir(&cgroup)?)?)? {
-                return Ok(Some(cgroup));
-            }
-        }
-        Ok(None)
+        Ok(self.above()?.told_to_freeze()?.map(str::to_owned))
     }
 
     /// Its processes, zombies not counted.
@@ -365,7 +352,7 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
 /// # Errors
 /// When one of these cgroups cannot be read.
 pub fn limits_of(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
-    control::enclosing(mount, &child(cgroup, "member"))
+    Above::open(mount, &child(cgroup, "member"))?.limits()
 }
 
 /// Where a leaf of that id is, should it be made in a place.

@@ -6,6 +6,7 @@
 //! and statistics; [`LeafCgroup::remove`] ends it. [`orphans`] serves the next run and
 //! `sandbox check`.
 
+mod above;
 mod budget;
 mod control;
 mod error;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 use serde::{Deserialize, Serialize};
@@ -103,12 +104,18 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Finds this host's cgroup2 mount.
+    /// Finds this host's cgroup2 mount; once in a process, since it stays where it is, and a host's mounts can be many
+    /// to read.
     ///
     /// # Errors
     /// On v1 and hybrid hosts and where a required controller is missing; each says how to mend it.
     pub fn find() -> Result<Self, CgroupError> {
-        Hierarchy::survey()?.into_mount()
+        static FOUND: OnceLock<Mount> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found.clone());
+        }
+        let found = Hierarchy::survey()?.into_mount()?;
+        Ok(FOUND.get_or_init(|| found).clone())
     }
 
     /// The directory of a cgroup.
