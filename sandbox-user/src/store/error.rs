@@ -28,6 +28,14 @@ pub enum StoreError {
         /// SQLite's reason.
         source: rusqlite::Error,
     },
+    /// It can be opened, and not be worked with.
+    #[error("the store {} is damaged: {finding}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What was found first.
+        finding: String,
+    },
     /// A later version of sandbox made it.
     #[error(
         "the store {} is of version {found}, this sandbox knows {known} at most: use the version that made it",
@@ -88,6 +96,7 @@ impl StoreError {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_damage(source),
+            Self::Damaged { .. } => true,
             Self::Directory { .. } | Self::TooNew { .. } | Self::Record { .. } => false,
         }
     }

@@ -8,10 +8,10 @@ mod error;
 mod filter;
 mod row;
 mod schema;
+mod whole;
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -76,18 +76,15 @@ impl Store {
         crate::sys::own_dir::own(directory, 0o700)
             .map_err(|source| StoreError::directory(directory, source))?;
         let path = directory.join(FILE);
-        match Self::open_file(&path) {
+        let opened = Self::open_file(&path).and_then(|store| {
+            whole::check(&store)?;
+            Ok(store)
+        });
+        match opened {
             Ok(store) => Ok(Opened { store, aside: None }),
             Err(error) if error.is_damage() => {
-                let now = Timestamp::now().as_second();
-                let aside = path.with_file_name(format!("{FILE}.damaged-{now}"));
-                fs::rename(&path, &aside)
+                let aside = whole::put_aside(&path)
                     .map_err(|source| StoreError::directory(directory, source))?;
-                // What belongs to the damaged file is not to be taken for the new one's.
-                for suffix in ["-wal", "-shm"] {
-                    let of = |path: &Path| format!("{}{suffix}", path.display());
-                    let _ = fs::rename(of(&path), of(&aside));
-                }
                 let store = Self::open_file(&path)?;
                 Ok(Opened {
                     store,

@@ -269,6 +269,38 @@ fn a_damaged_store_is_kept_aside() {
 }
 
 #[test]
+fn a_store_with_a_damaged_page_or_row_is_kept_aside_and_no_other_is_overwritten() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let path = temp.path().join(FILE);
+    let mut kept = Vec::new();
+    let mut damage_and_open = |damage: &dyn Fn(&Path)| {
+        drop(open(temp.path()));
+        damage(&path);
+        let Opened { store, aside } = Store::open(temp.path()).expect("opened");
+        assert!(store.unfinished().expect("read").is_empty());
+        let aside = aside.expect("kept");
+        assert!(aside.exists() && !kept.contains(&aside), "{aside:?}");
+        kept.push(aside);
+    };
+    damage_and_open(&|path| {
+        let mut bytes = fs::read(path).expect("read");
+        // The first page has the schema: the ones behind it are tables and indices.
+        bytes[4096..].fill(0xff);
+        fs::write(path, bytes).expect("written");
+    });
+    damage_and_open(&|path| {
+        let connection = Connection::open(path).expect("opened");
+        let no_uuid = "INSERT INTO runs (run_id, state, uid, command, accepted_at, boot_id)
+                       VALUES ('not-a-uuid', 'running', 0, '[]', '2026-11-28T00:00:00Z', '')";
+        connection.execute(no_uuid, []).expect("inserted");
+    });
+    // In the same second, too.
+    for _ in 0..3 {
+        damage_and_open(&|path| fs::write(path, [b'x'; 8192]).expect("written"));
+    }
+}
+
+#[test]
 fn a_store_of_a_later_version_is_left_alone() {
     let temp = tempfile::tempdir().expect("temp dir");
     let store = open(temp.path());
