@@ -1,4 +1,5 @@
-//! What is left to be done for a run that is recorded: its completion hooks.
+//! What is left to be done for a run that is recorded: its completion hooks, and to tell the service of it where that
+//! could not be done.
 //!
 //! Whoever concludes a run begins with them, and keeps what is left of it with the guardian and with what is kept
 //! of the run. Where the one that runs a hook is killed, the next to look after the run goes on here: with that hook once
@@ -16,7 +17,7 @@ use super::{
     hook_cgroup::HookCgroup,
     on_complete::{self, OnComplete, Problem},
     orders::Orders,
-    spool,
+    spool::{self, Told},
     state::States,
 };
 use crate::{record::RunRecord, say::say};
@@ -30,6 +31,9 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Errand {
     record: RunRecord,
+    /// Whether the service has been told of it. Whoever takes this over tells it where it was not.
+    #[serde(default)]
+    pub(super) told: Told,
     /// How many hooks have come to their end.
     ended: usize,
     /// How often the one after those was begun.
@@ -44,13 +48,19 @@ impl Errand {
     /// That of a run with this record; `None` where it has no hook.
     pub(super) fn of(docket: &Docket, record: &RunRecord) -> Option<Self> {
         docket.on_complete().next()?;
-        Some(Self {
+        Some(Self::untold(record))
+    }
+
+    /// That of a run of which the service could not be told.
+    pub(super) fn untold(record: &RunRecord) -> Self {
+        Self {
             record: record.clone(),
+            told: Told::No,
             ended: 0,
             tries: 0,
             began_at_ns: None,
             problems: Vec::new(),
-        })
+        }
     }
 
     /// The record of the run.
@@ -130,11 +140,6 @@ impl Errand {
             say("it is not run once more: the end was asked for");
         }
         !is_ended
-    }
-
-    /// Whether none was begun. Whoever takes it over then has to tell the service of the record, too.
-    pub(super) const fn is_untouched(&self) -> bool {
-        self.ended == 0 && self.tries == 0
     }
 
     /// Tells of it whoever may have to take it over.

@@ -1,10 +1,11 @@
 //! `sandbox run` in the foreground: every step from the request to the record, in order.
 
+mod begun;
 mod set_up;
 
 use std::{collections::BTreeMap, io, os::fd::AsFd as _, time::Instant};
 
-use jiff::Timestamp;
+use begun::Begun;
 
 use super::{
     clock,
@@ -17,14 +18,14 @@ use super::{
     journal::Journal,
     orders::{Orders, Remote},
     prepare::{self, RunError},
-    record_file::{KeptFile, RecordFile},
+    record_file::KeptFile,
     runtime::runtime,
-    signals, spool,
+    spool::{self, Told},
     state::{Reached, State, States},
     thaw,
 };
 use crate::{
-    caller::{self, Caller},
+    caller,
     cgroup::{LeafCgroup, Owner, Place, Proc, Staging},
     events::kept::Kept,
     evidence::{EventCounters, IntentReason, OwnAction, SetupFailure, SetupFailureKind},
@@ -36,7 +37,7 @@ use crate::{
     spawn::{self, Launch, SpawnError, SpawnSpec, Terminal},
     spec::RunSpec,
     stdio::Outputs,
-    sys::{creds::FileIdentity, rlimits::CallersLimits},
+    sys::rlimits::CallersLimits,
     trace::{Ring, Tracer},
 };
 
@@ -64,34 +65,9 @@ pub fn foreground(
     remote: Option<Remote>,
     events: Option<Kept>,
 ) -> Result<Outcome, RunError> {
-    let accepted_at = Timestamp::now();
-    signals::block().map_err(RunError::system("blocking signals"))?;
-    let caller = Caller::current()?;
-    let recorder = prepare::recorder(&caller);
-    let mut record_file = prepare::open_record(&spec, &recorder)?;
-    let began = Instant::now();
-    // From here on there is something that could be left behind.
-    let guardian = Guardian::start(record_file.as_mut());
+    let begun = Begun::with(&spec)?;
     let runtime = runtime().map_err(RunError::system("starting the event loop"))?;
-    let begun = Begun {
-        caller,
-        recorder,
-        record_file,
-        guardian,
-        began,
-        accepted_at,
-    };
     runtime.block_on(run(spec, rlimits, remote, events, begun))
-}
-
-/// What a run has before there is an event loop.
-struct Begun {
-    caller: Caller,
-    recorder: FileIdentity,
-    record_file: Option<RecordFile>,
-    guardian: io::Result<Guardian>,
-    began: Instant,
-    accepted_at: Timestamp,
 }
 
 /// What a run has made so far, so that a failure at any step can be concluded.
@@ -174,12 +150,12 @@ async fn run(
     begun: Begun,
 ) -> Result<Outcome, RunError> {
     let Begun {
+        accepted_at,
         caller,
         recorder,
         mut record_file,
-        guardian,
         began,
-        accepted_at,
+        guardian,
     } = begun;
     let mut orders = Orders::open(remote).map_err(RunError::system("opening a signalfd"))?;
     let identified = prepare::identify(&spec, &caller);
@@ -296,18 +272,26 @@ async fn run(
     // In this order: who is told that the run has ended finds it compressed. What fails here the service
     // tries again.
     let _ = events.map(Kept::compress);
-    let errand = Errand::of(&made.docket, &record);
+    let mut errand = Errand::of(&made.docket, &record);
     if let Some(errand) = &errand {
         // First: the service may take the record at once, and whoever goes on here needs it.
         errand.keep(&made.docket);
     }
-    spool::leave(&made.docket, &record);
+    let told = spool::leave(&made.docket, &record);
+    if told == Told::No {
+        // It stays kept, for whoever looks after lost runs to do that later.
+        made.is_kept = false;
+        errand.get_or_insert_with(|| Errand::untold(&record));
+    }
+    if let Some(errand) = &mut errand {
+        errand.told = told;
+    }
     if errand.is_none() {
         made.let_go();
     }
     say_notes(made.docket.spec.notes, &record);
     // Those that came while the run was concluded were about the run.
-    while let Ok(Some(_)) = orders.try_next() {}
+    drop(orders.waiting());
     if let Some(errand) = errand {
         let guardian = made.guardian.as_mut();
         errand.run(&made.docket, Some(&mut orders), guardian).await;

@@ -1,6 +1,8 @@
 //! What is asked of a run while it goes on: by signals to `sandbox`, by the client that a supervisor of the
 //! service's works for, and by whoever root lets through to the run's own socket.
 
+mod hear;
+
 use std::{
     io,
     os::unix::net::{UnixListener as StdListener, UnixStream as StdStream},
@@ -9,12 +11,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
+use self::hear::{hear, listen};
 use super::signals::{Meaning, Origin, Received, Signals, meaning_of};
 use crate::policy::{Ceiling, TimeoutChange};
 
@@ -22,6 +24,9 @@ use crate::policy::{Ceiling, TimeoutChange};
 const MAX_LINE_BYTES: usize = 4096;
 /// How long whoever connects may take to say what is wanted.
 const SAID_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many of those that wait are taken at a time: who goes on asking is not waited for.
+const MOST_WAITING: usize = 256;
 
 /// From where a supervisor of the service's is told what to do, besides signals.
 #[derive(Debug)]
@@ -214,6 +219,12 @@ impl Orders {
         }
     }
 
+    /// Those that have come by now, so many at most. Where no more can be read there are none.
+    pub(super) fn waiting(&mut self) -> Vec<Order> {
+        let next = || self.try_next().ok().flatten();
+        std::iter::from_fn(next).take(MOST_WAITING).collect()
+    }
+
     /// The next one, if there is any.
     ///
     /// # Errors
@@ -311,47 +322,11 @@ impl Listened {
     }
 }
 
-/// Takes in what is said on a run's socket, until the run has ended.
-async fn listen(socket: UnixListener, orders: mpsc::UnboundedSender<Asked>) {
-    loop {
-        match socket.accept().await {
-            Ok((connection, _)) => {
-                tokio::spawn(hear(connection, orders.clone()));
-            }
-            // EMFILE: later there may be some again.
-            Err(_) => tokio::time::sleep(SAID_WITHIN).await,
-        }
-    }
-}
-
-async fn hear(connection: UnixStream, orders: mpsc::UnboundedSender<Asked>) {
-    let (said, mut answers) = connection.into_split();
-    let mut line = String::new();
-    let mut said = BufReader::new(said).take(MAX_LINE_BYTES as u64);
-    let Ok(Ok(_)) = timeout(SAID_WITHIN, said.read_line(&mut line)).await else {
-        return;
-    };
-    let answer = match serde_json::from_str(&line) {
-        Ok(control) => {
-            let (sender, answer) = oneshot::channel();
-            let sent = orders.send((control, sender));
-            match (sent, answer.await) {
-                (Ok(()), Ok(answer)) => answer,
-                // Closed without a word.
-                (Ok(()) | Err(_), _) => return,
-            }
-        }
-        Err(error) => Err(format!("not an order: {error}")),
-    };
-    let mut line = serde_json::to_vec(&answer).unwrap_or_default();
-    line.push(b'\n');
-    // Who does not wait for it has no need of it.
-    let _ = timeout(SAID_WITHIN, answers.write_all(&line)).await;
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
     use super::*;
 
@@ -466,8 +441,14 @@ mod tests {
             };
             answer.send(Ok(None)).expect("somebody waits");
             assert_eq!(asked.await.expect("answered"), "{\"Ok\":null}\n");
+            // Who has gone meanwhile wants nothing any more.
+            let mut gone = StdStream::connect(&path).expect("connected");
+            gone.write_all(b"{\"kill\":{\"by\":\"bob\",\"pid\":9,\"reason\":null}}\n")
+                .expect("said");
+            drop(gone);
             let said = ask("please\n").await.expect("answered");
             assert!(said.contains("not an order"), "{said}");
+            assert!(orders.try_next().expect("read").is_none());
         });
     }
 }

@@ -27,6 +27,17 @@ pub const HOOK: &str = ".hook";
 /// How much of a record finds room however full the disk is by then: more than what most runs leave.
 const RESERVED_BYTES: u64 = 64 << 10;
 
+/// Whether the service, where it started a run, has been left the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    /// It has, or it is none of its runs.
+    Yes,
+    /// It has not.
+    #[default]
+    No,
+}
+
 /// A record that waits there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spooled {
@@ -62,10 +73,10 @@ pub fn release(spool: &Path, run_id: RunId) {
     let _ = fs::remove_file(path_of_draft(spool, run_id));
 }
 
-/// Leaves the record of a run that the service started, durably.
-pub(super) fn leave(docket: &Docket, record: &RunRecord) {
+/// Leaves the record of a run that the service started, durably. Says what goes wrong.
+pub(super) fn leave(docket: &Docket, record: &RunRecord) -> Told {
     let Some(spool) = &docket.spec.spool else {
-        return;
+        return Told::Yes;
     };
     let spooled = Spooled {
         uid: docket.caller.uid,
@@ -73,11 +84,15 @@ pub(super) fn leave(docket: &Docket, record: &RunRecord) {
     };
     let text = serde_json::to_vec(&spooled).map_err(io::Error::from);
     let written = text.and_then(|text| write(spool, docket.spec.run_id, RECORD, &text));
-    if let Err(error) = written {
-        say(format_args!(
-            "the record is lost to `sandbox list` and `sandbox show`: {}: {error}",
-            spool.display()
-        ));
+    match written {
+        Ok(()) => Told::Yes,
+        Err(error) => {
+            say(format_args!(
+                "the record waits in /run/sandbox/runs until it can be stored: {}: {error}",
+                spool.display()
+            ));
+            Told::No
+        }
     }
 }
 

@@ -79,8 +79,8 @@ impl Running<'_> {
 
     /// A signal that came with main's end, such as the terminal's Ctrl-C to both, is its cause. What else was
     /// asked for came too late.
-    pub(super) fn take_pending_orders(&mut self) -> io::Result<()> {
-        while let Some(order) = self.orders.try_next()? {
+    pub(super) fn take_pending_orders(&mut self) {
+        for order in self.orders.waiting() {
             if let Order::Signal(received) = order
                 && let Some(action) = cancellation(&received)
                 && self.stage == Stage::Running
@@ -90,7 +90,6 @@ impl Running<'_> {
                 self.declare(at(action, main_was_told_at_ns));
             }
         }
-        Ok(())
     }
 
     /// When main got the same signal from the same sender, as the whole process group does from a

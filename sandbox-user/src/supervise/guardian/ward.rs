@@ -29,7 +29,7 @@ use crate::{
         journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile},
-        spool,
+        spool::{self, Told},
         state::{Reached, State, States},
     },
     trace::{MainProcess, PinDir, Tracer},
@@ -210,7 +210,6 @@ impl Ward {
             return Ok(());
         }
         let docket = self.docket.clone();
-        let forget = |docket: &Docket| States::default().forget(docket.spec.run_id);
         let is_waited_for = self.adopted.is_some();
         let kept = || {
             States::default()
@@ -224,16 +223,20 @@ impl Ward {
             None => self.go_on().await,
         };
         let begun = || Errand::of(docket.as_ref()?, record.as_ref()?);
-        let errand = taken_over.or_else(begun);
+        let mut errand = taken_over.or_else(begun);
         if let (Some(docket), Some(errand)) = (&docket, &errand) {
             errand.keep(docket);
         }
-        // Its supervisor may not have come to that.
-        let untold = errand.as_ref().filter(|errand| errand.is_untouched());
-        let recorded = record.as_ref().or(untold.map(Errand::record));
-        if let (Some(docket), Some(record)) = (&docket, recorded) {
-            spool::leave(docket, record);
-        }
+        let told = match &docket {
+            Some(docket) => tell_the_service(docket, record.as_ref(), &mut errand),
+            None => Ok(()),
+        };
+        finished = finished.and(told.map_err(io::Error::other));
+        let forget = |docket: &Docket| match told {
+            Ok(()) => States::default().forget(docket.spec.run_id),
+            // Whoever looks after lost runs next needs it.
+            Err(_) => Ok(()),
+        };
         if let (Some(docket), None) = (&docket, &errand) {
             finished = finished.and(forget(docket));
         }
@@ -382,6 +385,30 @@ impl Ward {
             Some(leaf) => clear(leaf).await.map_err(io::Error::other),
             None => Ok(()),
         }
+    }
+}
+
+/// Leaves the service the record of a run, where its supervisor did not come to that. Where it cannot be left there is
+/// an errand from then on, for whoever looks after lost runs next.
+fn tell_the_service(
+    docket: &Docket,
+    record: Option<&RunRecord>,
+    errand: &mut Option<Errand>,
+) -> Result<(), &'static str> {
+    let untold = errand.as_ref().filter(|errand| errand.told == Told::No);
+    let Some(record) = record.or(untold.map(Errand::record)).cloned() else {
+        return Ok(());
+    };
+    let told = spool::leave(docket, &record);
+    if told == Told::No {
+        errand.get_or_insert_with(|| Errand::untold(&record));
+    }
+    if let Some(errand) = errand {
+        errand.told = told;
+    }
+    match told {
+        Told::Yes => Ok(()),
+        Told::No => Err("its record could not be left for the service"),
     }
 }
 
