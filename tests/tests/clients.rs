@@ -1,7 +1,7 @@
 //! What clients may do to the service without harm to others: say nonsense, too much or nothing, pass traps, come
 //! in thousands, and what they may do when it is not there.
 
-use sandbox_tests::{Guest, Scene, Service};
+use sandbox_tests::{Guest, Record, Scene, Service};
 
 #[test]
 fn a_descriptor_that_takes_its_time_to_be_closed_holds_nobody_else_up() {
@@ -153,4 +153,101 @@ fn a_client_that_hears_nothing_may_go_at_its_second_signal() {
     service.restart();
     let runs = scene.ana("sandbox list --json").expect(0).json();
     assert_eq!(runs, serde_json::json!([]));
+}
+
+#[test]
+fn a_client_that_gives_no_rest_lifts_no_limit_and_keeps_nobody_alive() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    scene.write(
+        "flood.py",
+        r#"
+import json, os, socket, sys, time
+arguments = sys.argv[1:]
+service = socket.socket(socket.AF_UNIX)
+service.connect("/run/sandbox/sandbox.sock")
+request = {"version": 1, "run": {"arguments": arguments, "environment": [["PATH", os.environ["PATH"]]]}}
+socket.send_fds(service, [(json.dumps(request) + "\n").encode()], [0, 1, 2, os.open(".", os.O_PATH)])
+answers = service.makefile()
+while "accepted" not in (answer := answers.readline()):
+    if not answer or "refused" in answer: raise SystemExit(answer)
+# Main is deaf by then.
+while not os.path.exists("ready"): time.sleep(0.02)
+os.remove("ready")
+try:
+    # Until it is over: nobody reads it then any more.
+    while True: service.sendall(b'{"signal":10}\n' * 100)
+except (BrokenPipeError, ConnectionResetError):
+    pass
+"#,
+    );
+    scene.write("busy.sh", "trap '' USR1; touch ready; while :; do :; done");
+    let flood = "timeout 100 python3 flood.py --grace 0 --timeout";
+    let _busy = scene
+        .ana(&format!(
+            "{flood} none --cpu-time 2s --id busy -- bash busy.sh"
+        ))
+        .expect(0);
+    let busy = scene.bash("sandbox show --json busy").expect(0);
+    let busy = Record::parse(&busy.out());
+    busy.assert_verdict("cputime", "more_time");
+
+    scene.write(
+        "leaves.sh",
+        "trap '' USR1; touch ready; sleep 98765 & sleep 1",
+    );
+    let _leaves = scene
+        .ana(&format!("{flood} 60s --id leaves -- bash leaves.sh"))
+        .expect(0);
+    let leaves = scene.bash("sandbox show --json leaves").expect(0);
+    let leaves = Record::parse(&leaves.out());
+    leaves.assert_verdict("completed", "none");
+    assert_eq!(leaves.number("/processes/left_over"), 1, "{leaves}");
+}
+
+#[test]
+fn a_user_who_waits_for_too_many_runs_is_told_and_others_are_not_kept_from_it() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let _id = scene
+        .ana("sandbox run --detach --id long -- sleep 98765")
+        .expect(0);
+    let said = scene.python(
+        r#"
+import json, os, pwd, select, socket, subprocess
+memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+places = max(32, memory // 16 // (1 << 20)) // 2
+def answer(s): return json.loads(s.makefile().readline())
+def wait_as_ana(told):
+    os.setuid(pwd.getpwnam("ana").pw_uid)
+    waiting, refused = [], []
+    for _ in range(places + 5):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect("/run/sandbox/sandbox.sock")
+        s.sendall(b'{"version":1,"wait":{"id":"long"}}\n')
+        waiting.append(s)
+    while len(refused) < 5:
+        for s in select.select(waiting, [], [])[0]:
+            refused.append(answer(s)["refused"]["reason"])
+            waiting.remove(s)
+    if any("too many wait already" not in reason for reason in refused): return f"refused: {refused}"
+    os.write(told, b".")
+    ended = [answer(s) for s in waiting]
+    if not all("run" in end for end in ended): return f"told: {ended}"
+told, tell = os.pipe()
+if os.fork() == 0:
+    problem = wait_as_ana(tell)
+    if problem: print(problem, flush=True)
+    os._exit(1 if problem else 0)
+os.close(tell)
+if os.read(told, 1) == b".":
+    root = subprocess.Popen(["sandbox", "wait", "long"])
+    subprocess.run(["sandbox", "kill", "long"], check=True)
+    if root.wait() != 143: raise SystemExit(f"root's ended with {root.returncode}")
+if os.wait()[1]: raise SystemExit("ana's did not")
+"#,
+    );
+    assert_eq!(said.code(), 0, "{said}");
 }

@@ -381,3 +381,23 @@ fn whoever_keeps_the_deadline_and_finishes_the_run_knows_of_the_one_that_it_was_
     let limit = json!({"effective": 3600 * SECOND, "source": "update"});
     assert_has(record.at("/limits/walltime_ns"), &limit);
 }
+
+#[test]
+fn an_order_that_was_told_as_failed_is_not_carried_out_later() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let run_id = started(&scene, "");
+    let said = scene.bash(&format!(
+        "supervisor=$(pgrep -f '^sandbox attend'); kill -STOP $supervisor; sandbox freeze {run_id}; echo $?; kill -CONT $supervisor; \
+         sandbox update {run_id} --timeout +1h"
+    ));
+    let said = said.expect(0);
+    assert_eq!(said.out(), format!("1\n{run_id}"), "{said}");
+    scene.write("go", "");
+    let record = ended(&scene, &run_id);
+    record.assert_verdict("exit_code", "none");
+    let done = record.list("/interventions").iter();
+    let done: Vec<_> = done.map(|done| &done["deed"]).collect();
+    assert_eq!(done.len(), 1, "{record}");
+}

@@ -288,6 +288,44 @@ fn a_service_that_is_killed_costs_no_run_and_no_client() {
 }
 
 #[test]
+fn who_waits_for_a_run_or_follows_it_does_so_across_a_service_that_is_started_anew() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    scene.write(
+        "tells.sh",
+        "echo first; until [ -e go ]; do sleep 0.05; done; echo last; exit 7",
+    );
+    let _id = scene
+        .ana("sandbox run --detach --id long -- bash tells.sh")
+        .expect(0);
+    let _begun = scene
+        .ana(
+            "for follows in wait 'logs --follow' 'events --follow'; do \
+             (timeout 100 sandbox $follows long >${follows%% *} 2>${follows%% *}.err; echo $? >${follows%% *}.status) >/dev/null 2>&1 & \
+             done; until grep -q first logs && grep -q exec events; do sleep 0.05; done",
+        )
+        .expect(0);
+    service.kill();
+    service.restart();
+    scene.write("go", "");
+    for (who, status) in [("wait", "7"), ("logs", "0"), ("events", "0")] {
+        let file = format!("{who}.status");
+        wait::until("them to end", || {
+            scene.files().contains(&file) && !scene.read(&file).is_empty()
+        });
+        assert_eq!(
+            scene.read(&file).trim(),
+            status,
+            "{}",
+            scene.read(&format!("{who}.err"))
+        );
+    }
+    assert_eq!(scene.read("logs"), "first\nlast\n");
+    assert!(scene.read("events").contains("\"type\":\"end\""));
+}
+
+#[test]
 fn a_run_that_ends_while_no_service_is_there_is_stored_by_the_next() {
     let _guest = Guest::enter();
     let mut service = Service::start();
@@ -316,6 +354,8 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
     service.restart();
     stored(&scene).assert_verdict("runner_lost", "same");
     assert!(kill(main, None).is_err(), "it was ended");
+    let sockets = scene.bash("ls /run/sandbox/control").expect(0);
+    assert_eq!(sockets.out(), "service");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use sandbox_tests::{Guest, Scene, Service, wait};
+use sandbox_tests::{Configured, Guest, Scene, Service, wait};
 use serde_json::json;
 
 /// A small disk of the store's own. Dropped, it is gone.
@@ -89,6 +89,78 @@ fn a_disk_that_is_full_costs_no_record_and_starts_no_run() {
     let entered = scene.bash(entered).expect(0);
     assert!(entered.out().ends_with("\n1"), "{entered}");
     let _runs = scene.ana("sandbox run --id late -- true").expect(0);
+}
+
+#[test]
+fn a_spool_that_is_read_only_for_a_while_costs_no_record() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let _id = scene
+        .ana(
+            "sandbox run --detach --id ro -- bash -c 'until [ -e go ]; do sleep 0.1; done; exit 7'",
+        )
+        .expect(0);
+    wait_for_state(&scene, "ro", "running");
+    let spool = in_store("spool");
+    let spool = spool.display();
+    let read_only = format!("mount --bind {spool} {spool}; mount -o remount,ro,bind {spool}");
+    let _read_only = scene.bash(&read_only).expect(0);
+    scene.write("go", "");
+    wait::until("the run to have ended", || {
+        scene.bash("pgrep -f '^sandbox attend'").code() == 1
+    });
+    // Each looks for what is lost.
+    service.kill();
+    service.restart();
+    assert_eq!(scene.listed("ro")["state"], "running");
+
+    let _writable = scene.bash(&format!("umount {spool}")).expect(0);
+    service.kill();
+    service.restart();
+    wait_for_state(&scene, "ro", "ended");
+    let run = scene.listed("ro");
+    assert_eq!(
+        (&run["reason"], &run["exit_code"]),
+        (&json!("exit_code"), &json!(7)),
+        "{run}"
+    );
+    assert_eq!(run["confidence"], "exact", "{run}");
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_for_a_while_costs_no_history() {
+    let _guest = Guest::enter();
+    let config = Configured::with("[service]\nkeep-runs = '90d'\n");
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let _first = scene.ana("sandbox run --id first -- true").expect(0);
+    let _ahead = scene.bash("date -s '91 days'").expect(0);
+    // Each looks for what has been kept long enough.
+    service.kill();
+    service.restart();
+    assert_eq!(scene.listed("first")["state"], "ended");
+    let _back = scene.bash("date -s '91 days ago'").expect(0);
+    service.kill();
+    service.restart();
+    assert_eq!(scene.listed("first")["state"], "ended");
+    // A clock that has not been set for an hour is believed.
+    let age =
+        "UPDATE runs SET ended_at = '2020-01-01T00:00:00.000000000Z' WHERE analysis_id = 'first'";
+    service.kill();
+    let aged = scene.python(&format!(
+        "import sqlite3\nwith sqlite3.connect('{}') as store: store.execute(\"{age}\")",
+        in_store("runs.sqlite").display()
+    ));
+    let _aged = aged.expect(0);
+    let _noted = scene
+        .bash("sed -i 's/\"since_ms\":[0-9]*/\"since_ms\":-3600000/' /run/sandbox/clock")
+        .expect(0);
+    service.restart();
+    wait::until("what is old to go", || {
+        scene.bash("sandbox list first").code() == 1
+    });
+    drop(config);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
     hands,
     hearing::{Heard, hear},
     logs,
-    office::{Call, Office, Reply},
+    office::{Call, Office, Reply, has_gone},
     peer::Peer,
     protocol::{Answer, Verb, to_line},
 };
@@ -138,6 +138,8 @@ pub(super) fn answer(reply: io::Result<Reply>) -> Answer {
         Ok(Reply::Done | Reply::Waiting(_)) => {
             refused("the service's own processes do not understand each other")
         }
+        // The next service may know.
+        Err(error) if has_gone(&error) => Answer::Again {},
         Err(error) => refused(error.to_string()),
     }
 }

@@ -6,7 +6,8 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -17,8 +18,10 @@ use serde_json::value::RawValue;
 
 use super::{
     SOCKET, control,
+    follow::{BACK_WITHIN, LOOK_EVERY},
     hearing::{Line, read_line},
     logs::Reader,
+    office::has_gone,
     protocol::{Answer, Request, VERSION, Verb, to_line},
 };
 use crate::{
@@ -67,7 +70,7 @@ pub enum ClientError {
 /// [`ClientError`].
 pub fn list(filter: &Filter, most: u32) -> Result<Vec<Run>, ClientError> {
     let filter = filter.clone();
-    let Answer::Runs(runs) = ask(Verb::List { filter, most }, Some(ANSWERED_WITHIN))? else {
+    let Answer::Runs(runs) = ask_after(Verb::List { filter, most }, Some(ANSWERED_WITHIN))? else {
         return Err(something_else());
     };
     Ok(runs)
@@ -79,7 +82,7 @@ pub fn list(filter: &Filter, most: u32) -> Result<Vec<Run>, ClientError> {
 /// [`ClientError`].
 pub fn show(id: &str) -> Result<Option<Shown>, ClientError> {
     let id = id.to_owned();
-    shown(ask(Verb::Show { id }, Some(ANSWERED_WITHIN))?)
+    shown(ask_after(Verb::Show { id }, Some(ANSWERED_WITHIN))?)
 }
 
 /// The same once the run has ended.
@@ -88,7 +91,7 @@ pub fn show(id: &str) -> Result<Option<Shown>, ClientError> {
 /// [`ClientError`].
 pub fn wait(id: &str) -> Result<Option<Shown>, ClientError> {
     let id = id.to_owned();
-    shown(ask(Verb::Wait { id }, None)?)
+    shown(ask_after(Verb::Wait { id }, None)?)
 }
 
 /// What came of something that runs were told to do.
@@ -111,7 +114,7 @@ pub fn tell(verb: Verb) -> Result<Told, ClientError> {
         run_ids,
         problems,
         remarks,
-    } = ask(verb, None)?
+    } = ask(&verb)?
     else {
         return Err(something_else());
     };
@@ -124,24 +127,37 @@ pub fn tell(verb: Verb) -> Result<Told, ClientError> {
 
 /// A run of which files are read.
 #[derive(Debug)]
-pub(super) struct Watched(UnixStream);
+pub(super) struct Watched {
+    /// What it was asked for as.
+    id: String,
+    /// Where its end is told.
+    socket: UnixStream,
+}
 
 impl Watched {
-    /// Whether it had not ended.
+    /// Whether it had not ended. A service that has gone is waited for, and asked.
     ///
     /// # Errors
-    /// Where the service has gone.
-    pub(super) fn goes_on(&self) -> io::Result<bool> {
-        let [has_ended] = readable([self.0.as_fd()], PollTimeout::ZERO)?;
-        Ok(!has_ended)
+    /// [`ClientError`].
+    pub(super) fn goes_on(&mut self) -> Result<bool, ClientError> {
+        let [is_told] = readable([self.socket.as_fd()], PollTimeout::ZERO)?;
+        if !is_told {
+            return Ok(true);
+        }
+        if has_answered(hear(&self.socket))?.is_some() {
+            return Ok(false);
+        }
+        let id = self.id.clone();
+        self.socket = once_it_is_back(&Verb::Wait { id })?;
+        Ok(true)
     }
 
     /// Waits a moment, or until it has ended.
     ///
     /// # Errors
-    /// As [`Self::goes_on`].
+    /// Where the socket cannot be polled.
     pub(super) fn wait_for_more(&self) -> io::Result<()> {
-        readable([self.0.as_fd()], LOOK_EVERY_MS).map(drop)
+        readable([self.socket.as_fd()], LOOK_EVERY_MS).map(drop)
     }
 }
 
@@ -150,8 +166,8 @@ impl Watched {
 /// # Errors
 /// [`ClientError`]; where it was not detached.
 pub(super) fn logs(id: &str) -> Result<Option<([Reader; 2], Watched)>, ClientError> {
-    let id = id.to_owned();
-    let Some((answer, descriptors, run)) = files(Verb::Logs { id })? else {
+    let verb = Verb::Logs { id: id.to_owned() };
+    let Some((answer, descriptors, run)) = files(id, &verb)? else {
         return Ok(None);
     };
     let (Answer::Logs {}, Ok(logs)) = (answer, <[OwnedFd; 2]>::try_from(descriptors)) else {
@@ -165,8 +181,8 @@ pub(super) fn logs(id: &str) -> Result<Option<([Reader; 2], Watched)>, ClientErr
 /// # Errors
 /// [`ClientError`]; where none is kept.
 pub(super) fn events(id: &str) -> Result<Option<(kept::Reader, Watched)>, ClientError> {
-    let id = id.to_owned();
-    let Some((answer, descriptors, run)) = files(Verb::Events { id })? else {
+    let verb = Verb::Events { id: id.to_owned() };
+    let Some((answer, descriptors, run)) = files(id, &verb)? else {
         return Ok(None);
     };
     let (Answer::Events { form }, Ok([events])) = (answer, <[OwnedFd; 1]>::try_from(descriptors))
@@ -177,13 +193,8 @@ pub(super) fn events(id: &str) -> Result<Option<(kept::Reader, Watched)>, Client
 }
 
 /// What the service answers, and the files that come with that; `None` where there is no such run.
-fn files(verb: Verb) -> Result<Option<(Answer, Vec<OwnedFd>, Watched)>, ClientError> {
-    let socket = connect()?;
-    let request = Request {
-        version: VERSION,
-        verb,
-    };
-    send(&socket, &request, &[])?;
+fn files(id: &str, verb: &Verb) -> Result<Option<(Answer, Vec<OwnedFd>, Watched)>, ClientError> {
+    let socket = asked(verb)?;
     let Line {
         text, descriptors, ..
     } = read_line(&socket, ANSWERED_WITHIN)?;
@@ -191,7 +202,8 @@ fn files(verb: Verb) -> Result<Option<(Answer, Vec<OwnedFd>, Watched)>, ClientEr
     if matches!(answer, Answer::Nothing {}) {
         return Ok(None);
     }
-    Ok(Some((answer, descriptors, Watched(socket))))
+    let id = id.to_owned();
+    Ok(Some((answer, descriptors, Watched { id, socket })))
 }
 
 /// A run and its record.
@@ -211,14 +223,57 @@ pub(super) fn connect() -> Result<UnixStream, ClientError> {
     control::connected(SOCKET)?.ok_or(ClientError::NoService)
 }
 
-fn ask(verb: Verb, within: Option<Duration>) -> Result<Answer, ClientError> {
+/// Asks for something to be done.
+fn ask(verb: &Verb) -> Result<Answer, ClientError> {
+    hear(&asked(verb)?)
+}
+
+/// Asks for something to be told; a service that goes meanwhile is asked again once it is back.
+fn ask_after(verb: Verb, within: Option<Duration>) -> Result<Answer, ClientError> {
+    let mut socket = asked(&verb)?;
+    loop {
+        socket.set_read_timeout(within)?;
+        if let Some(answer) = has_answered(hear(&socket))? {
+            return Ok(answer);
+        }
+        socket = once_it_is_back(&verb)?;
+    }
+}
+
+/// The answer; `None` where the service has gone before it could give one.
+fn has_answered(heard: Result<Answer, ClientError>) -> Result<Option<Answer>, ClientError> {
+    match heard {
+        Ok(Answer::Again {}) => Ok(None),
+        Err(ClientError::Io(error)) if has_gone(&error) => Ok(None),
+        heard => heard.map(Some),
+    }
+}
+
+/// Waits for a service that has gone to be back, and asks it.
+fn once_it_is_back(verb: &Verb) -> Result<UnixStream, ClientError> {
+    let until = Instant::now() + BACK_WITHIN;
+    loop {
+        // First: where it is there and goes at once, it is not asked without end.
+        thread::sleep(LOOK_EVERY);
+        match asked(verb) {
+            Err(ClientError::NoService) if Instant::now() < until => {}
+            Err(ClientError::Io(error)) if has_gone(&error) && Instant::now() < until => {}
+            asked => return asked,
+        }
+    }
+}
+
+fn asked(verb: &Verb) -> Result<UnixStream, ClientError> {
     let socket = connect()?;
-    socket.set_read_timeout(within)?;
     let request = Request {
         version: VERSION,
-        verb,
+        verb: verb.clone(),
     };
     send(&socket, &request, &[])?;
+    Ok(socket)
+}
+
+fn hear(socket: &UnixStream) -> Result<Answer, ClientError> {
     let mut line = String::new();
     BufReader::new(socket).read_line(&mut line)?;
     understand(&line)

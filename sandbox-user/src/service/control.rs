@@ -115,7 +115,11 @@ pub(super) fn forget_given_back(run_id: RunId) {
 /// # Errors
 /// Where the notes cannot be listed.
 pub(super) fn all_given_back() -> io::Result<Vec<RunId>> {
-    match files::runs_with(Path::new(DIRECTORY), GIVEN_BACK) {
+    runs_with(GIVEN_BACK)
+}
+
+fn runs_with(ending: &str) -> io::Result<Vec<RunId>> {
+    match files::runs_with(Path::new(DIRECTORY), ending) {
         // No run has had a socket in this boot.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         runs => runs,
@@ -124,6 +128,19 @@ pub(super) fn all_given_back() -> io::Result<Vec<RunId>> {
 
 fn given_back(run_id: RunId) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{run_id}{GIVEN_BACK}"))
+}
+
+/// Removes those of supervisors that were killed, but for runs that somebody is known to attend to.
+///
+/// # Errors
+/// Where they cannot be listed.
+pub(super) fn remove_dead(is_attended_to: impl Fn(RunId) -> bool) -> io::Result<()> {
+    let sockets = runs_with("")?.into_iter();
+    for run_id in sockets.filter(|run_id| !is_attended_to(*run_id)) {
+        // Looking is what removes one.
+        is_attended(run_id);
+    }
+    Ok(())
 }
 
 /// Whether a run's supervisor is there. What one has left behind that was killed is removed.

@@ -99,6 +99,10 @@ impl Desk {
             },
             Call::Show { whose, id } => shown(service.records.show(whose, &id)),
             Call::Wait { whose, id } => {
+                let _waiter = match service.waiters.admit(whose) {
+                    Ok(waiter) => waiter,
+                    Err(reason) => return Ok(Some(Reply::Refused(reason))),
+                };
                 self.asking = None;
                 tokio::select! {
                     ended = service.records.once_ended(whose, &id) => shown(ended),

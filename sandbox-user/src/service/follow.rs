@@ -26,10 +26,10 @@ use crate::{
 };
 
 /// How long a service that was ended may take to be back.
-const BACK_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether it is.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Why a run was cancelled before it had begun.
 const ENDED: &str = "the service was ended meanwhile";

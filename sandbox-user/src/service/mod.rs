@@ -31,8 +31,10 @@ mod reception;
 mod records;
 mod serve;
 mod state;
+mod steady_clock;
 mod trail;
 mod verbs;
+mod waiters;
 
 pub use attendant::attend;
 pub use client::ClientError;

@@ -4,12 +4,16 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{control, files, logs, metrics::Metrics, office::Application, trail::Trail};
+use super::{
+    control, files, logs, metrics::Metrics, office::Application, steady_clock::steady_for,
+    trail::Trail,
+};
 use crate::{
     audit::{Event, Excerpt},
     cgroup::Proc,
@@ -24,6 +28,9 @@ use crate::{
         spool::{self, Spooled},
     },
 };
+
+/// How long the clock has not to have been set before something is removed for its age; less where little is kept.
+const BELIEVED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The runs that the service knows.
 #[derive(Debug)]
@@ -185,6 +192,10 @@ impl Records {
         if self.has_record(run_id)? {
             return self.take_in_hook_problem(run_id);
         }
+        if is_kept(run_id) {
+            // Its record could not be left yet: whoever looks after lost runs sees to it.
+            return Ok(());
+        }
         if status != EXIT_FAILURE {
             return self.lose(run_id, Reason::RunnerLost, "Lost: it left no record.");
         }
@@ -329,6 +340,9 @@ impl Records {
             }
         }
         self.forget_given_back();
+        if let Err(error) = control::remove_dead(is_waited_for) {
+            say(format_args!("{}: {error}", control::DIRECTORY));
+        }
     }
 
     /// Removes the notes of runs that were given back and are not in the store: withdrawn by now, or never stored.
@@ -349,8 +363,11 @@ impl Records {
         if config.keep_runs.is_none() && config.keep_bytes.is_none() {
             return;
         }
+        let steady_for = steady_for();
+        let is_believed = |age: &Duration| steady_for >= BELIEVED_AFTER.min(*age / 24);
         let before = config
             .keep_runs
+            .filter(is_believed)
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
         let most = config.keep_bytes.map(|bytes| {
             let beside = files::bytes()?;

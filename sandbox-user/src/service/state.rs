@@ -18,6 +18,7 @@ use super::{
     records::Records,
     serve::ServeError,
     trail::Trail,
+    waiters::Waiters,
 };
 use crate::{
     audit::{AuditError, Event, Excerpt, Words},
@@ -33,6 +34,8 @@ pub(super) struct Service {
     pub(super) records: Records,
     /// Told whenever the queue has moved.
     pub(super) queue_moved: Notify,
+    /// Who waits for runs that go on.
+    pub(super) waiters: Waiters,
     in_force: RefCell<InForce>,
     queue: RefCell<Queue>,
     /// How many are before each that waits.
@@ -64,6 +67,7 @@ impl Service {
         let service = Self {
             records,
             queue_moved: Notify::new(),
+            waiters: Waiters::on(Proc::default().memory_total_bytes().unwrap_or_default()),
             in_force: RefCell::new(in_force),
             queue: RefCell::default(),
             places: RefCell::default(),

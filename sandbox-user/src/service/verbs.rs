@@ -104,10 +104,10 @@ pub fn wait(args: &WaitArgs) -> Result<Said, ClientError> {
 /// # Errors
 /// As [`list`]; where the run was not detached.
 pub fn logs(args: &ReadArgs) -> Result<Said, ClientError> {
-    let Some(([mut stdout, mut stderr], run)) = client::logs(&args.id)? else {
+    let Some(([mut stdout, mut stderr], mut run)) = client::logs(&args.id)? else {
         return Ok(Said::nothing(&args.id));
     };
-    read(args, &run, || {
+    read(args, &mut run, || {
         for left_out in [
             stdout.copy_to(&mut io::stdout())?,
             stderr.copy_to(&mut io::stderr())?,
@@ -127,16 +127,16 @@ pub fn logs(args: &ReadArgs) -> Result<Said, ClientError> {
 /// # Errors
 /// As [`list`]; where none is kept.
 pub fn events(args: &ReadArgs) -> Result<Said, ClientError> {
-    let Some((mut events, run)) = client::events(&args.id)? else {
+    let Some((mut events, mut run)) = client::events(&args.id)? else {
         return Ok(Said::nothing(&args.id));
     };
-    read(args, &run, || events.copy_to(&mut io::stdout()))
+    read(args, &mut run, || events.copy_to(&mut io::stdout()))
 }
 
 /// Copies what there is of a run by now, or what comes until it has ended.
 fn read(
     args: &ReadArgs,
-    run: &Watched,
+    run: &mut Watched,
     mut copy: impl FnMut() -> io::Result<()>,
 ) -> Result<Said, ClientError> {
     loop {
