@@ -1,7 +1,7 @@
 //! Which runs may be started, and which have to wait: a pure state, told of what comes and goes.
 //!
-//! Whoever has the fewest runs going on is next, and of one user's the oldest. Nobody overtakes the one who is
-//! next, or a large run would wait for ever.
+//! Whoever has the fewest runs going on is next, of several the one for whom the longest time none was started, and
+//! of one user's the oldest. Nobody overtakes the one who is next, or a large run would wait for ever.
 
 use std::collections::HashMap;
 
@@ -61,6 +61,25 @@ pub(super) enum Admission {
 pub(super) struct Queue {
     running: Vec<Entry>,
     waiting: Vec<Entry>,
+    turns: Turns,
+}
+
+/// Which user's turn it was when, as long as they have any run here: the greater the number, the later.
+#[derive(Clone, Debug, Default)]
+struct Turns {
+    latest: u64,
+    of_users: HashMap<u32, u64>,
+}
+
+impl Turns {
+    fn take(&mut self, uid: u32) {
+        self.latest += 1;
+        self.of_users.insert(uid, self.latest);
+    }
+
+    fn of(&self, uid: u32) -> u64 {
+        self.of_users.get(&uid).copied().unwrap_or_default()
+    }
 }
 
 impl Queue {
@@ -123,14 +142,25 @@ impl Queue {
             .iter()
             .any(|known| known.run_id == entry.run_id)
         {
+            self.turns.take(entry.uid);
             self.running.push(entry);
         }
     }
 
     /// A run has ended, or does not want to wait any more.
     pub(super) fn remove(&mut self, run_id: RunId) {
-        self.running.retain(|entry| entry.run_id != run_id);
-        self.waiting.retain(|entry| entry.run_id != run_id);
+        let removed = [&mut self.running, &mut self.waiting]
+            .into_iter()
+            .find_map(|runs| {
+                let place = runs.iter().position(|entry| entry.run_id == run_id)?;
+                Some(runs.remove(place).uid)
+            });
+        let mut left = self.running.iter().chain(&self.waiting);
+        if let Some(uid) = removed
+            && !left.any(|entry| entry.uid == uid)
+        {
+            self.turns.of_users.remove(&uid);
+        }
     }
 
     /// Starts whoever may be started now. To be called after something has ended.
@@ -145,12 +175,13 @@ impl Queue {
 
     /// Those that wait, in the order in which they will be started as things stand.
     pub(super) fn order(&self) -> Vec<RunId> {
-        let mut running = self.runs_by_user();
+        let (mut running, mut turns) = (self.runs_by_user(), self.turns.clone());
         let mut waiting: Vec<&Entry> = self.waiting.iter().collect();
         let mut order = Vec::new();
-        while let Some(next) = first(&waiting, &running) {
+        while let Some(next) = first(&waiting, &running, &turns) {
             let entry = waiting.remove(next);
             order.push(entry.run_id);
+            turns.take(entry.uid);
             *running.entry(entry.uid).or_default() += 1;
         }
         order
@@ -181,7 +212,9 @@ impl Queue {
 
     fn start(&mut self, run_id: RunId) {
         if let Some(place) = self.waiting.iter().position(|entry| entry.run_id == run_id) {
-            self.running.push(self.waiting.remove(place));
+            let entry = self.waiting.remove(place);
+            self.turns.take(entry.uid);
+            self.running.push(entry);
         }
     }
 
@@ -198,18 +231,18 @@ impl Queue {
             .iter()
             .filter(|entry| is_below(entry.most_of_user, of_user(&entry.uid)))
             .collect();
-        let entry = may.get(first(&may, &running)?)?;
+        let entry = may.get(first(&may, &running, &self.turns)?)?;
         let needs = self.running.iter().map(|entry| entry.need);
         fits(needs.chain([entry.need]), capacity.total).then_some(entry.run_id)
     }
 }
 
-/// Whoever has the fewest runs; of several, the oldest.
-fn first(waiting: &[&Entry], running: &HashMap<u32, usize>) -> Option<usize> {
+/// Whoever has the fewest runs; of several, the one whose turn it was the longest time ago, and then the oldest.
+fn first(waiting: &[&Entry], running: &HashMap<u32, usize>, turns: &Turns) -> Option<usize> {
     let runs = |entry: &Entry| running.get(&entry.uid).copied().unwrap_or_default();
     let places = waiting.iter().enumerate();
     places
-        .min_by_key(|(place, entry)| (runs(entry), *place))
+        .min_by_key(|(place, entry)| (runs(entry), turns.of(entry.uid), *place))
         .map(|(place, _)| place)
 }
 
@@ -313,9 +346,34 @@ mod tests {
             queue.remove(ended);
             order.extend(queue.start_next(&capacity));
         }
-        // When the second of them has ended user 1 has none, and waits longest.
-        assert_eq!(order, [ids[4], ids[2], ids[5], ids[3]]);
+        // When the second of them has ended user 1 has none either, but had two before.
+        assert_eq!(order, [ids[4], ids[5], ids[2], ids[3]]);
         assert!(queue.order().is_empty());
+    }
+
+    #[test]
+    fn where_one_run_has_room_users_take_turns() {
+        let capacity = runs(1);
+        let mut queue = Queue::default();
+        let entries = [1, 1, 1, 1, 2, 2].map(entry);
+        for entry in entries {
+            queue.admit(entry, &capacity);
+        }
+        let ids = entries.map(|entry| entry.run_id);
+        let expected = [ids[4], ids[1], ids[5], ids[2], ids[3]];
+        assert_eq!(queue.order(), expected);
+        let mut order = Vec::new();
+        let mut ended = ids[0];
+        while let [started] = {
+            queue.remove(ended);
+            queue.start_next(&capacity)
+        }[..]
+        {
+            order.push(started);
+            ended = started;
+        }
+        assert_eq!(order, expected);
+        assert!(queue.turns.of_users.is_empty());
     }
 
     #[test]
