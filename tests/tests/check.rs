@@ -2,7 +2,7 @@
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
-use sandbox_tests::{Guest, PINS, Sandbox, Scene};
+use sandbox_tests::{Guest, PINS, Sandbox, Scene, Service, wait};
 
 fn pins() -> usize {
     std::fs::read_dir(PINS).map_or(0, Iterator::count)
@@ -112,6 +112,20 @@ fn clean_removes_the_shared_programs_and_keeps_those_of_a_live_run() {
         "there was nothing: {again}"
     );
     assert_eq!(pins(), 0, "{again}");
+}
+
+#[test]
+fn the_service_removes_what_versions_before_it_have_pinned_and_nobody_uses() {
+    let _guest = Guest::enter();
+    let scene = Scene::new();
+    let _pinned = scene.bash("sandbox run --user ana -- true").expect(0);
+    let stale = format!("{PINS}/0123456789abcdef");
+    std::fs::create_dir(&stale).expect("root may");
+    let _service = Service::start();
+    wait::until("it to be removed", || {
+        !std::fs::exists(&stale).expect("root may look")
+    });
+    assert_eq!(pins(), 1, "its own are kept");
 }
 
 #[test]

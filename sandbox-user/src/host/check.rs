@@ -5,18 +5,18 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
 use super::HostInfo;
 use super::assess::{Finding, Status, assess, will_run};
 use super::facts::HostFacts;
-use crate::cgroup::{Hierarchy, Proc, orphans};
+use super::pins::{Removed, remove_pins};
+use crate::cgroup::Hierarchy;
 use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
 use crate::supervise::{Recovered, recover};
-use crate::trace::{self, Tracer};
+use crate::trace::{Tracer, Unused};
 use crate::units::Printable;
 
 /// Whether text may carry colour.
@@ -48,7 +48,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
     // First of all: what the pins hold of lost runs is needed for their records.
     let recovered = recover_as_root();
     // Before programs are loaded only to see whether they can be, which are not worth a word.
-    let cleaned = (args.cleaning() == Cleaning::Remove).then(remove_pins);
+    let cleaned = (args.cleaning() == Cleaning::Remove).then(|| remove_pins(Unused::Any));
     let mut report = CheckReport::gather(|| match Tracer::open() {
         Ok(tracer) => Ok(tracer.mode()),
         Err(error) => Err(error.to_string()),
@@ -56,7 +56,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
     report.recovered(recovered);
     if let Some(cleaned) = cleaned {
         report.clean(|| cleaned);
-        report.clean(|| remove_pins().map(|(_, problems)| (Vec::new(), problems)));
+        report.clean(|| remove_pins(Unused::Any).map(|(_, problems)| (Vec::new(), problems)));
     }
     let text = match args.output() {
         CheckOutput::Text => report.text(Colour::for_stdout()),
@@ -64,42 +64,6 @@ pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
     };
     std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
     Ok(report.exit_status())
-}
-
-/// Removes pinned programs that watch no live run; says which, and what could not be judged.
-fn remove_pins() -> Result<(Vec<String>, Vec<String>), String> {
-    let cleaned = trace::clean(live_leaves).map_err(|error: CleanError| error.0)?;
-    let removed = cleaned.removed.into_iter();
-    let problems = cleaned.problems.iter();
-    Ok((
-        removed
-            .map(|path| format!("unused eBPF programs {path}"))
-            .collect(),
-        problems.map(ToString::to_string).collect(),
-    ))
-}
-
-struct CleanError(String);
-
-impl<E: Error> From<E> for CleanError {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// The ids of what may be a live run's leaf: also of one that cannot be judged.
-fn live_leaves() -> Result<Vec<u64>, CleanError> {
-    let mount = Hierarchy::survey().and_then(Hierarchy::into_mount)?;
-    let survey = orphans::survey(&mount, &Proc::default());
-    if let Some(failure) = survey.failures.first() {
-        return Err(CleanError(format!("no pins were removed: {failure}")));
-    }
-    Ok(survey
-        .live
-        .iter()
-        .chain(survey.orphans.iter().map(|orphan| &orphan.cgroup))
-        .filter_map(|leaf| Some(std::fs::metadata(mount.dir(leaf).ok()?).ok()?.ino()))
-        .collect())
 }
 
 /// Sees to leaves that nobody looks after, on a host where leaves can be; blocks.
@@ -153,7 +117,7 @@ impl CheckReport {
 
     /// Removes what `--clean` removes besides (stale pins): `clean` names what it removed, and what
     /// it could not judge.
-    pub fn clean(&mut self, clean: impl FnOnce() -> Result<(Vec<String>, Vec<String>), String>) {
+    pub(crate) fn clean(&mut self, clean: impl FnOnce() -> Result<Removed, String>) {
         match clean() {
             Ok((removed, problems)) => {
                 self.removed.extend(removed);

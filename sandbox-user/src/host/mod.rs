@@ -6,6 +6,7 @@
 mod assess;
 mod check;
 mod facts;
+mod pins;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ pub use check::{CheckReport, Colour, check};
 pub use facts::{
     Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
 };
+pub(crate) use pins::remove_pins;
 
 /// Why there is no kernel side in a container, and what to do about it.
 pub(crate) const NESTED_PIDS: &str = "`sandbox` is in a PID namespace of its own, and the kernel's programs see other process ids; start it in the host's (docker run --pid=host)";

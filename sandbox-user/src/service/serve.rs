@@ -38,10 +38,12 @@ use crate::{
     cgroup::Hierarchy,
     config::{self, ConfigError},
     events::kept,
+    host::remove_pins,
     say::say,
     store::{self, Opened, Store, StoreError},
     supervise::{self, Meaning, Signals, block_signals, recover},
     sys::{child, own_dir},
+    trace::Unused,
 };
 
 /// Held by the one service of a host.
@@ -231,6 +233,7 @@ async fn gather(service: Rc<Service>) {
 /// Sees to runs for which nobody here waits.
 async fn keep_looking(service: Rc<Service>) {
     aside(compress_left).await;
+    aside(remove_stale_pins).await;
     let mut recovered = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -239,6 +242,7 @@ async fn keep_looking(service: Rc<Service>) {
             // It may wait for processes to die.
             aside(recover_lost).await;
             aside(compress_left).await;
+            aside(remove_stale_pins).await;
             service.look_after();
             recovered = Instant::now();
         }
@@ -255,6 +259,15 @@ async fn aside(deed: fn()) {
 fn compress_left() {
     for problem in kept::compress_left(Path::new(EVENTS)) {
         say(format_args!("an event stream is not compressed: {problem}"));
+    }
+}
+
+/// Those of versions before this one, once their last run is over.
+fn remove_stale_pins() {
+    // What cannot be judged `sandbox check --clean` tells of, and not a line here every half minute.
+    let removed = remove_pins(Unused::OfOtherBuilds).unwrap_or_default();
+    for path in removed.0 {
+        say(format_args!("removed {path}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Removing pins that nothing uses any more (`sandbox check --clean`).
+//! Removing pins that nothing uses any more (`sandbox check --clean`; of other builds, the service by itself).
 //!
 //! A directory of pins is in use while one of the leaves that it watches is a live run's. That is
 //! read from RINGS, whose layout is the same in every build; the other maps' may differ.
@@ -17,6 +17,15 @@ use super::{
 /// Of so many leaves that are gone at most what is known is forgotten at a time: each takes a thread for some 10 ms.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
+/// Whose pins are removed, where nothing uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unused {
+    /// Every build's.
+    Any,
+    /// Other builds': this one's are kept for the next run.
+    OfOtherBuilds,
+}
+
 /// What cleaning came to.
 #[derive(Debug, Default)]
 pub struct Cleaned {
@@ -26,12 +35,13 @@ pub struct Cleaned {
     pub problems: Vec<TraceError>,
 }
 
-/// Removes every set of programs that watches no live leaf. `live` is asked while no run can take
+/// Removes each set of programs that is meant and watches no live leaf. `live` is asked while no run can take
 /// pins into use: the ids of the leaves that there are.
 ///
 /// # Errors
 /// Where the pins cannot be listed, or `live` fails.
 pub fn clean<E: From<TraceError>>(
+    unused: Unused,
     live: impl FnOnce() -> Result<Vec<u64>, E>,
 ) -> Result<Cleaned, E> {
     let failed = |dir: &PinDir| {
@@ -39,13 +49,18 @@ pub fn clean<E: From<TraceError>>(
         move |source| TraceError::Io { path, source }
     };
     let own = PinDir::own();
+    let is_meant = |dir: &PinDir| {
+        let is_of_its_build = unused == Unused::Any || *dir != own;
+        is_of_its_build && !dir.is_being_made()
+    };
+    let meant = || Ok(PinDir::all()?.into_iter().filter(is_meant));
+    if meant().map_err(failed(&own))?.next().is_none() {
+        return Ok(Cleaned::default());
+    }
     let _lock = PinLock::take().map_err(failed(&own))?;
     let live = live()?;
     let mut cleaned = Cleaned::default();
-    for dir in PinDir::all().map_err(failed(&own))? {
-        if dir.is_being_made() {
-            continue;
-        }
+    for dir in meant().map_err(failed(&own))? {
         let in_use = match watched(&dir) {
             Ok(leaves) => leaves.iter().any(|leaf| live.contains(leaf)),
             Err(problem) => {

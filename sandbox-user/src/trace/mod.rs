@@ -29,7 +29,7 @@ use sandbox_ebpf as wire;
 use self::object::RINGS;
 pub use self::{
     btf::BtfError,
-    clean::{Cleaned, clean, forget_gone},
+    clean::{Cleaned, Unused, clean, forget_gone},
     counts::Misses,
     decode::{Argv, CpuTime, DecodeError, Event, EventKind, text as comm},
     pins::{PinDir, PinLock, remove_abandoned},
