@@ -223,6 +223,7 @@ fn what_waits_or_is_frozen_from_above_is_left_as_it_is_and_that_is_said() {
     let record = ended(&scene, &run_id);
     assert_eq!(record.list("/interventions").len(), 2, "{record}");
     assert_has(record.at("/exit"), &json!({"code": 7}));
+    let _next = scene.ana("sandbox wait next").expect(0);
 }
 
 #[test]

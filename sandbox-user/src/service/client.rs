@@ -275,7 +275,17 @@ fn asked(verb: &Verb) -> Result<UnixStream, ClientError> {
 
 fn hear(socket: &UnixStream) -> Result<Answer, ClientError> {
     let mut line = String::new();
-    BufReader::new(socket).read_line(&mut line)?;
+    BufReader::new(socket)
+        .read_line(&mut line)
+        .map_err(|error| {
+            // SO_RCVTIMEO.
+            let is_late = error.kind() == io::ErrorKind::WouldBlock;
+            if is_late {
+                io::Error::other("it does not answer")
+            } else {
+                error
+            }
+        })?;
     understand(&line)
 }
 

@@ -22,7 +22,7 @@ use crate::{
     say::say,
     spec::RunId,
     supervise::{self, ClientOrder, Meaning, Signals, block_signals},
-    sys::rlimits::CallersLimits,
+    sys::{fd::is_unread, rlimits::CallersLimits},
 };
 
 /// How long a service that was ended may take to be back.
@@ -30,6 +30,9 @@ pub(super) const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether it is.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a client waits in silence for being heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a run was cancelled before it had begun.
 const ENDED: &str = "the service was ended meanwhile";
@@ -179,6 +182,9 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
     let (answers, mut orders) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut answers = tokio::io::BufReader::new(answers).lines();
     let (mut run, mut was_queued, mut cancel) = (None, false, None);
+    let patience = sleep(HEARD_WITHIN);
+    tokio::pin!(patience);
+    let mut is_patient = true;
     loop {
         tokio::select! {
             answer = answers.next_line() => {
@@ -216,8 +222,19 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
                 };
                 return Ok(Asked::Followed(followed));
             }
+            () = &mut patience, if is_patient => {
+                is_patient = false;
+                if is_unread(orders.as_ref().as_fd()) {
+                    say("waiting for the service, which does not hear: where systemd starts it, `systemctl status sandbox` tells why");
+                }
+            }
             received = signals.next() => {
                 let received = received?;
+                let is_known = run.is_some() || was_queued;
+                if received.meaning == Meaning::Cancel && !is_known && is_unread(orders.as_ref().as_fd()) {
+                    let status = cancelled(received.signal, "the service has not heard of it");
+                    return Ok(Asked::Followed(Followed::Ended { status }));
+                }
                 let order = to_line(&ClientOrder::Signal(received.signal)).map_err(io::Error::from)?;
                 if received.meaning == Meaning::Cancel {
                     // Who asks twice does not wait for an answer: the run of a client that goes is cancelled.
@@ -225,7 +242,7 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
                         let status = cancelled(received.signal, "the service has not answered");
                         return Ok(Asked::Followed(Followed::Ended { status }));
                     }
-                    if run.is_none() && !was_queued {
+                    if !is_known {
                         say("the service was told; a second signal does not wait for its answer");
                     }
                     cancel = Some(received.signal);

@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt as _,
     },
     path::Path,
@@ -44,6 +44,15 @@ pub fn take(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: it was inherited, so that nothing in this process owns it.
     unsafe { libc::close(number) };
     Ok(own)
+}
+
+/// Whether the other end of a Unix socket has yet to read some of what was written to it (SIOCOUTQ, unix(7)).
+/// Where that cannot be told it has not.
+pub fn is_unread(socket: BorrowedFd<'_>) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which lives that long.
+    let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    told == 0 && bytes > 0
 }
 
 /// Takes descriptors that recvmsg(2) has just put into this process.
