@@ -61,10 +61,12 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
 
 /// Has this process be listed (ps(1), /proc/PID/cmdline) with these arguments, each ended by a NUL. A listing is all
 /// that this is for: without CAP_SYS_RESOURCE its parent's stay.
-pub fn be_listed_as(arguments: &'static [u8]) {
+pub fn be_listed_as(arguments: &[u8]) {
+    // Nothing is read there that was mapped from a file (FOLL_ANON; fs/proc/base.c, get_mm_cmdline), such as constants.
+    let arguments: &'static [u8] = Box::leak(arguments.into());
     let start = arguments.as_ptr().addr();
-    // In this order, since the start may never be behind the end (kernel/sys.c, validate_prctl_map_addr): where a
-    // program's constants are is below its stack, where its arguments were.
+    // In this order, since the start may never be behind the end (kernel/sys.c, validate_prctl_map_addr): the heap is
+    // below the stack, where its arguments were.
     for (what, address) in [
         (libc::PR_SET_MM_ARG_START, start),
         (libc::PR_SET_MM_ARG_END, start + arguments.len()),
