@@ -231,7 +231,9 @@ async fn follow(socket: UnixStream) -> Result<Asked, ClientError> {
             received = signals.next() => {
                 let received = received?;
                 let is_known = run.is_some() || was_queued;
-                if received.meaning == Meaning::Cancel && !is_known && is_unread(orders.as_ref().as_fd()) {
+                // What is unread after that may be the first signal only.
+                let is_first = received.meaning == Meaning::Cancel && cancel.is_none();
+                if is_first && !is_known && is_unread(orders.as_ref().as_fd()) {
                     let status = cancelled(received.signal, "the service has not heard of it");
                     return Ok(Asked::Followed(Followed::Ended { status }));
                 }
