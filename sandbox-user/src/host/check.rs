@@ -12,7 +12,7 @@ use super::HostInfo;
 use super::assess::{Finding, Status, assess, will_run};
 use super::facts::HostFacts;
 use super::pins::{Removed, remove_pins};
-use crate::cgroup::Hierarchy;
+use crate::cgroup::Mount;
 use crate::cli::{CheckArgs, CheckOutput, Cleaning, EXIT_FAILURE};
 use crate::evidence::Confidence;
 use crate::supervise::{Recovered, recover};
@@ -68,7 +68,7 @@ pub fn check(args: &CheckArgs) -> Result<u8, Box<dyn Error>> {
 
 /// Sees to leaves that nobody looks after, on a host where leaves can be; blocks.
 fn recover_as_root() -> Recovered {
-    match Hierarchy::survey().and_then(Hierarchy::into_mount) {
+    match Mount::find() {
         Ok(mount) if nix::unistd::geteuid().is_root() => recover(&mount),
         Ok(_) | Err(_) => Recovered::default(),
     }

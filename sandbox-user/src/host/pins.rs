@@ -3,7 +3,7 @@
 use std::{error::Error, os::unix::fs::MetadataExt as _};
 
 use crate::{
-    cgroup::{Hierarchy, Proc, orphans},
+    cgroup::{Mount, Proc, orphans},
     trace::{self, Unused},
 };
 
@@ -36,7 +36,7 @@ impl<E: Error> From<E> for CleanError {
 
 /// The ids of what may be a live run's leaf: also of one that cannot be judged.
 fn live_leaves() -> Result<Vec<u64>, CleanError> {
-    let mount = Hierarchy::survey().and_then(Hierarchy::into_mount)?;
+    let mount = Mount::find()?;
     let survey = orphans::survey(&mount, &Proc::default());
     if let Some(failure) = survey.failures.first() {
         return Err(CleanError(format!("no pins were removed: {failure}")));

@@ -363,11 +363,9 @@ impl Records {
         if config.keep_runs.is_none() && config.keep_bytes.is_none() {
             return;
         }
-        let steady_for = steady_for();
-        let is_believed = |age: &Duration| steady_for >= BELIEVED_AFTER.min(*age / 24);
         let before = config
             .keep_runs
-            .filter(is_believed)
+            .filter(|age| steady_for() >= BELIEVED_AFTER.min(*age / 24))
             .and_then(|age| Timestamp::now().checked_sub(age).ok());
         let most = config.keep_bytes.map(|bytes| {
             let beside = files::bytes()?;

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     audit::AuditError,
-    cgroup::Hierarchy,
+    cgroup::Mount,
     config::{self, ConfigError},
     events::kept,
     host::remove_pins,
@@ -272,7 +272,7 @@ fn remove_stale_pins() {
 }
 
 fn recover_lost() {
-    match Hierarchy::survey().and_then(Hierarchy::into_mount) {
+    match Mount::find() {
         Ok(mount) => recover(&mount).say(),
         Err(error) => say(error),
     }

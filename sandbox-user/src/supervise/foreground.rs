@@ -81,7 +81,7 @@ struct Made {
     place: Option<Place>,
     /// Its record's file.
     kept: Option<KeptFile>,
-    /// Whether anything of it is kept.
+    /// Whether something of it is kept, and to be forgotten once it is concluded.
     is_kept: bool,
     timings: BTreeMap<String, u64>,
     lap: Instant,
