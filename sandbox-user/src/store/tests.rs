@@ -290,8 +290,8 @@ fn a_store_with_a_damaged_page_or_row_is_kept_aside_and_no_other_is_overwritten(
     });
     damage_and_open(&|path| {
         let connection = Connection::open(path).expect("opened");
-        let no_uuid = "INSERT INTO runs (run_id, state, uid, command, accepted_at, boot_id)
-                       VALUES ('not-a-uuid', 'running', 0, '[]', '2026-11-28T00:00:00Z', '')";
+        let no_uuid = "INSERT INTO runs (run_id, state, uid, labels, command, accepted_at, boot_id)
+                       VALUES ('not-a-uuid', 'running', 0, '{}', '[]', '2026-11-28T00:00:00Z', '')";
         connection.execute(no_uuid, []).expect("inserted");
     });
     // In the same second, too.
