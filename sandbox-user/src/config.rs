@@ -22,7 +22,7 @@ use crate::limits::{DEFAULT_MEMORY_BYTES, Source};
 use crate::policy::{Budget, Ceilings, HostPolicy, Layer, Setting};
 use crate::units::{Printable, Quoted};
 
-pub use service::{LimitedCallers, ServiceConfig};
+pub use service::ServiceConfig;
 pub use summary::check;
 
 /// Where it is; a host without the file has the built-in defaults and no ceilings, and all runs together its share of
@@ -154,6 +154,7 @@ impl Config {
         let mut policy = HostPolicy {
             on_complete: self.on_complete.clone(),
             budget: self.budget.clone(),
+            limited_callers: self.service.limited_callers,
             runs: self.service.runs_per_user,
             metadata_paths: self.service.metadata_paths.clone(),
             ..HostPolicy::default()

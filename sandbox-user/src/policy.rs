@@ -104,6 +104,28 @@ impl Layer {
     }
 }
 
+/// What becomes of a caller whose own cgroup is limited (a Slurm step, a container), where a run cannot be placed
+/// under that limit, as the service's cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitedCallers {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// Their runs are done, held to the host's configuration only.
+    Allow,
+}
+
+impl LimitedCallers {
+    /// The word for it in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// What the host's configuration says of one user's runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostPolicy {
@@ -115,6 +137,8 @@ pub struct HostPolicy {
     pub ceilings: Ceilings,
     /// What all the host's runs may have together.
     pub budget: Budget,
+    /// Whether its runs may leave a limit that it is under.
+    pub limited_callers: LimitedCallers,
     /// What the shell is to run in the end of each, with the record on its stdin.
     pub on_complete: Option<String>,
     /// How many of theirs the service does at once; `None` = no limit.

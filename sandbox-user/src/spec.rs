@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{Limits, OnPidsLimit, OomScope};
-use crate::policy::{Budget, Warn};
+use crate::policy::{Budget, LimitedCallers, Warn};
 use crate::record::Reason;
 
 pub use names::{MAX_LABELS, MAX_NAME_BYTES, NameError, check_id, check_label, check_user};
@@ -50,6 +50,9 @@ pub struct RunSpec {
     pub limits: Limits,
     /// What all runs of the host may have together.
     pub budget: Budget,
+    /// Whether it may leave a limit that its caller is under.
+    #[serde(default)]
+    pub limited_callers: LimitedCallers,
     /// From SIGTERM at the deadline to cgroup.kill; zero = cgroup.kill at once.
     pub grace: Duration,
     /// A signal to the main process ahead of the deadline.
@@ -272,6 +275,7 @@ pub(crate) mod tests {
             run_as: RunAs::User("alice".to_owned()),
             limits: Limits::default(),
             budget: Budget::default(),
+            limited_callers: LimitedCallers::Allow,
             grace: Duration::from_secs(5),
             warn: Some(Warn {
                 signal: 10,

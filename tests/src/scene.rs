@@ -110,15 +110,17 @@ impl Scene {
         runs.json()[0].clone()
     }
 
-    /// Has something run by a caller whose own cgroup is limited.
+    /// Has a line of shell done by a caller in a cgroup below `/limited`, which may have 64 MiB: in it where `within`
+    /// is empty. Fails where that cannot be removed afterwards.
     #[must_use]
-    pub fn run_of_a_limited_caller(&self) -> Spoken {
-        self.bash(
-            "mkdir /sys/fs/cgroup/limited; echo +memory >/sys/fs/cgroup/cgroup.subtree_control; \
-             echo 1G >/sys/fs/cgroup/limited/memory.max; \
-             (echo $BASHPID >/sys/fs/cgroup/limited/cgroup.procs; exec sandbox run --user ana -- true); \
-             status=$?; rmdir /sys/fs/cgroup/limited; exit $status",
-        )
+    pub fn limited_caller(&self, within: &str, line: &str) -> Spoken {
+        self.write("limited.sh", line);
+        self.bash(&format!(
+            "cd /sys/fs/cgroup && echo +cpu +memory +pids >cgroup.subtree_control && mkdir -p limited/{within} && \
+             echo 64M >limited/memory.max && cd - >/dev/null && \
+             (echo $BASHPID >/sys/fs/cgroup/limited/{within}/cgroup.procs; exec bash limited.sh); \
+             status=$?; cd /sys/fs/cgroup && rmdir -p limited/{within} || exit 99; exit $status"
+        ))
     }
 
     /// Runs a Python script to its end, as root.

@@ -3,9 +3,10 @@
 //! One that has a cgroup in it can be neither removed nor renamed (cgroup v2 has no rename), so that each needs to
 //! be opened but once. The root of the tree has no limits, counters or freezer at all.
 
+use super::caller_limit::Limited;
 use super::control;
 use super::error::CgroupError;
-use super::files::Dir;
+use super::files::{CpuMax, Dir, Max};
 use super::freezer::is_told_to_freeze;
 use super::mount::Mount;
 use super::stats::{self, Reading};
@@ -96,6 +97,24 @@ impl Above {
             tighten(&mut tightest.pids, limits.pids, cgroup);
         }
         Ok(tightest)
+    }
+
+    /// The nearest that limits memory or CPU.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(super) fn nearest_limit(&self) -> Result<Option<(Limited, &str, &Dir)>, CgroupError> {
+        for Ancestor { cgroup, dir, .. } in self.below_the_root() {
+            let limited = if dir.max("memory.max")?.and_then(Max::limit).is_some() {
+                Limited::Memory
+            } else if dir.cpu_max()?.and_then(CpuMax::cores).is_some() {
+                Limited::Cpu
+            } else {
+                continue;
+            };
+            return Ok(Some((limited, cgroup, dir)));
+        }
+        Ok(None)
     }
 
     /// The nearest whose members are told to stand still.

@@ -20,7 +20,7 @@ use super::placement::{Place, Placement, PlacementFacts, RUNS, SLICE, child};
 use super::quota::cpu_max_for;
 use super::{control, placement, stats, systemd};
 use crate::limits::EffectiveLimits;
-use crate::policy::{Budget, Setting};
+use crate::policy::{Budget, LimitedCallers, Setting};
 use crate::units::format_bytes;
 
 /// How long systemd may take to write what it was asked to: it does so after its answer.
@@ -43,20 +43,24 @@ impl Place {
     /// Where a limit cannot be read, written or does not stick, or systemd refuses: the run is then not
     /// to start.
     pub async fn hold(&self, budget: &Budget) -> Result<Option<String>, CgroupError> {
+        let of_all = match &self.placement {
+            Placement::Scope(slice) if slice == SLICE => slice_of(&self.base),
+            Placement::Unit(_) | Placement::Bare(_) => self.runs(),
+            // What the caller is limited to is the caller's, not for all runs.
+            Placement::Scope(_) | Placement::Within(_) => return Ok(None),
+        };
         if *budget == Budget::default() {
             return Ok(None);
         }
-        let of_all = match self.placement {
-            Placement::Scope => slice_of(&self.base),
-            Placement::Unit(_) | Placement::Bare(_) => self.runs(),
-        };
         let dir = Dir::open(self.mount.dir(&of_all)?)?;
         let mut changes = Changes::between(&control::effective(&dir)?, budget)?;
         let needed_bytes = || stats::stats(&dir).value.memory_needed_bytes();
         let withheld = changes.withhold(&of_all, needed_bytes);
         match self.placement {
-            Placement::Scope => changes.ask_for(&dir, &of_all).await?,
-            Placement::Unit(_) | Placement::Bare(_) => changes.write(&dir)?,
+            Placement::Scope(_) => changes.ask_for(&dir, &of_all).await?,
+            Placement::Unit(_) | Placement::Bare(_) | Placement::Within(_) => {
+                changes.write(&dir)?;
+            }
         }
         Ok(withheld)
     }
@@ -68,9 +72,12 @@ impl Place {
 /// When the cgroup tree cannot be read.
 pub fn memory_limit_of_all_runs() -> Result<Option<u64>, CgroupError> {
     let mount = Mount::find()?;
-    let of_all = match placement::decide(&PlacementFacts::gather(&mount)?)? {
-        Placement::Scope => SLICE.to_owned(),
-        Placement::Unit(base) | Placement::Bare(base) => child(&base, RUNS),
+    let facts = PlacementFacts::gather(&mount, LimitedCallers::Allow)?;
+    let of_all = match placement::decide(&facts)? {
+        Placement::Scope(slice) => slice,
+        Placement::Unit(base) | Placement::Bare(base) | Placement::Within(base) => {
+            child(&base, RUNS)
+        }
     };
     match Dir::open(mount.dir(&of_all)?) {
         Err(CgroupError::Read { source, .. }) if is_gone(&source) => Ok(None),

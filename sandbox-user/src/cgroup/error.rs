@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::caller_limit::Limited;
+
 /// A failure on cgroupfs, or of whoever owns it (systemd).
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -92,6 +94,18 @@ pub enum CgroupError {
     InsideLeaf {
         /// That leaf.
         cgroup: String,
+    },
+    /// The caller is under a limit, and nothing under it can hold a leaf.
+    #[error(
+        "your {limited} is limited by the cgroup {cgroup}, in which no leaf can be made: {why}. Anywhere else the run would leave that limit; `limited-callers = \"allow\"` in /etc/sandbox/config.toml lets it"
+    )]
+    CallerLimited {
+        /// What is limited.
+        limited: Limited,
+        /// By which cgroup.
+        cgroup: String,
+        /// What is in the way.
+        why: String,
     },
     /// The unit that holds the host's runs is only started by systemd.
     #[error(

@@ -14,7 +14,7 @@ use super::{control, tree};
 use crate::limits::{Limit, Limits, OomScope, Source};
 
 /// The cgroup of all of them, in a base.
-const HOOKS: &str = "hooks";
+pub(super) const HOOKS: &str = "hooks";
 /// `memory.max` of each; its other limits are those of a run that says nothing.
 const MEMORY_BYTES: u64 = 512 << 20;
 /// `memory.max` of all of them in a base.

@@ -24,7 +24,7 @@ use super::placement::{Place, child};
 use super::sampler::Sampler;
 use super::stats::{self, LeafStats, Reading};
 use super::tree::Removal;
-use super::{control, kill, tree};
+use super::{control, frame, kill, tree};
 use crate::evidence::{CgroupRef, EventCounters};
 use crate::limits::{EffectiveLimits, EnclosingLimits, Limits, OomScope};
 
@@ -305,7 +305,11 @@ impl LeafCgroup {
     /// # Errors
     /// Other than EBUSY; a leaf that is gone already counts as removed.
     pub fn try_remove(&self) -> Result<Removal, CgroupError> {
-        tree::try_remove(self.dir.path())
+        let removal = tree::try_remove(self.dir.path())?;
+        if removal == Removal::Removed {
+            frame::remove_around(self.dir.path());
+        }
+        Ok(removal)
     }
 
     /// Removes it, trying again for so long while the kernel says EBUSY. Blocks; an event loop calls
@@ -314,7 +318,9 @@ impl LeafCgroup {
     /// # Errors
     /// When it cannot be removed by then.
     pub fn remove(&self, within: Duration) -> Result<(), CgroupError> {
-        tree::remove(self.dir.path(), within)
+        tree::remove(self.dir.path(), within)?;
+        frame::remove_around(self.dir.path());
+        Ok(())
     }
 }
 
@@ -345,14 +351,6 @@ pub(super) fn population(dir: &Dir) -> Result<Population, CgroupError> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// The tightest limits that processes of a cgroup are under: its own and those above it.
-///
-/// # Errors
-/// When one of these cgroups cannot be read.
-pub fn limits_of(mount: &Mount, cgroup: &str) -> Result<EnclosingLimits, CgroupError> {
-    Above::open(mount, &child(cgroup, "member"))?.limits()
 }
 
 /// Where a leaf of that id is, should it be made in a place.

@@ -8,9 +8,11 @@
 
 mod above;
 mod budget;
+mod caller_limit;
 mod control;
 mod error;
 mod files;
+mod frame;
 mod freezer;
 mod held;
 pub mod hooks;
@@ -28,10 +30,11 @@ mod systemd;
 mod tree;
 
 pub use budget::memory_limit_of_all_runs;
+pub use caller_limit::{CallerLimit, Limited};
 pub use error::CgroupError;
 pub use files::{CpuMax, Dir, Max};
 pub use held::{HeldLeaf, HeldRuns};
-pub use leaf::{EventFile, LeafCgroup, Population, leaf_path, limits_of};
+pub use leaf::{EventFile, LeafCgroup, Population, leaf_path};
 pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};

@@ -18,7 +18,7 @@ use super::files::Dir;
 use super::leaf::{self, Population};
 use super::mount::Mount;
 use super::owner::{Liveness, Mark, Owner, Proc};
-use super::{kill, placement, tree};
+use super::{frame, kill, placement, tree};
 
 /// How deep the tree is searched; systemd's user units nest some eight levels.
 const MAX_DEPTH: usize = 24;
@@ -191,7 +191,7 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
     let is_ours = [placement::BARE_BASE, placement::HOLDING]
         .iter()
         .any(|ours| base.ends_with(ours));
-    if !(is_ours || base.contains(&format!("{}/", placement::SLICE))) {
+    if !(is_ours || base.contains(&format!("{}/", placement::SLICE)) || frame::is_of(base, name)) {
         return false;
     }
     let Some(made) = Uuid::parse_str(name).ok().and_then(|id| id.get_timestamp()) else {
@@ -297,7 +297,9 @@ pub fn remove(mount: &Mount, proc: &Proc, orphan: &Orphan) -> Result<Disposal, C
         kill::kill(&dir)?;
         std::thread::sleep(Duration::from_millis(5));
     }
-    remove_bottom_up(&path, 0).map(|()| Disposal::Removed)
+    remove_bottom_up(&path, 0)?;
+    frame::remove_around(&path);
+    Ok(Disposal::Removed)
 }
 
 fn remove_bottom_up(path: &Path, depth: usize) -> Result<(), CgroupError> {
@@ -353,6 +355,8 @@ mod tests {
                 format!("/system.slice/sandbox-runs.service/runs/{RUN}"),
                 true,
             ),
+            (format!("/job_7/user/sandbox-{RUN}/runs/{RUN}"), true),
+            (format!("/a.slice/sandbox-{RUN}.scope/runs/{RUN}"), true),
             (format!("/system.slice/other.service/runs/{RUN}"), false),
             (format!("/sandbox/{RUN}"), false),
             ("/sandbox/runs/build".to_owned(), false),

@@ -13,13 +13,15 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::caller_limit::{CallerLimit, Room, controllers_of};
 use super::error::CgroupError;
 use super::files::Dir;
 use super::mount::{Controller, Mount, NsDelegate};
 use super::orphans::is_gone;
 use super::owner::{Mark, Proc};
 use super::tree::Made;
-use super::{systemd, tree};
+use super::{frame, systemd, tree};
+use crate::policy::LimitedCallers;
 
 /// The cgroup of a bare host that everything of ours is in.
 pub(super) const BARE_BASE: &str = "/sandbox";
@@ -92,6 +94,8 @@ pub struct PlacementFacts {
     pub holding: Option<Unit>,
     /// The leaf of another run that we run in, if any.
     pub inside_leaf: Option<String>,
+    /// The limit that we are under and that a run is not to leave.
+    pub caller_limit: Option<CallerLimit>,
 }
 
 /// Where leaves are to go.
@@ -100,10 +104,12 @@ pub struct PlacementFacts {
 pub enum Placement {
     /// Into a unit that is delegated: our own, or the one that holds the host's runs.
     Unit(String),
-    /// Into a transient scope of the run's own.
-    Scope,
+    /// Into a transient scope of the run's own, in that slice.
+    Scope(String),
     /// Below the root of a host without systemd.
     Bare(String),
+    /// Into a cgroup of the run's own in that one, whose limit holds for the caller.
+    Within(String),
 }
 
 /// A prepared place: leaves can be made in it.
@@ -125,18 +131,23 @@ impl Place {
         child(&self.base, RUNS)
     }
 
-    /// The cgroup that the guardian belongs in.
-    pub fn supervisor(&self) -> String {
-        child(&self.base, SUPERVISOR)
+    /// The cgroup that the guardian belongs in; `None` where it stays in its caller's: what ends that ends the run.
+    pub fn supervisor(&self) -> Option<String> {
+        match self.placement {
+            Placement::Unit(_) | Placement::Scope(_) | Placement::Bare(_) => {
+                Some(child(&self.base, SUPERVISOR))
+            }
+            Placement::Within(_) => None,
+        }
     }
 }
 
 impl PlacementFacts {
-    /// Gathers them for this process.
+    /// Gathers them for this process, whose limits count unless its runs may leave them.
     ///
     /// # Errors
     /// When /proc or cgroupfs cannot be read.
-    pub fn gather(mount: &Mount) -> Result<Self, CgroupError> {
+    pub fn gather(mount: &Mount, limited: LimitedCallers) -> Result<Self, CgroupError> {
         let own = Proc::default().cgroup("self")?;
         let manager = Manager::of_host()?;
         let (unit, holding) = match manager {
@@ -153,6 +164,10 @@ impl PlacementFacts {
             unit,
             holding,
             inside_leaf: leaf_around(mount, &own)?,
+            caller_limit: match limited {
+                LimitedCallers::Refuse => CallerLimit::of(mount, &own)?,
+                LimitedCallers::Allow => None,
+            },
         })
     }
 }
@@ -172,11 +187,7 @@ impl Unit {
         Ok(Self {
             delegation: delegation_of(&path)?,
             processes: dir.procs()?.map_or(0, |pids| pids.len()),
-            controllers: dir
-                .parse("cgroup.controllers", "controllers", |text| {
-                    Some(Controller::parse_list(text))
-                })?
-                .unwrap_or_default(),
+            controllers: controllers_of(&dir)?,
             cgroup,
         })
     }
@@ -185,21 +196,42 @@ impl Unit {
 /// Decides where leaves go. Pure.
 ///
 /// # Errors
-/// [`CgroupError::InsideLeaf`]: one leaf holds one run.
+/// [`CgroupError::InsideLeaf`]: one leaf holds one run; [`CgroupError::CallerLimited`]: there is no place under the
+/// caller's limit.
 pub fn decide(facts: &PlacementFacts) -> Result<Placement, CgroupError> {
     if let Some(cgroup) = &facts.inside_leaf {
         return Err(CgroupError::InsideLeaf {
             cgroup: cgroup.clone(),
         });
     }
-    let units = facts.unit.iter().chain(&facts.holding);
-    Ok(
-        match (facts.manager, units.clone().find(|unit| unit.is_usable())) {
-            (Manager::None, _) => Placement::Bare(BARE_BASE.to_owned()),
-            (Manager::Systemd, Some(unit)) => Placement::Unit(unit.cgroup.clone()),
-            (Manager::Systemd, None) => Placement::Scope,
-        },
-    )
+    let mut units = facts.unit.iter().chain(&facts.holding);
+    let usual = match (facts.manager, units.find(|unit| unit.is_usable())) {
+        (Manager::None, _) => Placement::Bare(BARE_BASE.to_owned()),
+        (Manager::Systemd, Some(unit)) => Placement::Unit(unit.cgroup.clone()),
+        (Manager::Systemd, None) => Placement::Scope(SLICE.to_owned()),
+    };
+    match &facts.caller_limit {
+        Some(limit) if !limit.holds_for(usual.cgroup()) => {
+            let cgroup = limit.cgroup.clone();
+            Ok(match limit.room(facts.manager, facts.unit.as_ref())? {
+                Room::Slice => Placement::Scope(cgroup),
+                Room::Within => Placement::Within(cgroup),
+            })
+        }
+        Some(_) | None => Ok(usual),
+    }
+}
+
+impl Placement {
+    /// The cgroup that all of it is in.
+    fn cgroup(&self) -> &str {
+        match self {
+            Self::Unit(cgroup)
+            | Self::Scope(cgroup)
+            | Self::Bare(cgroup)
+            | Self::Within(cgroup) => cgroup,
+        }
+    }
 }
 
 impl Unit {
@@ -220,13 +252,23 @@ impl Unit {
 /// When the host cannot have leaves (each error says how to mend that), when systemd refuses, when
 /// the guardian is gone. What was made so far needs no undoing: a scope goes with its guardian, and
 /// the frame of a bare host is shared by all runs.
-pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupError> {
+pub async fn prepare(
+    guardian_pid: u32,
+    run_id: Uuid,
+    limited: LimitedCallers,
+) -> Result<Place, CgroupError> {
     let mut mount = Mount::find()?;
-    let placement = decide(&PlacementFacts::gather(&mount)?)?;
+    let placement = decide(&PlacementFacts::gather(&mount, limited)?)?;
     let mut degraded = Vec::new();
     let base = match &placement {
         Placement::Unit(cgroup) => cgroup.clone(),
-        Placement::Scope => systemd::start_scope(guardian_pid, run_id).await?,
+        Placement::Scope(slice) => systemd::start_scope(guardian_pid, run_id, slice).await?,
+        Placement::Within(cgroup) => {
+            tree::enable_controllers(&mount.dir(cgroup)?)?;
+            let base = child(cgroup, &frame::name(run_id));
+            tree::make(&mount.dir(&base)?)?;
+            base
+        }
         Placement::Bare(cgroup) => {
             if let Err(error) = mount.switch_on_nsdelegate() {
                 degraded.push(format!(
@@ -261,11 +303,13 @@ pub async fn prepare(guardian_pid: u32, run_id: Uuid) -> Result<Place, CgroupErr
 impl Place {
     /// Makes `supervisor` and `runs`, with controllers down to the leaves.
     fn furnish(&self, guardian_pid: u32) -> Result<(), CgroupError> {
-        let supervisor = self.mount.dir(&self.supervisor())?;
-        tree::make(&supervisor)?;
-        if self.placement == Placement::Scope {
-            // It starts with it inside.
-            tree::move_process(&supervisor, guardian_pid)?;
+        if let Some(cgroup) = self.supervisor() {
+            let supervisor = self.mount.dir(&cgroup)?;
+            tree::make(&supervisor)?;
+            if matches!(self.placement, Placement::Scope(_)) {
+                // It starts with it inside.
+                tree::move_process(&supervisor, guardian_pid)?;
+            }
         }
         tree::enable_controllers(&self.mount.dir(&self.base)?)?;
         let runs = self.mount.dir(&self.runs())?;
@@ -377,21 +421,18 @@ mod tests {
         use Delegation::{Delegated, Kept};
         let own = Placement::Unit("/system.slice/sandbox.service".to_owned());
         let bare = Placement::Bare("/sandbox".to_owned());
+        let scope = Placement::Scope(SLICE.to_owned());
         let all = "cpu io memory pids";
         let table = [
             (Manager::None, None, bare.clone()),
             (Manager::None, unit(Delegated, 0, all), bare),
-            (Manager::Systemd, None, Placement::Scope),
-            (Manager::Systemd, unit(Kept, 0, all), Placement::Scope),
+            (Manager::Systemd, None, scope.clone()),
+            (Manager::Systemd, unit(Kept, 0, all), scope.clone()),
             (Manager::Systemd, unit(Delegated, 0, all), own),
             // No DelegateSubgroup=: its processes are in the way.
-            (Manager::Systemd, unit(Delegated, 2, all), Placement::Scope),
+            (Manager::Systemd, unit(Delegated, 2, all), scope.clone()),
             // Delegate=pids only.
-            (
-                Manager::Systemd,
-                unit(Delegated, 0, "pids"),
-                Placement::Scope,
-            ),
+            (Manager::Systemd, unit(Delegated, 0, "pids"), scope),
         ];
         for (manager, unit, expected) in table {
             let facts = PlacementFacts {
@@ -399,6 +440,7 @@ mod tests {
                 unit,
                 holding: None,
                 inside_leaf: None,
+                caller_limit: None,
             };
             assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
         }
@@ -419,13 +461,14 @@ mod tests {
             (None, holding(0), held.clone()),
             (unit(Kept, 1, all), holding(0), held),
             (unit(Delegated, 0, all), holding(0), own),
-            (None, holding(1), Placement::Scope),
+            (None, holding(1), Placement::Scope(SLICE.to_owned())),
         ] {
             let facts = PlacementFacts {
                 manager: Manager::Systemd,
                 unit,
                 holding,
                 inside_leaf: None,
+                caller_limit: None,
             };
             assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
         }
@@ -438,6 +481,7 @@ mod tests {
             unit: None,
             holding: None,
             inside_leaf: Some("/sandbox/runs/x".to_owned()),
+            caller_limit: None,
         };
         let error = decide(&facts).expect_err("refused").to_string();
         assert!(error.contains("/sandbox/runs/x"), "{error}");

@@ -41,18 +41,22 @@ pub fn scope_name(run_id: Uuid) -> String {
     format!("sandbox-{run_id}.scope")
 }
 
-/// Starts the run's scope around a process and returns its cgroup, once the process is in it.
+/// Starts the run's scope in a slice, given as its cgroup, around a process and returns its cgroup, once the process is in it.
 /// The scope ends when its last process does, and its cgroup with it.
 ///
 /// # Errors
 /// When systemd cannot be reached, refuses, or does not finish in 30 s.
-pub(super) async fn start_scope(pid: u32, run_id: Uuid) -> Result<String, CgroupError> {
+pub(super) async fn start_scope(
+    pid: u32,
+    run_id: Uuid,
+    slice: &str,
+) -> Result<String, CgroupError> {
     let unit = scope_name(run_id);
     let timed_out = || CgroupError::ScopeTimedOut {
         unit: unit.clone(),
         seconds: JOB_TIMEOUT.as_secs(),
     };
-    tokio::time::timeout(JOB_TIMEOUT, start_and_wait(&unit, pid))
+    tokio::time::timeout(JOB_TIMEOUT, start_and_wait(&unit, pid, slice))
         .await
         .map_err(|_| timed_out())??;
     let cgroup = match Proc::default().cgroup(&pid.to_string()) {
@@ -66,7 +70,8 @@ pub(super) async fn start_scope(pid: u32, run_id: Uuid) -> Result<String, Cgroup
     }
 }
 
-async fn start_and_wait(unit: &str, pid: u32) -> Result<(), CgroupError> {
+async fn start_and_wait(unit: &str, pid: u32, slice: &str) -> Result<(), CgroupError> {
+    let slice = slice.rsplit_once('/').map_or(slice, |(_, name)| name);
     let refused = |reason: String| CgroupError::ScopeRefused {
         unit: unit.to_owned(),
         reason,
@@ -74,8 +79,10 @@ async fn start_and_wait(unit: &str, pid: u32) -> Result<(), CgroupError> {
     let failed = |error: zbus::Error| refused(error.to_string());
     let bus = Bus::connect().await?;
     let mut removed = bus.jobs_removed().await.map_err(failed)?;
-    let job = match bus.start(unit, pid, OomPolicy::Continue).await {
-        Err(error) if names_oom_policy(&error) => bus.start(unit, pid, OomPolicy::Unsaid).await,
+    let job = match bus.start(unit, pid, slice, OomPolicy::Continue).await {
+        Err(error) if names_oom_policy(&error) => {
+            bus.start(unit, pid, slice, OomPolicy::Unsaid).await
+        }
         result => result,
     }
     .map_err(failed)?;
@@ -173,10 +180,16 @@ impl Bus {
     }
 
     /// Queues the start of the scope; the job's object path.
-    async fn start(&self, unit: &str, pid: u32, oom: OomPolicy) -> zbus::Result<OwnedObjectPath> {
+    async fn start(
+        &self,
+        unit: &str,
+        pid: u32,
+        slice: &str,
+        oom: OomPolicy,
+    ) -> zbus::Result<OwnedObjectPath> {
         let mut properties: Properties<'_> = vec![
             ("Description", Value::from("Analysis run by sandbox")),
-            ("Slice", Value::from("sandbox.slice")),
+            ("Slice", Value::from(slice)),
             ("PIDs", Value::from(vec![pid])),
             ("Delegate", Value::from(true)),
             // The default, some 4700 tasks, would be a limit that nobody asked for.

@@ -421,6 +421,7 @@ impl RunSpec {
                 .map_or(RunAs::Caller, RunAs::User),
             limits,
             budget: host.budget,
+            limited_callers: host.limited_callers,
             grace,
             warn,
             on_pids_limit,

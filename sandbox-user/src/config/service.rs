@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::policy::LimitedCallers;
+
 /// The table `[service]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -50,27 +52,6 @@ impl Default for ServiceConfig {
             keep_bytes: None,
             log_bytes: 16 << 20,
             events_bytes: 16 << 20,
-        }
-    }
-}
-
-/// What becomes of a caller whose own cgroup is limited (a Slurm step, a container): a run of the
-/// service's is outside of that cgroup, and free of its limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LimitedCallers {
-    /// They are refused.
-    #[default]
-    Refuse,
-    /// Their runs are done, held to the host's configuration only.
-    Allow,
-}
-
-impl LimitedCallers {
-    /// The word for it in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Allow => "allow",
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::identity::{Account, Change};
 use crate::limits::{Limits, Source};
-use crate::policy::{Ceiling, Ceilings, Excess, LimitOverrides, Setting, settle};
+use crate::policy::{Ceiling, Ceilings, Excess, LimitOverrides, LimitedCallers, Setting, settle};
 
 const GIB: u64 = 1 << 30;
 

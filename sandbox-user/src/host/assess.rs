@@ -219,7 +219,7 @@ fn place(decided: Result<Placement, CgroupError>, facts: &HostFacts) -> Finding 
         Ok(Placement::Unit(cgroup)) => {
             Finding::ok(name, format!("in {cgroup}, which systemd delegated"))
         }
-        Ok(Placement::Scope) => match facts.system_bus {
+        Ok(Placement::Scope(_)) => match facts.system_bus {
             Support::Present => Finding::ok(name, "in a transient scope of systemd's, one a run"),
             Support::Absent => {
                 let found = "systemd cannot be asked for a scope: nobody answers on /run/dbus/system_bus_socket";
@@ -231,6 +231,9 @@ fn place(decided: Result<Placement, CgroupError>, facts: &HostFacts) -> Finding 
             let found = "processes sit in the root cgroup of this container: no controller can be enabled below it";
             let mend = "move them into a cgroup below it first, or start the container with the host's cgroups (docker run --cgroupns=host)";
             Finding::new(name, Status::Missing, found, Some(mend))
+        }
+        Ok(Placement::Within(cgroup)) => {
+            Finding::ok(name, format!("in {cgroup}, whose limits hold for you"))
         }
         Ok(Placement::Bare(cgroup)) => Finding::ok(name, format!("in {cgroup} (no systemd)")),
         Err(error) => Finding::new(name, Status::Missing, error.to_string(), None),

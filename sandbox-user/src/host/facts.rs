@@ -11,6 +11,7 @@ use super::HostInfo;
 use crate::cgroup::{Controller, Hierarchy, Manager, Mount, PlacementFacts, Proc, parse_meminfo};
 use crate::config::Config;
 use crate::identity::SystemAccounts;
+use crate::policy::LimitedCallers;
 use crate::procfs::{self, MountLine, mounts, status_field};
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
@@ -195,12 +196,18 @@ impl HostFacts {
         };
         let samples = mount.map(samples).unwrap_or_default();
         let status = proc.read("self/status").ok();
+        let config = Config::of_host();
+        let limited = match &config {
+            Ok(Some(config)) => config.service.limited_callers,
+            Ok(None) | Err(_) => LimitedCallers::default(),
+        };
         Self {
             info: HostInfo::gather(&proc),
             euid: nix::unistd::geteuid().as_raw(),
             capabilities: status.as_deref().and_then(parse_capabilities),
-            placement: mount
-                .map(|mount| PlacementFacts::gather(mount).map_err(|error| error.to_string())),
+            placement: mount.map(|mount| {
+                PlacementFacts::gather(mount, limited).map_err(|error| error.to_string())
+            }),
             root: mount.map_or(RootCgroup::Open, |mount| RootCgroup::of(&mount.root)),
             // For the wording of advice alone; `placement` says what is wrong.
             manager: Manager::of_host().unwrap_or(Manager::None),
@@ -219,7 +226,7 @@ impl HostFacts {
                 PidNamespace::Nested
             },
             lockdown: Lockdown::of_host(),
-            configuration: Config::of_host()
+            configuration: config
                 .and_then(|config| {
                     let strangers = config.map(|config| config.strangers(&SystemAccounts));
                     strangers.transpose()

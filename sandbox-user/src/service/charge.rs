@@ -40,6 +40,7 @@ use crate::{
     cli::{self, EXIT_FAILURE, RunArgs},
     config::ServiceConfig,
     events::kept::Kept,
+    policy::LimitedCallers,
     record::lossless,
     request::{self, Requested},
     say::say,
@@ -185,6 +186,8 @@ fn settle(mut requested: Requested) -> Result<Requested, Box<dyn std::error::Err
         .into()),
         None => {
             spec.spool = Some(SPOOL.into());
+            // It was looked at before it was let in.
+            spec.limited_callers = LimitedCallers::Allow;
             Ok(requested)
         }
     }

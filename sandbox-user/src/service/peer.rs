@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Refusal;
 use crate::{
     caller::{Caller, ignored_in, umask_in},
-    cgroup::{Mount, Proc, hooks, leaf_around, limits_of},
-    config::LimitedCallers,
+    cgroup::{CallerLimit, Mount, Proc, leaf_around},
+    policy::LimitedCallers,
     procfs::{self, status_field},
     store::Whose,
     sys::{pidfd, rlimits::ResourceLimit},
@@ -176,17 +176,11 @@ impl Peer {
             return Ok(None);
         }
         let (mount, cgroup) = self.cgroup()?;
-        if hooks::is_hooks(&cgroup) {
-            // Its limits are the service's own.
-            return Ok(None);
-        }
-        let limits = limits_of(&mount, &cgroup).map_err(io::Error::other)?;
-        let memory = limits.memory_bytes.map(|limit| ("memory", limit.cgroup));
-        let limited = memory.or(limits.cpus.map(|limit| ("CPU", limit.cgroup)));
-        Ok(limited.map(|(what, cgroup)| Objection {
+        let limit = CallerLimit::of(&mount, &cgroup).map_err(io::Error::other)?;
+        Ok(limit.map(|CallerLimit { limited, cgroup, .. }| Objection {
             kind: Refusal::LimitedCaller,
             reason: format!(
-                "your {what} is limited by the cgroup {cgroup}, and a run that the service does would leave that: use --standalone"
+                "your {limited} is limited by the cgroup {cgroup}, and a run that the service does would leave that: root's `sandbox run --standalone` stays below it, where it can have a leaf there; `limited-callers` in the host's configuration allows it"
             ),
         }))
     }

@@ -27,8 +27,12 @@ impl HookCgroup {
         let mount = Mount::find()?;
         let base = match hooks::base_of(&leaf.path) {
             Some(base) if mount.dir(base)?.is_dir() => base.to_owned(),
-            // A scope of systemd's has ended with the run's own guardian.
-            _ => cgroup::prepare(std::process::id(), run_id).await?.base,
+            // A scope of systemd's has ended with the run's own guardian, a frame with the leaf.
+            _ => {
+                let limited = docket.spec.limited_callers;
+                let place = cgroup::prepare(std::process::id(), run_id, limited).await?;
+                place.base
+            }
         };
         if let Some(left) = Self::left(docket) {
             clear(&left.0).await?;

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::{Keys, Reader};
-use crate::config::{LimitedCallers, ServiceConfig};
+use crate::config::ServiceConfig;
 use crate::document::{Entry, Fault, Problem, Value, read, wrong_kind};
-use crate::policy::Setting;
 use crate::policy::values::{ValueError, or_none};
+use crate::policy::{LimitedCallers, Setting};
 use crate::units::{self, UnitError, format_bytes, format_duration};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

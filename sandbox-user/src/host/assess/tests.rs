@@ -35,6 +35,7 @@ fn good() -> HostFacts {
             unit: None,
             holding: None,
             inside_leaf: None,
+            caller_limit: None,
         })),
         manager: Manager::Systemd,
         system_bus: Support::Present,
@@ -89,6 +90,7 @@ fn each_lack_is_one_finding_that_says_how_to_mend_it() {
                     unit: None,
                     holding: None,
                     inside_leaf: None,
+                    caller_limit: None,
                 }));
             },
             "placement",
@@ -231,6 +233,7 @@ fn being_inside_a_leaf_is_missing_a_place() {
             unit: None,
             holding: None,
             inside_leaf: Some("/".to_owned()),
+            caller_limit: None,
         }));
     });
     assert_eq!(

@@ -30,7 +30,7 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
     }
     made.lap("orphans");
 
-    let place = cgroup::prepare(guardian_pid, run_id).await?;
+    let place = cgroup::prepare(guardian_pid, run_id, made.docket.spec.limited_callers).await?;
     made.docket.degraded.extend(place.degraded.iter().cloned());
     if let Some(warning) = place.hold(&made.docket.spec.budget).await? {
         say(warning);
@@ -71,9 +71,10 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
         made.docket.degraded.push(warning);
     }
     if let (Some(guardian), Some(place)) = (&mut made.guardian, &made.place)
-        && place.placement != Placement::Scope
+        && !matches!(place.placement, Placement::Scope(_))
+        && let Some(home) = place.supervisor()
     {
-        guardian.send_home(place.supervisor());
+        guardian.send_home(home);
     }
     if let Err(error) = made.keep(&owner, Reached::Ready) {
         // What was kept before says that nothing was started.
