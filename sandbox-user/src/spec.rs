@@ -5,6 +5,7 @@
 //! JSON, so paths and arguments survive it even where they are no UTF-8; the environment is left
 //! out of it, since it is never written anywhere.
 
+mod asked;
 mod names;
 pub(crate) mod os_path;
 

@@ -2,6 +2,7 @@
 //! somebody dies.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -49,10 +50,14 @@ fn pid_in(scene: &Scene, file: &str) -> Pid {
 /// Starts a run of ana's that nobody waits for; gives its main process.
 #[track_caller]
 fn left_running(scene: &Scene) -> Pid {
-    let _started = scene.ana(
-        "(sandbox run -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
-         until [ -s pid ]; do sleep 0.05; done",
-    );
+    left_running_with(scene, "")
+}
+
+fn left_running_with(scene: &Scene, options: &str) -> Pid {
+    let _started = scene.ana(&format!(
+        "(sandbox run {options} -- bash -c 'echo $$ >pid; exec sleep 1000' &) </dev/null >/dev/null 2>&1; \
+         until [ -s pid ]; do sleep 0.05; done"
+    ));
     pid_in(scene, "pid")
 }
 
@@ -356,6 +361,30 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
     assert!(kill(main, None).is_err(), "it was ended");
     let sockets = scene.bash("ls /run/sandbox/control").expect(0);
     assert_eq!(sockets.out(), "service");
+}
+
+#[test]
+fn a_run_that_lost_everybody_and_is_overdue_when_it_is_found_has_met_its_deadline() {
+    let _guest = Guest::enter();
+    let mut service = Service::start();
+    let scene = Scene::new();
+    let main = left_running_with(&scene, "--timeout 15s");
+    let began = Instant::now();
+    service.kill();
+    let _killed = scene.bash(Service::BOTH_ARE_LOST);
+    wait::until("its time to be over", || {
+        began.elapsed() > Duration::from_secs(15)
+    });
+    assert!(kill(main, None).is_ok(), "nobody is left to end it");
+    service.restart();
+    let record = stored(&scene);
+    record.assert_verdict("walltime", "more_time");
+    let degraded = record.at("/tracing/degraded").to_string();
+    assert!(
+        degraded.contains("was lost before the deadline"),
+        "{record}"
+    );
+    assert!(kill(main, None).is_err(), "it was ended");
 }
 
 #[test]

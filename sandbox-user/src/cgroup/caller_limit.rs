@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::above::Above;
 use super::error::CgroupError;
 use super::files::Dir;
+use super::hooks;
 use super::mount::{Controller, Mount, join};
-use super::placement::{Delegation, Unit, child};
-use super::{hooks, placement};
+use super::placement::{Manager, child};
+use super::unit::{Delegation, Unit};
 
 /// What a cgroup limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,13 +89,9 @@ impl CallerLimit {
     ///
     /// # Errors
     /// [`CgroupError::CallerLimited`] where there is nothing.
-    pub(super) fn room(
-        &self,
-        manager: placement::Manager,
-        unit: Option<&Unit>,
-    ) -> Result<Room, CgroupError> {
+    pub(super) fn room(&self, manager: Manager, unit: Option<&Unit>) -> Result<Room, CgroupError> {
         let why = match (manager, unit) {
-            (placement::Manager::Systemd, unit) => match unit {
+            (Manager::Systemd, unit) => match unit {
                 _ if is_systemds_slice(&self.cgroup) => return Ok(Room::Slice),
                 Some(unit)
                     if unit.delegation == Delegation::Delegated
@@ -107,7 +104,7 @@ impl CallerLimit {
                         .to_owned(),
                 ),
             },
-            (placement::Manager::None, _) => self.obstacle(),
+            (Manager::None, _) => self.obstacle(),
         };
         match why {
             None => Ok(Room::Within),
@@ -153,7 +150,6 @@ fn is_systemds_slice(cgroup: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::placement::Manager;
     use super::*;
 
     fn limit(cgroup: &str, processes: usize, controllers: &str) -> CallerLimit {

@@ -28,6 +28,7 @@ mod staging;
 mod stats;
 mod systemd;
 mod tree;
+mod unit;
 
 pub use budget::memory_limit_of_all_runs;
 pub use caller_limit::{CallerLimit, Limited};
@@ -39,8 +40,8 @@ pub use mount::{Controller, Hierarchy, Mount, NsDelegate};
 pub(crate) use owner::parse_meminfo;
 pub use owner::{Liveness, Mark, Owner, Proc, ProcessId};
 pub use placement::{
-    Delegation, Manager, Place, Placement, PlacementFacts, Unit, decide, enter, leaf_around,
-    leave_the_service, prepare,
+    Manager, Place, Placement, PlacementFacts, decide, enter, leaf_around, leave_the_service,
+    prepare,
 };
 pub use quota::cpu_max_for;
 pub use sampler::Sampler;
@@ -48,3 +49,4 @@ pub use staging::Staging;
 pub use stats::{LeafStats, Reading};
 pub use systemd::scope_name;
 pub use tree::Removal;
+pub use unit::{Delegation, Unit};

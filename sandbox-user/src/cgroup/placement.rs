@@ -6,20 +6,17 @@
 //! where, then [`prepare`] does it; `sandbox` itself stays in its caller's cgroup, only the guardian
 //! is moved (<https://systemd.io/CGROUP_DELEGATION/>).
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::caller_limit::{CallerLimit, Room, controllers_of};
+use super::caller_limit::{CallerLimit, Room};
 use super::error::CgroupError;
-use super::files::Dir;
-use super::mount::{Controller, Mount, NsDelegate};
-use super::orphans::is_gone;
+use super::mount::{Mount, NsDelegate};
 use super::owner::{Mark, Proc};
 use super::tree::Made;
+use super::unit::{Unit, unit_of};
 use super::{frame, systemd, tree};
 use crate::policy::LimitedCallers;
 
@@ -58,29 +55,6 @@ impl Manager {
             Err(source) => Err(CgroupError::read(path, source)),
         }
     }
-}
-
-/// Whether systemd handed a unit's cgroup over (`Delegate=`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delegation {
-    /// It did: attribute `trusted.delegate` or `user.delegate` is 1.
-    Delegated,
-    /// It keeps it.
-    Kept,
-}
-
-/// A systemd unit that leaves could be in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unit {
-    /// Its cgroup.
-    pub cgroup: String,
-    /// Whether it is ours to arrange.
-    pub delegation: Delegation,
-    /// Processes in that very cgroup, not in its children (DelegateSubgroup= puts them there).
-    pub processes: usize,
-    /// What its `cgroup.controllers` offers.
-    pub controllers: BTreeSet<Controller>,
 }
 
 /// All that the decision rests on.
@@ -172,27 +146,6 @@ impl PlacementFacts {
     }
 }
 
-impl Unit {
-    /// The unit that holds the host's runs; `None` where it is not started.
-    fn holding(mount: &Mount) -> Result<Option<Self>, CgroupError> {
-        match Self::gather(mount, HOLDING.to_owned()) {
-            Err(CgroupError::Read { source, .. }) if is_gone(&source) => Ok(None),
-            unit => unit.map(Some),
-        }
-    }
-
-    fn gather(mount: &Mount, cgroup: String) -> Result<Self, CgroupError> {
-        let path = mount.dir(&cgroup)?;
-        let dir = Dir::open(&path)?;
-        Ok(Self {
-            delegation: delegation_of(&path)?,
-            processes: dir.procs()?.map_or(0, |pids| pids.len()),
-            controllers: controllers_of(&dir)?,
-            cgroup,
-        })
-    }
-}
-
 /// Decides where leaves go. Pure.
 ///
 /// # Errors
@@ -231,17 +184,6 @@ impl Placement {
             | Self::Bare(cgroup)
             | Self::Within(cgroup) => cgroup,
         }
-    }
-}
-
-impl Unit {
-    /// Delegated, and its processes leave room for controllers: where some sit in the unit's own
-    /// cgroup we would have to move them, `sandbox` and its caller among them, and after a SIGKILL
-    /// the unit could not be started again (EBUSY). A scope of the run's own has no such trouble.
-    fn is_usable(&self) -> bool {
-        self.delegation == Delegation::Delegated
-            && self.processes == 0
-            && Controller::missing_from(&self.controllers).is_empty()
     }
 }
 
@@ -356,30 +298,6 @@ pub(super) fn child(cgroup: &str, name: &str) -> String {
     format!("{}/{name}", cgroup.trim_end_matches('/'))
 }
 
-/// The nearest cgroup, upwards from this one, that is a systemd unit which can be delegated. A
-/// user's manager (user@1000.service) far above is delegated to that manager, not to us.
-fn unit_of(cgroup: &str) -> Option<String> {
-    Path::new(cgroup)
-        .ancestors()
-        .find(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "service" || extension == "scope")
-        })
-        .map(|path| path.to_string_lossy().into_owned())
-}
-
-fn delegation_of(path: &Path) -> Result<Delegation, CgroupError> {
-    for name in ["trusted.delegate", "user.delegate"] {
-        let mut value = [0_u8; 8];
-        match rustix::fs::getxattr(path, name, &mut value) {
-            Ok(1) if value[0] == b'1' => return Ok(Delegation::Delegated),
-            Ok(_) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::RANGE) => {}
-            Err(errno) => return Err(CgroupError::read(path, errno)),
-        }
-    }
-    Ok(Delegation::Kept)
-}
-
 /// The leaf that a cgroup is or is in; `None` where it is in none. Inside a cgroup namespace of the leaf's
 /// own the leaf is `/`.
 ///
@@ -406,6 +324,7 @@ pub fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::{Controller, Delegation};
 
     fn unit(delegation: Delegation, processes: usize, controllers: &str) -> Option<Unit> {
         Some(Unit {
@@ -485,29 +404,6 @@ mod tests {
         };
         let error = decide(&facts).expect_err("refused").to_string();
         assert!(error.contains("/sandbox/runs/x"), "{error}");
-    }
-
-    #[test]
-    fn the_unit_is_the_nearest_service_or_scope_and_never_a_slice() {
-        let table = [
-            (
-                "/system.slice/a.service/supervisor",
-                Some("/system.slice/a.service"),
-            ),
-            (
-                "/user.slice/user-1000.slice/session-3.scope",
-                Some("/user.slice/user-1000.slice/session-3.scope"),
-            ),
-            (
-                "/user.slice/user-1000.slice/user@1000.service/app.slice/vte.scope",
-                Some("/user.slice/user-1000.slice/user@1000.service/app.slice/vte.scope"),
-            ),
-            ("/system.slice", None),
-            ("/", None),
-        ];
-        for (cgroup, expected) in table {
-            assert_eq!(unit_of(cgroup).as_deref(), expected, "{cgroup}");
-        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct ShowArgs {
     #[arg(value_name = "ID", value_parser = argument::text(argument::id))]
     pub id: String,
 
-    /// Print its record, JSON, instead of text
+    /// Print its record, JSON, instead of text; where there is none yet, how it was asked for and how it is just now
     #[arg(long)]
     pub json: bool,
 }

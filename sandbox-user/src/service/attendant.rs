@@ -28,6 +28,8 @@ use crate::{
     config::{self, Config},
     events::kept,
     spec::RunId,
+    store::{Now, Run, RunState},
+    supervise::Lives,
     sys::{child, fd},
 };
 
@@ -127,11 +129,36 @@ pub(super) fn refused(reason: impl Into<String>) -> Answer {
     }
 }
 
+/// Adds to runs that go on how they are just now.
+fn look_at(runs: &mut [Run]) {
+    let mut lives = Lives::default();
+    for run in runs.iter_mut().filter(|run| run.state == RunState::Running) {
+        let Some(live) = lives.of(run.run_id) else {
+            continue;
+        };
+        run.started_at = live.started_at.map(|at| at.to_string());
+        run.now = Some(Now {
+            ahead: None,
+            deadline: live.deadline.map(|at| at.to_string()),
+            frozen_by: live.frozen_by,
+            memory_bytes: live.stats.memory_current_bytes,
+            cpu_usage_us: live.stats.cpu_usage_us,
+            pids: live.stats.pids_current,
+        });
+    }
+}
+
 /// What the service says, as it is told to a client.
 pub(super) fn answer(reply: io::Result<Reply>) -> Answer {
     match reply {
-        Ok(Reply::Runs(runs)) => Answer::Runs(runs),
-        Ok(Reply::Run(run, record)) => Answer::Run { run, record },
+        Ok(Reply::Runs(mut runs)) => {
+            look_at(&mut runs);
+            Answer::Runs(runs)
+        }
+        Ok(Reply::Run(mut run, record)) => {
+            look_at(std::slice::from_mut(&mut *run));
+            Answer::Run { run, record }
+        }
         Ok(Reply::Nothing) => Answer::Nothing {},
         Ok(Reply::Refused(reason)) => refused(reason),
         Ok(Reply::Metrics(text)) => Answer::Metrics(text),

@@ -303,6 +303,7 @@ impl Charge<'_> {
             analysis_id: spec.analysis_id.clone(),
             labels: spec.labels.clone(),
             command: spec.command.iter().map(|word| lossless(word)).collect(),
+            spec: spec.as_asked(),
         }
     }
 

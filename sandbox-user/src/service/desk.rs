@@ -94,10 +94,19 @@ impl Desk {
                 filter,
                 most,
             } => match service.records.list(whose, &filter, most) {
-                Ok(runs) => Reply::Runs(runs),
+                Ok(mut runs) => {
+                    runs.iter_mut().for_each(|run| service.place(run));
+                    Reply::Runs(runs)
+                }
                 Err(error) => Reply::Refused(error.to_string()),
             },
-            Call::Show { whose, id } => shown(service.records.show(whose, &id)),
+            Call::Show { whose, id } => {
+                let mut found = service.records.show(whose, &id);
+                if let Ok(Some((run, _))) = &mut found {
+                    service.place(run);
+                }
+                shown(found)
+            }
             Call::Wait { whose, id } => {
                 let _waiter = match service.waiters.admit(whose) {
                     Ok(waiter) => waiter,

@@ -12,7 +12,7 @@ use std::{
 
 use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     control,
@@ -125,6 +125,8 @@ pub(super) struct Application {
     pub(super) labels: BTreeMap<String, String>,
     /// Program and arguments.
     pub(super) command: Vec<String>,
+    /// What is asked for besides, as people read it.
+    pub(super) spec: Value,
 }
 
 impl Application {

@@ -1,10 +1,12 @@
 //! Runs as `sandbox list` and `sandbox show` print them.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
+
+use nix::unistd::User;
 
 use crate::{
     store::{Run, RunState},
-    units::Printable,
+    units::{Printable, format_bytes, format_duration},
 };
 
 /// One line a run, below a line that names the columns.
@@ -17,7 +19,7 @@ pub(super) fn table(runs: &[Run]) -> String {
             to_the_second(&run.accepted_at),
             Printable(&user(run)).to_string(),
             Printable(run.analysis_id.as_deref().unwrap_or("-")).to_string(),
-            reason(run).to_owned(),
+            reason(run),
             command(run),
         ]
     }));
@@ -50,7 +52,7 @@ pub(super) fn details(run: &Run) -> String {
             run.analysis_id.clone().unwrap_or_else(|| "-".to_owned()),
         ),
         ("command", command(run)),
-        ("asked for by", format!("uid {}", run.uid)),
+        ("asked for by", asker(run.uid)),
         (
             "runs as",
             run.user.clone().unwrap_or_else(|| "-".to_owned()),
@@ -58,7 +60,7 @@ pub(super) fn details(run: &Run) -> String {
         ("accepted", to_the_second(&run.accepted_at)),
         ("started", time(&run.started_at)),
         ("ended", time(&run.ended_at)),
-        ("reason", reason(run).to_owned()),
+        ("reason", reason(run)),
         (
             "confidence",
             run.confidence.clone().unwrap_or_else(|| "-".to_owned()),
@@ -68,18 +70,62 @@ pub(super) fn details(run: &Run) -> String {
     if let Some(problem) = &run.hook_problem {
         lines.push(("hook", problem.clone()));
     }
+    lines.extend(at_present(run));
     lines
         .iter()
         .map(|(name, value)| format!("{name:12}  {}\n", Printable(value)))
         .collect()
 }
 
-fn reason(run: &Run) -> &str {
+fn reason(run: &Run) -> String {
+    let now = run.now.as_ref();
     match run.state {
-        RunState::Queued => "(queued)",
-        RunState::Running => "(running)",
-        RunState::Ended => run.reason.as_deref().unwrap_or("-"),
+        RunState::Queued => match now.and_then(|now| now.ahead) {
+            Some(ahead) => format!("(queued behind {ahead})"),
+            None => "(queued)".to_owned(),
+        },
+        RunState::Running if now.is_some_and(|now| now.frozen_by.is_some()) => {
+            "(frozen)".to_owned()
+        }
+        RunState::Running => "(running)".to_owned(),
+        RunState::Ended => run.reason.clone().unwrap_or_else(|| "-".to_owned()),
     }
+}
+
+/// What is to be said of how it is just now.
+fn at_present(run: &Run) -> Vec<(&'static str, String)> {
+    let Some(now) = &run.now else {
+        return Vec::new();
+    };
+    let of = |most: Option<String>| most.map_or_else(String::new, |most| format!(" of {most}"));
+    let memory = now.memory_bytes.map(|bytes| {
+        let most = of(run.memory_bytes.map(format_bytes));
+        format!("{}{most}", format_bytes(bytes))
+    });
+    let cpu = now.cpu_usage_us.map(Duration::from_micros);
+    let tasks = now.pids.map(|count| {
+        let most = of(run.pids.map(|most| most.to_string()));
+        format!("{count}{most}")
+    });
+    let lines = [
+        ("deadline", now.deadline.as_deref().map(to_the_second)),
+        ("frozen by", now.frozen_by.clone()),
+        ("memory", memory),
+        ("CPU time", cpu.map(format_duration)),
+        ("tasks", tasks),
+    ];
+    lines
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+fn asker(uid: u32) -> String {
+    let account = User::from_uid(uid.into()).ok().flatten();
+    account.map_or_else(
+        || format!("uid {uid}"),
+        |account| format!("{} (uid {uid})", account.name),
+    )
 }
 
 fn user(run: &Run) -> String {
@@ -101,6 +147,7 @@ fn to_the_second(time: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Now;
 
     fn run() -> Run {
         Run {
@@ -123,6 +170,8 @@ mod tests {
             exit_code: None,
             exit_signal: Some(9),
             notes: Some("Killed.".to_owned()),
+            spec: None,
+            now: None,
             hook_problem: Some("--on-complete: tell ended with exit status: 3".to_owned()),
         }
     }
@@ -137,5 +186,41 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
         let details = details(&run());
         assert!(details.contains("notes         Killed.\n"), "{details}");
         assert!(details.ends_with("hook          --on-complete: tell ended with exit status: 3\n"));
+    }
+
+    #[test]
+    fn a_run_that_has_not_ended_is_told_of_as_it_is_just_now() {
+        let mut run = Run {
+            state: RunState::Running,
+            memory_bytes: Some(2 << 30),
+            pids: Some(100),
+            ended_at: None,
+            hook_problem: None,
+            now: Some(Now {
+                ahead: None,
+                deadline: Some("2026-11-26T18:30:01.5Z".to_owned()),
+                frozen_by: Some("sandbox freeze of bob".to_owned()),
+                memory_bytes: Some(3 << 20),
+                cpu_usage_us: Some(1_500_000),
+                pids: Some(5),
+            }),
+            ..run()
+        };
+        assert!(table(&[run.clone()]).contains("(frozen)"));
+        let expected = "\
+deadline      2026-11-26T18:30:01Z
+frozen by     sandbox freeze of bob
+memory        3 MiB of 2 GiB
+CPU time      1.5 s
+tasks         5 of 100
+";
+        let details = details(&run);
+        assert!(details.ends_with(expected), "{details}");
+        run.state = RunState::Queued;
+        run.now = Some(Now {
+            ahead: Some(3),
+            ..Now::default()
+        });
+        assert!(table(&[run]).contains("(queued behind 3)"));
     }
 }

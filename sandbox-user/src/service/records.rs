@@ -75,6 +75,7 @@ impl Records {
             analysis_id,
             labels,
             command,
+            spec,
         } = application.clone();
         self.store.accept(&Accepted {
             run_id,
@@ -87,6 +88,7 @@ impl Records {
             analysis_id,
             labels,
             command,
+            spec,
             accepted_at: Timestamp::now(),
             boot_id: boot_id(),
         })
@@ -149,7 +151,8 @@ impl Records {
         id: &str,
     ) -> Result<Option<(Run, Option<String>)>, StoreError> {
         match self.store.list(whose, &Filter::of(id), 1)?.pop() {
-            Some(run) => {
+            Some(mut run) => {
+                run.spec = self.store.spec(run.run_id)?;
                 let record = self.store.record(run.run_id)?;
                 Ok(Some((run, record)))
             }

@@ -25,7 +25,7 @@ use crate::{
     cgroup::Proc,
     say::say,
     spec::RunId,
-    store::{RunState, StoreError},
+    store::{Now, Run, RunState, StoreError},
 };
 
 /// The service's state, which its tasks share.
@@ -232,6 +232,16 @@ impl Service {
     /// How many are before a run that waits; `None` where it does not: it may start.
     pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
         self.places.borrow().get(&run_id).copied()
+    }
+
+    /// Says of a run that waits how many are before it.
+    pub(super) fn place(&self, run: &mut Run) {
+        if run.state == RunState::Queued {
+            run.now = Some(Now {
+                ahead: self.ahead(run.run_id),
+                ..Now::default()
+            });
+        }
     }
 
     /// A run that waited is started.

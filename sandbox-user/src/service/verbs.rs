@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::Serialize;
+
 use super::{
     client::{self, ClientError, Told, Watched},
     print,
@@ -12,7 +14,7 @@ use crate::{
     record::{self, RunRecord},
     say::{say, say_notes},
     spec::NotesPolicy,
-    store::{Filter, RunState},
+    store::Filter,
 };
 
 /// Exit status where nothing was found, or is one's own.
@@ -52,28 +54,28 @@ pub fn list(args: &ListArgs) -> Result<Said, ClientError> {
     let found = !runs.is_empty() || filter == Filter::default();
     Ok(Said {
         text: match args.json {
-            true => serde_json::to_string_pretty(&runs).unwrap_or_default() + "\n",
+            true => json(&runs),
             false => print::table(&runs),
         },
         status: if found { 0 } else { NOTHING },
     })
 }
 
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
 /// `sandbox show`.
 ///
 /// # Errors
-/// As [`list`]; with `--json` where there is no record yet.
+/// As [`list`].
 pub fn show(args: &ShowArgs) -> Result<Said, ClientError> {
     match client::show(&args.id)? {
         None => Ok(Said::nothing(&args.id)),
         Some((run, _)) if !args.json => Ok(Said::done(print::details(&run))),
         Some((_, Some(record))) => Ok(Said::done(format!("{record}\n"))),
-        Some((run, None)) => Err(ClientError::Refused(match run.state {
-            RunState::Ended => format!("run {} has left no record", run.run_id),
-            RunState::Queued | RunState::Running => {
-                format!("run {} has not ended, and has no record yet", run.run_id)
-            }
-        })),
+        // Not ended, or lost.
+        Some((run, None)) => Ok(Said::done(json(&run))),
     }
 }
 

@@ -17,12 +17,13 @@ use std::{
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql, named_params, params};
+use serde_json::Value;
 
 pub(crate) use self::row::excerpt;
 pub use self::{
     error::StoreError,
     filter::{Filter, Whose},
-    row::{Accepted, Run, RunState},
+    row::{Accepted, Now, Run, RunState},
 };
 use crate::{
     record::{Reason, RunRecord},
@@ -112,9 +113,9 @@ impl Store {
     pub fn accept(&self, run: &Accepted) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO runs (run_id, state, uid, user, analysis_id, labels, command, memory_bytes, cpus, pids,
-                               accepted_at, boot_id)
+                               spec, accepted_at, boot_id)
              VALUES (:run_id, :state, :uid, :user, :analysis_id, :labels, :command, :memory_bytes, :cpus, :pids,
-                     :accepted_at, :boot_id)",
+                     :spec, :accepted_at, :boot_id)",
             named_params! {
                 ":run_id": run.run_id.to_string(),
                 ":state": row::word(&run.state),
@@ -126,6 +127,7 @@ impl Store {
                 ":memory_bytes": run.memory_bytes.map(row::number),
                 ":cpus": run.cpus,
                 ":pids": run.pids.map(row::number),
+                ":spec": row::json(&run.spec),
                 ":accepted_at": row::time(run.accepted_at),
                 ":boot_id": run.boot_id,
             },
@@ -314,9 +316,22 @@ impl Store {
     /// # Errors
     /// Where it cannot be read.
     pub fn record(&self, run_id: RunId) -> Result<Option<String>, StoreError> {
+        self.text(run_id, "record")
+    }
+
+    /// What was asked for besides, where that is known.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn spec(&self, run_id: RunId) -> Result<Option<Value>, StoreError> {
+        let text = self.text(run_id, "spec")?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    fn text(&self, run_id: RunId, column: &str) -> Result<Option<String>, StoreError> {
         self.connection
             .query_row(
-                "SELECT record FROM runs WHERE run_id = ?1",
+                &format!("SELECT {column} FROM runs WHERE run_id = ?1"),
                 params![run_id.to_string()],
                 |row| row.get(0),
             )

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::{Row, types::Type};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::spec::RunId;
 
@@ -35,6 +36,8 @@ pub struct Accepted {
     pub cpus: Option<f64>,
     /// Its limit of processes and threads.
     pub pids: Option<u64>,
+    /// What was asked for besides, as people read it.
+    pub spec: Value,
     /// When.
     pub accepted_at: Timestamp,
     /// In which boot.
@@ -96,6 +99,29 @@ pub struct Run {
     pub notes: Option<String>,
     /// How its completion hooks failed.
     pub hook_problem: Option<String>,
+    /// What was asked for besides, where one run is told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Value>,
+    /// How it is just now, where it has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Now>,
+}
+
+/// How a run is that has not ended: nothing of this is stored. Null = not known, or not so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    /// How many are before it, where it waits for its turn.
+    pub ahead: Option<usize>,
+    /// When its wall clock runs out, RFC 3339.
+    pub deadline: Option<String>,
+    /// Who or what holds it still.
+    pub frozen_by: Option<String>,
+    /// `memory.current`, page cache included.
+    pub memory_bytes: Option<u64>,
+    /// `usage_usec` of cpu.stat: CPU time so far.
+    pub cpu_usage_us: Option<u64>,
+    /// `pids.current`: processes and threads.
+    pub pids: Option<u64>,
 }
 
 impl Run {
@@ -126,6 +152,8 @@ impl Run {
             exit_signal: row.get(17)?,
             notes: row.get(18)?,
             hook_problem: row.get(19)?,
+            spec: None,
+            now: None,
         })
     }
 }

@@ -36,6 +36,8 @@ CREATE INDEX runs_by_analysis ON runs (analysis_id, accepted_at) WHERE analysis_
 CREATE INDEX runs_unfinished ON runs (state) WHERE state <> 'ended';
 ", "
 ALTER TABLE runs ADD COLUMN hook_problem TEXT; -- how its completion hooks failed; NULL = they did not
+", "
+ALTER TABLE runs ADD COLUMN spec TEXT; -- what was asked for besides, a JSON object
 "];
 
 /// Brings a store to this version, whatever earlier one made it.

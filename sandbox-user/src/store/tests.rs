@@ -1,5 +1,7 @@
 use std::fs;
 
+use serde_json::json;
+
 use super::*;
 use crate::attribution::case::Case;
 
@@ -21,6 +23,7 @@ fn accepted(run_id: RunId, uid: u32) -> Accepted {
         memory_bytes: Some(2 << 30),
         cpus: Some(1.5),
         pids: None,
+        spec: json!({"cwd": "/data"}),
         accepted_at: Timestamp::now(),
         boot_id: "boot".to_owned(),
     }
@@ -43,6 +46,8 @@ fn a_run_is_there_from_its_acceptance_on_and_has_its_record_in_the_end() {
     assert_eq!(run(&store).expect("there").state, RunState::Running);
     assert_eq!(store.unfinished().expect("read").len(), 1);
     assert_eq!(store.record(record.run_id).expect("read"), None);
+    let spec = store.spec(record.run_id).expect("read");
+    assert_eq!(spec, Some(json!({"cwd": "/data"})));
 
     store.conclude(&record, 7).expect("stored");
     // It is there for whoever opens it next.

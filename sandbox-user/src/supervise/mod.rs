@@ -20,6 +20,7 @@ pub mod guardian;
 mod holders;
 mod hook_cgroup;
 mod journal;
+mod live;
 mod misses;
 mod on_complete;
 mod orders;
@@ -45,6 +46,7 @@ mod unreaped;
 
 pub use events_file::EventsError;
 pub use foreground::{Outcome, foreground};
+pub(crate) use live::Lives;
 pub(crate) use orders::is_passed_on;
 pub use orders::{Asker, Client, ClientOrder, Control, Controlled, Remote};
 pub use prepare::{RunError, with_callers_rights};

@@ -92,12 +92,11 @@ impl Charge<'_> {
     }
 
     fn tell_place(&mut self, ahead: usize) -> Result<(), Answer> {
-        if self.kept.logs.is_some() {
-            return self.part();
+        if self.logging.is_none() {
+            // Where it has gone that is seen next.
+            let _ = tell(self.client.socket, &Answer::Queued { ahead });
         }
-        // Where it has gone that is seen next.
-        let _ = tell(self.client.socket, &Answer::Queued { ahead });
-        Ok(())
+        self.part()
     }
 
     /// What the service says next. Whoever asks for the end meanwhile has the run give up its turn.

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
 use nix::{
@@ -19,9 +20,10 @@ use crate::{
     evidence::IntentReason,
     notes,
     procfs::Stat,
-    record::RunRecord,
+    record::{RunRecord, nanos},
     say::{say, say_notes},
     supervise::{
+        clock,
         conclude::{Ending, clear, conclude, forget_watch},
         docket::{Change, Docket, TraceDocket},
         errand::Errand,
@@ -33,6 +35,7 @@ use crate::{
         state::{Reached, State, States},
     },
     trace::{MainProcess, PinDir, Tracer},
+    units::format_duration,
 };
 
 /// A run in the guardian's care, as far as it was told.
@@ -160,6 +163,16 @@ impl Ward {
             .as_ref()
             .and_then(|docket| docket.leaf.as_ref())?;
         self.tracer.as_ref()?.snapshot(leaf.id).ok()??.main
+    }
+
+    /// How long ago its wall clock ran out, where it did: nobody was there to see that.
+    fn overdue_ns(&self, docket: &Docket) -> Option<u64> {
+        let leaf = docket.leaf.as_ref()?;
+        let tracer = self.tracer.as_ref();
+        let seen = tracer.and_then(|tracer| tracer.executed_at_ns(leaf.id).ok().flatten());
+        let began = seen.or(self.start.map(|start| start.at_ns))?;
+        let deadline = began.checked_add(nanos(docket.spec.limits.walltime.value?))?;
+        clock::now_ns().checked_sub(deadline)
     }
 
     /// Whether anything ever ran in the leaf, by the CPU time that it took.
@@ -340,7 +353,16 @@ impl Ward {
         add_declared(&docket, self.tracer.as_ref(), &mut ended.own_actions);
         if !self.main_has_ended() {
             let leaf = self.leaf.as_ref().map(LeafCgroup::cgroup);
-            let action = action_now(IntentReason::RunnerLost);
+            let action = match self.overdue_ns(&docket) {
+                Some(ns) => {
+                    ended.degraded.push(format!(
+                        "its `sandbox` was lost before the deadline, and it was found {} later",
+                        format_duration(Duration::from_nanos(ns))
+                    ));
+                    action_now(IntentReason::Walltime)
+                }
+                None => action_now(IntentReason::RunnerLost),
+            };
             ended.declare(self.tracer.as_mut(), leaf, action);
         }
         let (record, recorded) = conclude(Ending {
