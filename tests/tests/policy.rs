@@ -346,6 +346,9 @@ fn metrics_are_served_over_http_and_on_the_socket() {
     let _service = Service::start();
     let said = scene.ana("sandbox run -- bash -c 'exit 3'");
     assert_eq!(said.code(), 3, "{said}");
+    let _ended = scene
+        .ana("sandbox run --timeout 1s --grace 0 -- sleep 1000")
+        .expect(137);
     let said = scene.python(
         r#"
 import http.client, json, socket
@@ -357,7 +360,13 @@ with socket.socket(socket.AF_UNIX) as service:
     service.sendall(b'{"version":1,"metrics":{}}\n')
     on_socket = json.loads(service.makefile().readline())["metrics"]
 for text in over_http, on_socket:
-    if 'sandbox_runs_total{reason="exit_code",user="ana"} 1' not in text: raise SystemExit(text)
+    for sample in (
+        'sandbox_runs_total{reason="exit_code",user="ana"} 1',
+        'sandbox_runs_total{reason="walltime",user="ana"} 1',
+        'sandbox_spawn_seconds_count 2',
+        'sandbox_kill_seconds_count 1',
+    ):
+        if sample not in text: raise SystemExit(sample + text)
 "#,
     );
     assert_eq!(said.code(), 0, "{said}");

@@ -393,7 +393,11 @@ impl Records {
         let Some(text) = spooled(&path)? else {
             return Ok(());
         };
-        let Spooled { uid, record } = match serde_json::from_slice(&text) {
+        let Spooled {
+            uid,
+            record,
+            latencies,
+        } = match serde_json::from_slice(&text) {
             Ok(spooled) => spooled,
             Err(source) => {
                 // It would be no better the next time.
@@ -409,7 +413,7 @@ impl Records {
         // The first one stands: another is the same, or was written by somebody who could not know of it.
         if !self.is_recorded(run_id)? {
             let stored = self.store.conclude(&record, uid)?;
-            self.metrics.record(&record);
+            self.metrics.record(&record, latencies);
             self.trail.tell(&Event::ended(&record, stored.as_bytes()));
         }
         self.ended.notify_waiters();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    clock,
     docket::Docket,
     event_loop::take_events,
     gather::{Ended, Gathered, action_now, add_declared, gather},
@@ -14,6 +15,7 @@ use super::{
     reaper,
     record_error::RecordError,
     record_file::RecordFile,
+    spool::Latencies,
 };
 use crate::{
     attribution,
@@ -56,13 +58,25 @@ pub(super) struct Ending<'a> {
     pub(super) timings: BTreeMap<String, u64>,
 }
 
+/// A run that is over.
+pub(super) struct Concluded {
+    /// Its record.
+    pub(super) record: RunRecord,
+    /// Whether that could be written where it was asked for; the leaf is removed all the same.
+    pub(super) recorded: Result<(), RecordError>,
+    /// How long that took.
+    pub(super) latencies: Latencies,
+}
+
 /// Ends what is left, judges, records and removes.
-///
-/// # Errors
-/// Where the record could not be written; it comes back all the same, and the leaf is removed.
-pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), RecordError>) {
+pub(super) async fn conclude(mut ending: Ending<'_>) -> Concluded {
     let began = Instant::now();
     let method = ending.close_leaf().await;
+    let killed_at_ns = ending.ended.killed_at_ns.filter(|_| method.is_some());
+    let latencies = Latencies {
+        spawn_ns: ending.timings.get("spawn").copied(),
+        kill_ns: killed_at_ns.map(|at_ns| clock::now_ns().saturating_sub(at_ns)),
+    };
     ending.end_fugitives().await;
     ending.ended.reap_main().await;
     let ring = ending.ring.take();
@@ -119,7 +133,11 @@ pub(super) async fn conclude(mut ending: Ending<'_>) -> (RunRecord, Result<(), R
             Err(_) => file.discard(),
         }
     }
-    (record, recorded)
+    Concluded {
+        record,
+        recorded,
+        latencies,
+    }
 }
 
 /// Has the kernel side forget a run, once it is recorded. The process's end then waits as [`Tracer::forget`] says.
@@ -194,6 +212,7 @@ impl Ending<'_> {
             let tracer = self.tracer.as_deref_mut();
             self.ended.declare(tracer, Some(leaf.cgroup()), action);
         }
+        self.ended.killed_at_ns.get_or_insert_with(clock::now_ns);
         match reaper::empty(leaf).await {
             Ok(Population::Empty) => Some(CleanupMethod::CgroupKill),
             Ok(Population::Populated) => {

@@ -317,6 +317,7 @@ impl<'a> Running<'a> {
     fn kill(&mut self) -> io::Result<()> {
         if self.stage != Stage::Killing {
             self.stage = Stage::Killing;
+            self.ended.killed_at_ns = Some(clock::now_ns());
             self.alarms.give_up.set(GIVE_UP_AFTER)?;
         }
         self.alarms.grace.unset()?;

@@ -9,7 +9,7 @@ use begun::Begun;
 
 use super::{
     clock,
-    conclude::{Ending, conclude, forget_watch},
+    conclude::{Concluded, Ending, conclude, forget_watch},
     docket::{Docket, TraceDocket},
     errand::Errand,
     event_loop::{Running, Watch},
@@ -258,7 +258,11 @@ async fn run(
     }
     // Whoever asked for the end is answered.
     tokio::task::yield_now().await;
-    let (record, recorded) = conclude(Ending {
+    let Concluded {
+        record,
+        recorded,
+        latencies,
+    } = conclude(Ending {
         docket: &made.docket,
         leaf: made.leaf.as_ref(),
         tracer: made.tracer.as_mut(),
@@ -277,7 +281,7 @@ async fn run(
         // First: the service may take the record at once, and whoever goes on here needs it.
         errand.keep(&made.docket);
     }
-    let told = spool::leave(&made.docket, &record);
+    let told = spool::leave(&made.docket, &record, latencies);
     if told == Told::No {
         // It stays kept, for whoever looks after lost runs to do that later.
         made.is_kept = false;

@@ -39,6 +39,8 @@ pub(super) struct Ended {
     pub(super) unreaped: Option<Unreaped>,
     /// What the runner did.
     pub(super) own_actions: Vec<OwnAction>,
+    /// When `cgroup.kill` was first written.
+    pub(super) killed_at_ns: Option<u64>,
     /// Processes that were still there when main had ended.
     pub(super) left_over: Option<u64>,
     /// The highest seen of what cannot be reclaimed, bytes.

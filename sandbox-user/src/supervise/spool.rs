@@ -45,6 +45,19 @@ pub struct Spooled {
     pub uid: u32,
     /// Its record.
     pub record: RunRecord,
+    /// How long its runner took.
+    #[serde(default)]
+    pub latencies: Latencies,
+}
+
+/// How long the runner took for what others wait for, ns; null = it did not come to that, or was killed over it. These
+/// are the service's to count, and no part of the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// From a leaf that is ready and watched to the exec in it.
+    pub spawn_ns: Option<u64>,
+    /// From the first `cgroup.kill` to an empty leaf.
+    pub kill_ns: Option<u64>,
 }
 
 /// Takes the room for the record of a run that is about to be started, which may fill the disk itself.
@@ -74,13 +87,14 @@ pub fn release(spool: &Path, run_id: RunId) {
 }
 
 /// Leaves the record of a run that the service started, durably. Says what goes wrong.
-pub(super) fn leave(docket: &Docket, record: &RunRecord) -> Told {
+pub(super) fn leave(docket: &Docket, record: &RunRecord, latencies: Latencies) -> Told {
     let Some(spool) = &docket.spec.spool else {
         return Told::Yes;
     };
     let spooled = Spooled {
         uid: docket.caller.uid,
         record: record.clone(),
+        latencies,
     };
     let text = serde_json::to_vec(&spooled).map_err(io::Error::from);
     let written = text.and_then(|text| write(spool, docket.spec.run_id, RECORD, &text));

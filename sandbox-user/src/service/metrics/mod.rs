@@ -1,8 +1,8 @@
 //! What the service tells a monitoring system, as OpenMetrics text: what became of runs, what waits, and
 //! how long things took.
 //!
-//! All figures of runs come from their records, so that a graph and a record cannot disagree; what a
-//! record does not know is counted nowhere. They begin at 0 with each service, as counters may. The
+//! All figures of runs but their runner's latencies come from their records, so that a graph and a record cannot
+//! disagree; what a record does not know is counted nowhere. They begin at 0 with each service, as counters may. The
 //! number of series is bounded, whatever users and analyses do.
 
 pub mod http;
@@ -24,7 +24,8 @@ use prometheus_client::registry::{Registry, Unit};
 pub use labels::Refusal;
 pub use text::Format;
 
-use crate::record::{CleanupMethod, RunRecord, SCHEMA_VERSION};
+use crate::record::{RunRecord, SCHEMA_VERSION};
+use crate::supervise::spool::Latencies;
 use labels::{CAUSES, CONFIDENCES, LIMITS, cause, confidence, limit, user};
 
 /// So many users have runs of their own name, those whose runs end first; the others' are [`OTHER`]'s.
@@ -126,12 +127,12 @@ impl Metrics {
             ),
             spawn: new.seconds(
                 "spawn",
-                "From a leaf that is ready and watched to the exec in it; of runs with timings",
+                "From a leaf that is ready and watched to the exec in it",
                 exponential_buckets(0.001, 2.0, 14),
             ),
             kill: new.seconds(
                 "kill",
-                "From the end of the main process to a leaf emptied by cgroup.kill; of runs with timings",
+                "From the first cgroup.kill of the runner to an empty leaf",
                 exponential_buckets(0.001, 2.0, 14),
             ),
             cleanup: new.seconds(
@@ -159,7 +160,7 @@ impl Metrics {
 
     /// Counts a run that has ended. To be called once for each record: it is not looked whether one comes
     /// twice.
-    pub fn record(&self, record: &RunRecord) {
+    pub fn record(&self, record: &RunRecord, latencies: Latencies) {
         let reason = record.termination.reason.as_str();
         let user = self.admit(user(&record.user));
         self.runs.get_or_create(&Run { reason, user }).inc();
@@ -188,15 +189,9 @@ impl Metrics {
         observe(&self.walltime, record.walltime_ns.map(Duration::from_nanos));
         let wall = record.cleanup.wall_ms.map(Duration::from_millis);
         observe(&self.cleanup, wall);
-        let step = |name| {
-            let ns = record.timings.as_ref()?.get(name)?;
-            Some(Duration::from_nanos(*ns))
-        };
-        observe(&self.spawn, step("spawn"));
-        match record.cleanup.method {
-            Some(CleanupMethod::CgroupKill) => observe(&self.kill, step("empty")),
-            Some(CleanupMethod::AlreadyEmpty) | None => {}
-        }
+        let Latencies { spawn_ns, kill_ns } = latencies;
+        observe(&self.spawn, spawn_ns.map(Duration::from_nanos));
+        observe(&self.kill, kill_ns.map(Duration::from_nanos));
     }
 
     /// Counts a run whose completion hooks failed.

@@ -35,13 +35,12 @@ fn a_run_is_counted_with_all_that_its_record_says() {
     record.accepted_at = record.started_at.expect("it was started") - Duration::from_millis(250);
     record.walltime_ns = Some(192_000_000_000);
     record.cleanup.wall_ms = Some(12);
-    record.cleanup.method = Some(CleanupMethod::CgroupKill);
-    record.timings = Some(BTreeMap::from([
-        ("spawn".to_owned(), 5_000_000),
-        ("empty".to_owned(), 3_000_000),
-    ]));
-    metrics.record(&record);
-    metrics.record(&record);
+    let latencies = Latencies {
+        spawn_ns: Some(5_000_000),
+        kill_ns: Some(3_000_000),
+    };
+    metrics.record(&record, latencies);
+    metrics.record(&record, latencies);
 
     let samples = samples(&metrics);
     for (name, value) in [
@@ -76,10 +75,10 @@ fn what_a_record_does_not_know_is_not_counted() {
     record.started_at = None;
     record.walltime_ns = None;
     record.cleanup.wall_ms = None;
-    metrics.record(&record);
+    metrics.record(&record, Latencies::default());
     // The clock was put back.
     record.started_at = Some(record.accepted_at - Duration::from_secs(3600));
-    metrics.record(&record);
+    metrics.record(&record, Latencies::default());
     let samples = samples(&metrics);
     assert_eq!(
         samples.get(r#"sandbox_verdicts_total{confidence="inferred"}"#),
@@ -99,29 +98,12 @@ fn a_signal_that_was_not_delivered_killed_nobody() {
     for kill in &mut record.kills {
         kill.delivered = None;
     }
-    metrics.record(&record);
+    metrics.record(&record, Latencies::default());
     let counted = samples(&metrics);
     assert_eq!(
         counted.get(r#"sandbox_kills_total{cause="oom"}"#),
         Some(&0.0)
     );
-}
-
-#[test]
-fn only_a_leaf_that_was_emptied_by_force_says_how_long_a_kill_takes() {
-    let metrics = Metrics::new();
-    let mut record = record("ana");
-    record.timings = Some(BTreeMap::from([("empty".to_owned(), 3_000_000)]));
-    for (method, count) in [
-        (None, 0.0),
-        (Some(CleanupMethod::AlreadyEmpty), 0.0),
-        (Some(CleanupMethod::CgroupKill), 1.0),
-    ] {
-        record.cleanup.method = method;
-        metrics.record(&record);
-        let counted = samples(&metrics).get("sandbox_kill_seconds_count").copied();
-        assert_eq!(counted, Some(count), "{method:?}");
-    }
 }
 
 #[test]
@@ -131,8 +113,8 @@ fn users_beyond_the_most_are_told_together() {
     for number in 0..MOST_USERS + 20 {
         let mut record = record.clone();
         record.user.name = Some(format!("user{number}"));
-        metrics.record(&record);
-        metrics.record(&record);
+        metrics.record(&record, Latencies::default());
+        metrics.record(&record, Latencies::default());
     }
     let samples = samples(&metrics);
     let users: BTreeSet<&String> = samples
@@ -171,9 +153,9 @@ fn what_goes_on_and_what_was_refused_is_told() {
 #[test]
 fn metrics_look_like_this() {
     let metrics = Metrics::new();
-    metrics.record(&record("ana"));
+    metrics.record(&record("ana"), Latencies::default());
     let ended = Case::named("ended").acts(IntentReason::Walltime, 10);
-    metrics.record(&ended.exits_at(11, 0).record());
+    metrics.record(&ended.exits_at(11, 0).record(), Latencies::default());
     let text = metrics.render(Format::OpenMetrics);
     let families: Vec<&str> = text
         .lines()
@@ -191,7 +173,7 @@ fn metrics_look_like_this() {
 #[test]
 fn the_text_is_openmetrics() {
     let metrics = Metrics::new();
-    metrics.record(&record("a \"strange\\name\n# EOF"));
+    metrics.record(&record("a \"strange\\name\n# EOF"), Latencies::default());
     let text = metrics.render(Format::OpenMetrics);
     let body = text.strip_suffix("# EOF\n").expect("the end is marked");
     let (mut families, mut seen) = (BTreeSet::new(), BTreeSet::new());

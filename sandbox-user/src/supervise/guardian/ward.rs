@@ -24,14 +24,14 @@ use crate::{
     say::{say, say_notes},
     supervise::{
         clock,
-        conclude::{Ending, clear, conclude, forget_watch},
+        conclude::{Concluded, Ending, clear, conclude, forget_watch},
         docket::{Change, Docket, TraceDocket},
         errand::Errand,
         gather::{Ended, action_now, add_declared, overdue},
         journal::Journal,
         reaper,
         record_file::{Announced, Progress, RecordFile},
-        spool::{self, Told},
+        spool::{self, Latencies, Told},
         state::{Reached, State, States},
     },
     trace::{MainProcess, PinDir, Tracer},
@@ -56,6 +56,8 @@ pub(super) struct Ward {
     adopted: Option<Reached>,
     /// What is left to be done, where the run is recorded.
     pub(super) errand: Option<Errand>,
+    /// How long its conclusion took.
+    latencies: Latencies,
     /// Whether nothing is, but to have the kernel side forget it.
     is_over: bool,
 }
@@ -241,7 +243,7 @@ impl Ward {
             errand.keep(docket);
         }
         let told = match &docket {
-            Some(docket) => tell_the_service(docket, record.as_ref(), &mut errand),
+            Some(docket) => tell_the_service(docket, record.as_ref(), self.latencies, &mut errand),
             None => Ok(()),
         };
         finished = finished.and(told.map_err(io::Error::other));
@@ -365,7 +367,11 @@ impl Ward {
             };
             ended.declare(self.tracer.as_mut(), leaf, action);
         }
-        let (record, recorded) = conclude(Ending {
+        let Concluded {
+            record,
+            recorded,
+            latencies,
+        } = conclude(Ending {
             docket: &docket,
             leaf: self.leaf.as_ref(),
             tracer: self.tracer.as_mut(),
@@ -376,6 +382,7 @@ impl Ward {
             timings: BTreeMap::new(),
         })
         .await;
+        self.latencies = latencies;
         (Some(record), recorded.map_err(io::Error::other))
     }
 
@@ -415,13 +422,14 @@ impl Ward {
 fn tell_the_service(
     docket: &Docket,
     record: Option<&RunRecord>,
+    latencies: Latencies,
     errand: &mut Option<Errand>,
 ) -> Result<(), &'static str> {
     let untold = errand.as_ref().filter(|errand| errand.told == Told::No);
     let Some(record) = record.or(untold.map(Errand::record)).cloned() else {
         return Ok(());
     };
-    let told = spool::leave(docket, &record);
+    let told = spool::leave(docket, &record, latencies);
     if told == Told::No {
         errand.get_or_insert_with(|| Errand::untold(&record));
     }
