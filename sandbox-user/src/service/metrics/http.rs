@@ -2,18 +2,19 @@
 //!
 //! One request a connection, its head read by `httparse`. A whole HTTP server would be six more crates in a
 //! process that is root, for one page. Every local user can connect, so that what one of them can hold up
-//! is bounded in size, time and number.
+//! is bounded in size, time and number; and where all places are taken, the oldest connection makes
+//! place, so that any number of idle ones keep nobody out.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use httparse::Status;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::{Format, Metrics};
@@ -26,7 +27,8 @@ pub const PATH: &str = "/metrics";
 const MAX_HEAD_BYTES: usize = 8 << 10;
 const MAX_HEADERS: usize = 64;
 const BOUNDS: Bounds = Bounds {
-    connections: 16,
+    connections: 32,
+    head_within: Duration::from_secs(1),
     within: Duration::from_secs(5),
 };
 /// How long to wait where no connection can be accepted (EMFILE and the like).
@@ -35,8 +37,10 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What clients may hold up.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Connections at a time; further ones wait.
+    /// Connections at a time; a further one ends the oldest.
     connections: usize,
+    /// How long the head of a request may take.
+    head_within: Duration,
     /// How long one may last.
     within: Duration,
 }
@@ -47,17 +51,26 @@ pub async fn serve(listener: TcpListener, metrics: Rc<Metrics>) -> Infallible {
 }
 
 async fn serve_within(bounds: Bounds, listener: TcpListener, metrics: Rc<Metrics>) -> Infallible {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    // The oldest first.
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((socket, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= bounds.connections
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
                 let metrics = Rc::clone(&metrics);
-                tokio::task::spawn_local(async move {
+                let connection = spawn_local(async move {
+                    let attended = attend(socket, bounds.head_within, &metrics);
                     // Whoever goes before the end, or is too slow, has nothing to be told.
-                    let _ = timeout(bounds.within, attend(socket, &metrics)).await;
-                    drop(place);
+                    let _ = timeout(bounds.within, attended).await;
                 });
+                open.push_back(connection.abort_handle());
+                // What it asks is read before others can push it out.
+                yield_now().await;
             }
             Err(error) => {
                 say(format_args!(
@@ -69,24 +82,31 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, metrics: Rc<Metrics
     }
 }
 
-async fn attend(mut socket: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let mut head = Vec::new();
-    let mut part = [0; 1024];
-    let response = loop {
-        let length = socket.read(&mut part).await?;
-        if length == 0 {
-            return Ok(());
-        }
-        head.extend_from_slice(part.get(..length).unwrap_or_default());
-        if let Some(response) = respond(&head, metrics) {
-            break response;
-        }
-        if head.len() > MAX_HEAD_BYTES {
-            break too_large();
-        }
+async fn attend(mut socket: TcpStream, head_within: Duration, metrics: &Metrics) -> io::Result<()> {
+    let Some(response) = timeout(head_within, response_to(&mut socket, metrics)).await?? else {
+        return Ok(());
     };
     socket.write_all(response.as_bytes()).await?;
     socket.shutdown().await
+}
+
+/// What is said to whatever comes; `None` where the client goes first.
+async fn response_to(socket: &mut TcpStream, metrics: &Metrics) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    let mut part = [0; 1024];
+    loop {
+        let length = socket.read(&mut part).await?;
+        if length == 0 {
+            return Ok(None);
+        }
+        head.extend_from_slice(part.get(..length).unwrap_or_default());
+        if let Some(response) = respond(&head, metrics) {
+            return Ok(Some(response));
+        }
+        if head.len() > MAX_HEAD_BYTES {
+            return Ok(Some(too_large()));
+        }
+    }
 }
 
 /// What is said to a request; `None` where its head is not whole yet.
@@ -234,7 +254,8 @@ mod tests {
     #[test]
     fn who_says_nothing_is_let_go() {
         let bounds = Bounds {
-            within: Duration::from_millis(50),
+            head_within: Duration::from_millis(50),
+            within: LONG,
             ..BOUNDS
         };
         let answer = with_server(bounds, async |address| ask(address, b"GET /met").await);
@@ -242,20 +263,23 @@ mod tests {
     }
 
     #[test]
-    fn one_too_many_waits_until_another_has_gone() {
+    fn any_number_of_idle_connections_keep_nobody_out() {
+        // None of them is let go for its age.
         let bounds = Bounds {
-            connections: 1,
+            head_within: LONG,
             within: LONG,
+            ..BOUNDS
         };
-        let answer = with_server(bounds, async |address| {
-            let silent = TcpStream::connect(address).await?;
-            let request = b"GET /metrics HTTP/1.1\r\n\r\n";
-            let mut asked = std::pin::pin!(ask(address, request));
-            let early = timeout(Duration::from_millis(100), asked.as_mut()).await;
-            assert!(early.is_err(), "there is but one place: {early:?}");
-            drop(silent);
-            asked.await
+        let (answer, oldest) = with_server(bounds, async |address| {
+            let mut idle = Vec::new();
+            for _ in 0..50 {
+                idle.push(TcpStream::connect(address).await?);
+            }
+            let answer = ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").await?;
+            let oldest = idle.first_mut().expect("there are 50");
+            Ok((answer, oldest.read(&mut [0]).await?))
         });
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert_eq!(oldest, 0, "the oldest was let go");
     }
 }
