@@ -35,7 +35,7 @@ fn its_failure_is_said_and_is_not_the_runs() {
     assert_eq!(said.code(), 0, "{said}");
     assert!(
         said.err()
-            .contains("--on-complete: exit 9 ended with exit status: 9"),
+            .contains("--on-complete: `exit 9` ended with exit status: 9"),
         "{said}"
     );
 }
@@ -247,7 +247,7 @@ fn one_that_kills_whoever_runs_it_is_given_up_and_noted() {
         let _checked = scene.bash("sandbox check");
         Some(scene.listed("killer")["hook_problem"].as_str()?.to_owned())
     });
-    let expected = "--on-complete: echo >>runs; sleep 98765 & kill -KILL $PPID was cut short: whoever ran it was killed";
+    let expected = "--on-complete: `echo >>runs; sleep 98765 & kill -KILL $PPID` was cut short: whoever ran it was killed";
     assert_eq!(problem, expected);
     assert_eq!(scene.read("runs"), "\n\n\n");
     assert_eq!(scene.listed("killer")["reason"], "completed");
@@ -348,7 +348,7 @@ fn the_service_notes_that_it_failed_whoever_ran_it() {
         let problem = wait::for_some("it to be given up", || {
             Some(scene.listed(id)["hook_problem"].as_str()?.to_owned())
         });
-        let expected = format!("--on-complete: exit {status} ended with exit status: {status}");
+        let expected = format!("--on-complete: `exit {status}` ended with exit status: {status}");
         assert_eq!(problem, expected);
         let shown = scene.bash(&format!("sandbox show {id}")).expect(0);
         assert!(shown.out().contains(&expected), "{shown}");

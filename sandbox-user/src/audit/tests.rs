@@ -128,7 +128,7 @@ fn each_entry_reads_like_this() {
         },
         Event::HookFailed {
             run_id,
-            problem: Excerpt::from("--on-complete: tell ended with exit status: 3"),
+            problem: Excerpt::from("--on-complete: `tell` ended with exit status: 3"),
         },
         Event::Declined {
             uid: 0,

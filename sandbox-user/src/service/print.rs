@@ -172,7 +172,7 @@ mod tests {
             notes: Some("Killed.".to_owned()),
             spec: None,
             now: None,
-            hook_problem: Some("--on-complete: tell ended with exit status: 3".to_owned()),
+            hook_problem: Some("--on-complete: `tell` ended with exit status: 3".to_owned()),
         }
     }
 
@@ -185,7 +185,9 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
         assert_eq!(table(&[run()]), expected);
         let details = details(&run());
         assert!(details.contains("notes         Killed.\n"), "{details}");
-        assert!(details.ends_with("hook          --on-complete: tell ended with exit status: 3\n"));
+        assert!(
+            details.ends_with("hook          --on-complete: `tell` ended with exit status: 3\n")
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
     caller,
     record::RunRecord,
     sys::{child, pidfd, readiness},
+    units::Quoted,
 };
 
 /// How long it may take to end once it was asked to.
@@ -76,10 +77,15 @@ impl Problem {
     /// One that may be over the next time.
     pub(super) fn of(hook: &OnComplete<'_>, what: impl fmt::Display) -> Self {
         Self {
-            text: format!("{}: {} {what}", hook.name, hook.command),
+            text: told(hook.name, hook.command, what),
             is_last: false,
         }
     }
+}
+
+/// What became of a command, with as much of it as is needed to know it again.
+fn told(name: &str, command: &str, what: impl fmt::Display) -> String {
+    format!("{name}: `{}` {what}", Quoted(command))
 }
 
 impl OnComplete<'_> {
@@ -258,5 +264,21 @@ async fn wait(
             was_asked = true;
             kill_at = Instant::now() + ENDS_WITHIN;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_quoted_escaped_and_cut() {
+        let short = told("--on-complete", "exit 9", "ended with exit status: 9");
+        assert_eq!(short, "--on-complete: `exit 9` ended with exit status: 9");
+        let long = format!("tell\n\u{1b}[2J{}", "x".repeat(200));
+        let told = told("on-complete", &long, "failed");
+        let kept = "x".repeat(71);
+        let expected = format!("on-complete: `tell\\u{{a}}\\u{{1b}}[2J{kept}…` failed");
+        assert_eq!(told, expected);
     }
 }
