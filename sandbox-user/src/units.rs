@@ -23,7 +23,7 @@ pub enum UnitError {
         example: &'static str,
     },
     /// It begins with a minus sign.
-    #[error("it cannot be negative; `none` lifts a limit")]
+    #[error("it cannot be negative")]
     Negative,
     /// A word that other tools use where this one says `none`.
     #[error("write `none` to lift a limit")]

@@ -179,7 +179,8 @@ fn logs_and_events_go_with_their_run_and_count_as_kept() {
     service.restart();
     let said = scene.ana("sandbox list --json b-1").expect(0);
     let run_id = said.json()[0]["run_id"].as_str().expect("an id").to_owned();
-    let _gone = scene.ana("sandbox list a-17").expect(1);
+    let gone = scene.ana("sandbox list a-17").expect(1);
+    assert_eq!(gone.err(), "sandbox: no run of yours matches\n");
     let left = |directory| {
         files(directory)
             .iter()

@@ -100,7 +100,7 @@ struct ActionArgs {
     grace: Option<Duration>,
 
     /// Send the command a signal that long before the deadline, for checkpointing; such as USR1@2m
-    #[arg(long, value_name = "SIG@TIME", value_parser = argument::text(limit::warn))]
+    #[arg(long, value_name = "SIG@TIME", value_parser = argument::text(limit::warn), allow_hyphen_values = true)]
     warn: Option<Setting<Warn>>,
 
     /// What a fork denied by --pids does: end the run, or only fail [default: kill]
@@ -181,7 +181,7 @@ struct OutputArgs {
     #[arg(long, value_name = "FILE|fd:N|-", value_parser = argument::os(argument::destination))]
     events: Option<Destination>,
 
-    /// Between two looks at what it uses, for the events; 0 = none there [default: 1s]
+    /// Between two looks at what it uses, for the events; 0 or `none` = no looks [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = argument::text(argument::sampling), allow_hyphen_values = true)]
     sample: Option<Sampling>,
 

@@ -23,7 +23,7 @@ struct SelectArgs {
 
     /// Those asked for since then: a day or a time such as 2026-11-26T18:00Z (UTC), or so long ago,
     /// such as 2h or 7d
-    #[arg(long, value_name = "WHEN", value_parser = argument::text(argument::since))]
+    #[arg(long, value_name = "WHEN", value_parser = argument::text(argument::since), allow_hyphen_values = true)]
     since: Option<Timestamp>,
 }
 
@@ -58,7 +58,12 @@ pub struct ListArgs {
     running: bool,
 
     /// At most so many, the latest
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 50,
+        allow_hyphen_values = true
+    )]
     pub most: u32,
 
     /// Print JSON instead of text

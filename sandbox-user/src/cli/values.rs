@@ -13,8 +13,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use uuid::{Uuid, Version};
 
-use crate::policy::TimeoutChange;
 use crate::policy::values::{self as limit, ValueError};
+use crate::policy::{Setting, TimeoutChange};
 use crate::procfs::page_size;
 use crate::record::Reason;
 use crate::spec::{
@@ -45,7 +45,7 @@ pub(super) enum ArgumentError {
     NotARunId,
     #[error(transparent)]
     Time(#[from] ValueError),
-    #[error("a sample takes its time too: 10ms apart at least, or 0 for none")]
+    #[error("a sample takes its time too: 10ms apart at least, or `none`")]
     SampledTooOften,
     #[error(transparent)]
     Size(#[from] UnitError),
@@ -173,10 +173,10 @@ pub(super) fn destination(text: &OsStr) -> Result<Destination, ArgumentError> {
 const SAMPLE_AT_LEAST: Duration = Duration::from_millis(10);
 
 pub(super) fn sampling(text: &str) -> Result<Sampling, ArgumentError> {
-    match limit::grace(text)? {
-        Duration::ZERO => Ok(Sampling::Off),
-        period if period >= SAMPLE_AT_LEAST => Ok(Sampling::Every(period)),
-        _ => Err(ArgumentError::SampledTooOften),
+    match limit::or_none(text, limit::grace)? {
+        Setting::Lifted | Setting::Value(Duration::ZERO) => Ok(Sampling::Off),
+        Setting::Value(period) if period >= SAMPLE_AT_LEAST => Ok(Sampling::Every(period)),
+        Setting::Value(_) => Err(ArgumentError::SampledTooOften),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a configuration comes to, in a few lines for whoever wrote it: `sandbox serve --check-config`.
 
 use std::fmt::{Display, Write as _};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use super::{Config, ConfigError, PATH, Rules, ServiceConfig};
 use crate::identity::{Accounts, SystemAccounts};
@@ -52,21 +55,23 @@ fn summary(config: &Config) -> String {
         |user| Quoted(user).to_string(),
     );
     line(&mut text, "user", user);
+    let Rules {
+        defaults: usual,
+        ceilings: most,
+        // `runs-per-user` of the service.
+        runs: _,
+    } = rules;
     line(
         &mut text,
         "defaults",
-        listed(&defaults(&rules.defaults), "the built-in ones"),
+        listed(&defaults(usual), "the built-in ones"),
     );
-    line(
-        &mut text,
-        "ceilings",
-        listed(&ceilings(&rules.ceilings), "none"),
-    );
+    line(&mut text, "ceilings", listed(&ceilings(most), "none"));
     line(&mut text, "budget", listed(&budget_of(budget), "none"));
     let on_complete = on_complete.as_deref().unwrap_or("nothing");
     line(&mut text, "on-complete", Printable(on_complete).to_string());
-    line(&mut text, "groups", names(groups));
-    line(&mut text, "users", names(users));
+    rules_of(&mut text, "groups", groups);
+    rules_of(&mut text, "users", users);
     line(&mut text, "service", service_of(service).join(", "));
     text
 }
@@ -78,6 +83,7 @@ fn remarks(config: &Config, accounts: &dyn Accounts) -> Result<Vec<String>, Conf
         .into_iter()
         .map(|stranger| format!("this host does not know the {stranger}"))
         .collect();
+    remarks.extend(config.on_complete.as_deref().and_then(hook_remark));
     for path in config.service.metadata_paths.iter().flatten() {
         let shown = Printable(&path.to_string_lossy()).to_string();
         match path.canonicalize() {
@@ -92,6 +98,35 @@ fn remarks(config: &Config, accounts: &dyn Accounts) -> Result<Vec<String>, Conf
     Ok(remarks)
 }
 
+/// What keeps a host's completion hook from being run at all, where its first word shows that.
+fn hook_remark(command: &str) -> Option<String> {
+    let word = command.split_whitespace().next()?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+/".contains(&byte);
+    if !word.bytes().all(is_plain) {
+        // An assignment, a quote, a group: only a shell can tell.
+        return None;
+    }
+    let why = if !word.contains('/') {
+        // Its own words too.
+        let mut sh = Command::new("/bin/sh");
+        let found = sh.args(["-c", "command -v \"$1\" >/dev/null", "sh", word]);
+        match found.status().ok()?.success() {
+            true => return None,
+            false => "there is no such program on the PATH".to_owned(),
+        }
+    } else if !word.starts_with('/') {
+        "it is not absolute, and would be looked for below whatever directory a run is asked for in"
+            .to_owned()
+    } else {
+        match fs::metadata(word) {
+            Ok(file) if file.is_file() && file.mode() & 0o111 != 0 => return None,
+            Ok(_) => "it cannot be executed".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    Some(format!("on-complete will fail: {}: {why}", Quoted(word)))
+}
+
 fn listed(parts: &[String], otherwise: &str) -> String {
     if parts.is_empty() {
         otherwise.to_owned()
@@ -100,12 +135,39 @@ fn listed(parts: &[String], otherwise: &str) -> String {
     }
 }
 
-fn names(rules: &[(String, Rules)]) -> String {
-    let names: Vec<String> = rules
-        .iter()
-        .map(|(name, _)| Quoted(name).to_string())
-        .collect();
-    listed(&names, "none")
+/// A line for each of them.
+fn rules_of(text: &mut String, whose: &str, rules: &[(String, Rules)]) {
+    if rules.is_empty() {
+        line(text, whose, "none");
+    }
+    for (index, (name, rules)) in rules.iter().enumerate() {
+        let whose = if index == 0 { whose } else { "" };
+        let Rules {
+            defaults: usual,
+            ceilings: most,
+            runs,
+        } = rules;
+        let parts = [
+            ("defaults", defaults(usual)),
+            ("ceilings", ceilings(most)),
+            (
+                "runs at once",
+                runs.map(|runs| or_none(runs.into_option(), |runs| runs.to_string()))
+                    .into_iter()
+                    .collect(),
+            ),
+        ];
+        let said: Vec<String> = parts
+            .into_iter()
+            .filter(|(_, parts)| !parts.is_empty())
+            .map(|(what, parts)| format!("{what} {}", parts.join(", ")))
+            .collect();
+        let said = match said.is_empty() {
+            true => "nothing".to_owned(),
+            false => said.join("; "),
+        };
+        line(text, whose, format_args!("{}: {said}", Quoted(name)));
+    }
 }
 
 fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
@@ -263,6 +325,8 @@ fn service_of(service: &ServiceConfig) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -272,7 +336,9 @@ mod tests {
             grace = 0\nwarn = 'USR1@2m'\non-pids-limit = 'deny'\noom = 'process'\n\
             [ceilings]\nmemory = '32GiB'\ncpus = 'none'\ntimeout = {at-most = '1d', otherwise = 'cap'}\n\
             [budget]\nmemory = '48GiB'\n\
-            [groups.students.ceilings]\nmemory = '8GiB'\n[users.ana]\nruns = 3\n\
+            [groups.students.ceilings]\nmemory = '8GiB'\n[groups.staff]\nruns = 'none'\n[users.ana]\nruns = 3\n\
+            defaults = {timeout = '2h'}\nceilings = {memory = 'none', timeout = {at-most = '1d', otherwise = 'cap'}}\n\
+            [users.bob.ceilings]\n\
             [service]\nruns = 16\nmetadata-paths = ['/srv/meta', '/data']\nlimited-callers = 'allow'\n\
             metrics = '[::1]:9464'\nkeep-runs = '90d'\nkeep-bytes = '10GiB'\n";
         let config = Config::parse(text, Path::new("config.toml")).expect("accepted");
@@ -302,5 +368,32 @@ mod tests {
             "{leads}"
         );
         assert!(missing.contains("/none: No such file"), "{missing}");
+    }
+
+    #[test]
+    fn a_hook_that_cannot_be_run_is_remarked_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tell");
+        let named = path.to_string_lossy();
+        let missing = hook_remark(&format!("{named} --all")).expect("it is not there");
+        assert!(missing.contains("No such file"), "{missing}");
+        fs::write(&path, "#!/bin/sh\n").expect("written");
+        let plain = hook_remark(&named).expect("nobody may");
+        assert!(plain.ends_with("it cannot be executed"), "{plain}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        for runs in [
+            &*named,
+            "cat >/dev/null",
+            "exec cat",
+            "A=1 tell",
+            "'a b' c",
+            "",
+        ] {
+            assert_eq!(hook_remark(runs), None, "{runs}");
+        }
+        let strange = hook_remark("no-such-program-anywhere x").expect("it is nowhere");
+        assert!(strange.contains("no such program"), "{strange}");
+        let relative = hook_remark("./tell").expect("who knows where");
+        assert!(relative.contains("not absolute"), "{relative}");
     }
 }

@@ -125,9 +125,9 @@ pub fn budget(text: &str) -> Result<Setting<Duration>, ValueError> {
 /// The time between SIGTERM and cgroup.kill; 0 = at once.
 ///
 /// # Errors
-/// [`ValueError`] where it is no time, or longer than a budget may be.
+/// [`ValueError`] where it is no time, `none`, or longer than a budget may be.
 pub fn grace(text: &str) -> Result<Duration, ValueError> {
-    check_not_endless(units::parse_time(text)?)
+    bounded(text, |text| check_not_endless(units::parse_time(text)?))
 }
 
 /// `USR1@2m`, `SIGUSR1@2m`, `10@2m` or `none`.
@@ -275,6 +275,20 @@ pub(crate) fn or_none<T>(
     match text.trim() {
         "none" => Ok(Setting::Lifted),
         text => parse(text).map(Setting::Value),
+    }
+}
+
+/// What `parse` makes of a text that asks for no limit under no name.
+pub(crate) fn bounded<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
+) -> Result<T, ValueError> {
+    match or_none(text, parse) {
+        Ok(Setting::Value(value)) => Ok(value),
+        Ok(Setting::Lifted) | Err(ValueError::Unit(UnitError::Unlimited)) => {
+            Err(ValueError::NotLifted)
+        }
+        Err(error) => Err(error),
     }
 }
 

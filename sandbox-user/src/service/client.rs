@@ -21,6 +21,7 @@ use super::{
     follow::{BACK_WITHIN, LOOK_EVERY},
     hearing::{Line, read_line},
     logs::Reader,
+    manager::how_to_start,
     office::has_gone,
     protocol::{Answer, Request, VERSION, Verb, to_line},
 };
@@ -41,7 +42,10 @@ const LOOK_EVERY_MS: u8 = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is none.
-    #[error("there is no service on this host: it is started by `sandbox serve`")]
+    #[error(
+        "there is no service on this host: root starts it by `{}`",
+        how_to_start()
+    )]
     NoService,
     /// It does not want to.
     #[error("the service refuses: {0}")]
@@ -52,7 +56,9 @@ pub enum ClientError {
     )]
     Ended,
     /// It says what nobody understands.
-    #[error("the service answers {0}, which this version does not understand")]
+    #[error(
+        "the service answers {0}, which this version does not understand: it is of another one; have root start it anew, `systemctl restart sandbox`"
+    )]
     Strange(String),
     /// The run's supervisor has gone.
     #[error(

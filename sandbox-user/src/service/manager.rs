@@ -1,12 +1,34 @@
 //! What systemd is told and gives, where it started this process (sd_notify(3), sd_listen_fds(3),
 //! sd_watchdog_enabled(3)). Without it nothing is done here.
 
-use std::{io, os::unix::net::UnixListener};
+use std::{io, os::unix::net::UnixListener, path::Path};
 
 use sd_notify::NotifyState;
 use tokio::time::sleep;
 
 use crate::{say::say, sys::fd};
+
+/// Where units are that an administrator or a package has put there (systemd.unit(5)).
+const UNITS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// What root starts the service by: systemd where this program's unit is there.
+pub fn how_to_start() -> &'static str {
+    command(&UNITS.map(Path::new))
+}
+
+fn command(units: &[&Path]) -> &'static str {
+    let is_packaged = |units: &&Path| units.join("sandbox.socket").exists();
+    if units.iter().any(is_packaged) {
+        "systemctl enable --now sandbox.socket"
+    } else {
+        "sandbox serve"
+    }
+}
 
 /// Tells that all is ready.
 pub(super) fn ready() {
@@ -50,5 +72,20 @@ pub(super) async fn keep_the_watchdog_quiet() {
         tell(&[NotifyState::Watchdog]);
         // As sd_watchdog_enabled(3) advises.
         sleep(limit / 2).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_started_by_its_unit_where_that_is_installed() {
+        let (empty, units) = (tempfile::tempdir(), tempfile::tempdir());
+        let (empty, units) = (empty.expect("a folder"), units.expect("a folder"));
+        let both = [empty.path(), units.path()];
+        assert_eq!(command(&both), "sandbox serve");
+        std::fs::write(units.path().join("sandbox.socket"), "").expect("written");
+        assert_eq!(command(&both), "systemctl enable --now sandbox.socket");
     }
 }

@@ -40,6 +40,7 @@ pub use attendant::attend;
 pub use client::ClientError;
 pub use follow::Followed;
 pub use holder::{HoldError, hold};
+pub use manager::how_to_start;
 pub use serve::{ServeError, serve};
 pub use verbs::{Said, events, freeze, kill, list, logs, show, thaw, update, wait};
 

@@ -7,7 +7,7 @@
 //! four descriptors (SCM_RIGHTS, unix(7)), on the first byte of the line: stdin, stdout, stderr and the
 //! working directory.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt as _};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use crate::{
     policy::TimeoutChange,
     spec::RunId,
     store::{Filter, Run},
-    units::Printable,
+    units::{Printable, Quoted},
 };
 
 /// The version that is spoken here. One that is not known is refused.
@@ -48,16 +48,45 @@ impl Request {
     /// # Errors
     /// Where it is none, or of another version: what is wrong, for the client.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let request: Self = serde_json::from_slice(line)
-            .map_err(|error| format!("not a request: {}", Printable(&error.to_string())))?;
-        if request.version != VERSION {
-            return Err(format!(
-                "not a request: version {} of the protocol, the service speaks {VERSION}",
-                request.version
-            ));
+        match serde_json::from_slice::<Self>(line) {
+            Ok(request) if request.version == VERSION => Ok(request),
+            Ok(Self { version, .. }) => Err(of_another_version(spoken(version))),
+            Err(error) => Err(match serde_json::from_slice(line) {
+                Ok(Spoken {
+                    version: VERSION,
+                    verbs,
+                }) => {
+                    let verbs: Vec<String> =
+                        verbs.keys().map(|verb| Quoted(verb).to_string()).collect();
+                    of_another_version(format_args!("{}: {error}", verbs.join(", ")))
+                }
+                Ok(Spoken { version, .. }) => of_another_version(spoken(version)),
+                Err(_) => format!("not a request: {}", Printable(&error.to_string())),
+            }),
         }
-        Ok(request)
     }
+}
+
+/// What a request of any version has.
+#[derive(Debug, Deserialize)]
+struct Spoken {
+    version: u32,
+    #[serde(flatten)]
+    verbs: serde_json::Map<String, serde_json::Value>,
+}
+
+fn spoken(version: u32) -> String {
+    format!("version {version} of the protocol, it speaks {VERSION}")
+}
+
+/// Whoever says a version most likely is a client, and knows more, or less, than the service does.
+fn of_another_version(what: impl fmt::Display) -> String {
+    format!(
+        "not a request that it knows ({}). The service is sandbox {}, and the client of another version (`sandbox --version`): \
+         have root start the service anew, `systemctl restart sandbox`",
+        Printable(&what.to_string()),
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// What is asked for.
@@ -285,8 +314,23 @@ mod tests {
         for json in [json, list, r#"{"version":1,"list":{"most":5}}"#, update] {
             assert!(serde_json::from_str::<Request>(json).is_ok(), "{json}");
         }
-        assert!(serde_json::from_str::<Request>(r#"{"version":1,"fly":{}}"#).is_err());
         let order = serde_json::to_string(&ClientOrder::Signal(15)).expect("JSON");
         assert_eq!(order, r#"{"signal":15}"#);
+    }
+
+    #[test]
+    fn a_client_of_another_version_is_told_so_and_what_to_do() {
+        let said = [
+            r#"{"version":1,"fly":{}}"#,
+            r#"{"version":2,"fly":{}}"#,
+            r#"{"version":2,"list":{"most":5}}"#,
+            r#"{"fly":{}}"#,
+            "fly",
+        ]
+        .map(|line| Request::parse(line.as_bytes()).expect_err("no request"));
+        insta::assert_snapshot!(
+            said.join("\n")
+                .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+        );
     }
 }

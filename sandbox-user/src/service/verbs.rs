@@ -52,6 +52,9 @@ pub fn list(args: &ListArgs) -> Result<Said, ClientError> {
     let filter = args.filter();
     let runs = client::list(&filter, args.most)?;
     let found = !runs.is_empty() || filter == Filter::default();
+    if !found {
+        say("no run of yours matches");
+    }
     Ok(Said {
         text: match args.json {
             true => json(&runs),

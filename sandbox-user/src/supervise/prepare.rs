@@ -18,6 +18,7 @@ use crate::{
     identity::{self, Choice, Identity, IdentityError, SystemAccounts},
     procfs,
     say::say,
+    service,
     spawn::WorkingDirectory,
     spec::{DEFAULT_RING_BYTES, EnvironmentBase, Output, RunAs, RunSpec},
     stdio::{OutputError, Outputs, open_outputs},
@@ -31,7 +32,8 @@ use crate::{
 pub enum RunError {
     /// Cgroups and eBPF are root's.
     #[error(
-        "`sandbox run` needs root, to make cgroups and to load eBPF programs; run it with sudo, or have root start `sandbox serve`: the analysis itself runs as you"
+        "`sandbox run` needs root, to make cgroups and to load eBPF programs; run it with sudo, or have root start the service, `{}`: the analysis itself runs as you",
+        service::how_to_start()
     )]
     NotRoot,
     /// Nobody to run as.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Keys, Reader};
 use crate::config::ServiceConfig;
 use crate::document::{Entry, Fault, Problem, Value, read, wrong_kind};
-use crate::policy::values::{ValueError, or_none};
+use crate::policy::values::{ValueError, bounded, or_none};
 use crate::policy::{LimitedCallers, Setting};
 use crate::units::{self, UnitError, format_bytes, format_duration};
 
@@ -129,20 +129,6 @@ pub(super) fn count_or_none(value: &Value) -> Result<Setting<usize>, Problem> {
 /// How many may wait; 0 = nobody.
 fn count(value: &Value) -> Result<usize, Problem> {
     read(value, "a whole number", |text| bounded(text, whole))
-}
-
-/// What `parse` makes of a text that asks for no limit under no name.
-fn bounded<T>(
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, ValueError>,
-) -> Result<T, ValueError> {
-    match or_none(text, parse) {
-        Ok(Setting::Value(value)) => Ok(value),
-        Ok(Setting::Lifted) | Err(ValueError::Unit(UnitError::Unlimited)) => {
-            Err(ValueError::NotLifted)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn whole(text: &str) -> Result<usize, ValueError> {
