@@ -101,16 +101,24 @@ fn what_is_frozen_stands_still_until_it_is_thawed_and_the_record_tells_by_whom()
 
     let over = scene.ana("sandbox thaw a-17");
     assert_eq!(over.code(), 1, "{over}");
+    let nobody = scene.bash("id -u nobody").expect(0).json();
+    let nobody = nobody.as_u64().expect("a number");
     let orders = orders_in_audit();
-    assert_eq!(orders.len(), 3, "{orders:#?}");
-    for (entry, (order, uid)) in
-        orders
-            .iter()
-            .zip([("freeze", 1000), ("freeze", 1000), ("thaw", 0)])
-    {
+    let expected = [
+        ("declined", "freeze", nobody),
+        ("ordered", "freeze", 1000),
+        ("ordered", "freeze", 1000),
+        ("declined", "thaw", nobody),
+        ("ordered", "thaw", 0),
+    ];
+    assert_eq!(orders.len(), expected.len(), "{orders:#?}");
+    for (entry, (event, order, uid)) in orders.iter().zip(expected) {
         let expected =
-            json!({"event": "ordered", "order": order, "uid": uid, "run_id": run_id.as_str()});
+            json!({"event": event, "order": order, "uid": uid, "run_id": run_id.as_str()});
         assert_has(entry, &expected);
+        if event == "declined" {
+            assert_eq!(entry["reason"], "refused: it is a run of uid 1000");
+        }
     }
     let _whole = scene.bash("sandbox audit verify").expect(0);
 }

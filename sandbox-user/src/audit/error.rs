@@ -43,15 +43,6 @@ pub enum AuditError {
         /// Which file.
         path: PathBuf,
     },
-    /// Its last whole line is no entry, so that nothing can follow it.
-    #[error(
-        "the last line of the audit log {} is no entry: see `sandbox audit verify`, and move it away to begin another",
-        path.display()
-    )]
-    NoEntry {
-        /// Which file.
-        path: PathBuf,
-    },
     /// An entry is not in the log.
     #[error("nothing can be added to the audit log {}: {source}", path.display())]
     Write {

@@ -124,6 +124,16 @@ pub enum Event {
         /// Why.
         reason: Excerpt,
     },
+    /// The log before this one did not end as its writer leaves one; it is kept beside this, of which this is the first
+    /// entry.
+    Damaged {
+        /// How long it is.
+        bytes: u64,
+        /// Its hash.
+        sha256: Hash,
+        /// The file that it is kept in, in the log's directory.
+        kept_in: Excerpt,
+    },
     /// A crash had torn the last line; it is kept beside the log.
     Torn {
         /// How long what is kept is.
@@ -236,6 +246,7 @@ impl Event {
             Self::ServiceStarted { .. }
             | Self::ConfigLoaded { .. }
             | Self::Refused { .. }
+            | Self::Damaged { .. }
             | Self::Torn { .. } => None,
         }
     }

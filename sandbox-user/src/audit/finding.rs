@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use serde::Serialize;
 
 use super::Hash;
+use crate::units::Printable;
 
 /// Who knows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -69,6 +70,13 @@ pub(super) enum Finding {
         known: Hash,
         witness: Witness,
     },
+    /// A log before this one was damaged, and this one was begun anew.
+    Damaged {
+        line: u64,
+        seq: u64,
+        /// The file that it is kept in.
+        kept_in: String,
+    },
     /// The last line ends in the middle.
     Unterminated { line: u64, seq: u64 },
     /// The end is missing: entries of which somebody knows.
@@ -92,6 +100,7 @@ impl Finding {
             | Self::Reordered { line, .. }
             | Self::Repeated { line, .. }
             | Self::OtherHash { line, .. }
+            | Self::Damaged { line, .. }
             | Self::Unterminated { line, .. }
             | Self::Cut { line, .. } => *line,
         }
@@ -141,6 +150,11 @@ impl Display for Finding {
                 f,
                 "changed: entry {seq} has the hash {found}, but {witness} knows it by {known}; it was changed, or all \
                  up to it were written anew"
+            ),
+            Self::Damaged { seq, kept_in, .. } => write!(
+                f,
+                "begun anew: entry {seq} says that a log before it was not what its writer had left, and is kept as {}",
+                Printable(kept_in)
             ),
             Self::Unterminated { seq, .. } => write!(
                 f,

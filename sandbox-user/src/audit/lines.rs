@@ -26,7 +26,10 @@ pub(super) enum Line {
     /// One that is longer than any entry.
     TooLong,
     /// The last one, without a newline.
-    Unterminated,
+    Unterminated {
+        /// It.
+        text: Vec<u8>,
+    },
 }
 
 /// Reads lines.
@@ -78,7 +81,10 @@ impl<R: BufRead> Lines<R> {
                     return Ok(None);
                 }
                 if now >= *given_up_at.get_or_insert(now + self.patience) {
-                    return Ok(Some(Line::Unterminated));
+                    return Ok(Some(match length {
+                        0..MAX_LINE_BYTES => Line::Unterminated { text },
+                        _ => Line::TooLong,
+                    }));
                 }
                 sleep(LOOK_EVERY);
             }

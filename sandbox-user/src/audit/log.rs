@@ -1,7 +1,7 @@
 //! The log's file and its one writer.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Seek as _, SeekFrom},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use super::{
     chain::{AppendError, Chain, next_seq},
     tail::Tail,
 };
-use crate::sys::own_dir;
+use crate::sys::{aside, own_dir};
 
 /// The log, open to be added to. No other process adds to it meanwhile (flock(2)).
 #[derive(Debug)]
@@ -36,33 +36,41 @@ pub struct Opened {
     pub log: AuditLog,
     /// Where a line is kept that a crash had torn. The log's last entry tells of it.
     pub torn: Option<PathBuf>,
+    /// Where a log is kept that was damaged. The first entry of this one tells of it.
+    pub damaged: Option<PathBuf>,
 }
 
 impl AuditLog {
     /// Opens the log in a directory, both made where they are not there, and goes on behind its last entry.
     ///
-    /// A last line without a newline is what a writer left that was killed, or lost its power, in the middle of
+    /// The beginning of an entry without a newline is what a writer left that was killed, or lost its power, in the middle of
     /// a write. Nobody was told that it is in the log. It is put into `audit.torn-SEQ` beside the log, made to
     /// last there, and only then cut off; the entry that takes its number, SEQ, says so. Each step can be
     /// done again, so that a crash in between loses nothing.
     ///
+    /// A log that ends in anything else is none that a writer left. It is put aside under a name of its own, and
+    /// another is begun, whose first entry says so.
+    ///
     /// # Errors
-    /// Where it cannot be opened, is not this user's alone, is held by another writer, or ends in what is no entry.
+    /// Where it cannot be opened, is not this user's alone, or is held by another writer.
     pub fn open(directory: &Path) -> Result<Opened, AuditError> {
         let path = directory.join(FILE);
         let failed = |source| AuditError::file(&path, source);
         own_dir::own(directory, 0o700).map_err(failed)?;
-        let file = open_own(&path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(AuditError::Held { path }),
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        // It may have been made just now.
+        let (file, tail) = loop {
+            let file = open_own(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(AuditError::Held { path }),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            if let Some(tail) = Tail::of(&file).map_err(failed)? {
+                break (file, tail);
+            }
+            aside::put_aside(&path).map_err(failed)?;
+        };
+        // It may have been made, and another put aside, just now.
         sync_directory(directory).map_err(failed)?;
-        let tail = Tail::of(&file)
-            .map_err(failed)?
-            .ok_or_else(|| AuditError::NoEntry { path: path.clone() })?;
         let name = format!("audit.torn-{}", next_seq(tail.head));
         let kept = directory.join(&name);
         let failed_aside = |source| AuditError::file(&kept, source);
@@ -73,16 +81,21 @@ impl AuditLog {
                 .map_err(failed)?;
         }
         let torn = torn_in(&kept, &name).map_err(failed_aside)?;
+        let damaged = match tail.head {
+            None => damaged_in(directory).map_err(failed)?,
+            Some(_) => None,
+        };
         let mut log = Self {
             chain: Chain::behind(file, tail.head),
             path,
         };
-        if let Some(torn) = &torn {
-            log.append(torn)?;
+        for event in damaged.iter().map(|(_, event)| event).chain(&torn) {
+            log.append(event)?;
         }
         Ok(Opened {
             log,
             torn: torn.map(|_| kept),
+            damaged: damaged.map(|(aside, _)| aside),
         })
     }
 
@@ -152,20 +165,50 @@ fn keep(file: &File, from: u64, kept: &Path) -> io::Result<()> {
 
 /// What is to be told of a torn line that is kept; `None` where none is.
 fn torn_in(kept: &Path, name: &str) -> io::Result<Option<Event>> {
-    let mut file = match File::open(kept) {
-        Ok(file) => file,
+    let (bytes, sha256) = match fingerprint(kept) {
+        Ok(fingerprint) => fingerprint,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut hasher = Sha256::new();
-    let bytes = io::copy(&mut file, &mut hasher)?;
     Ok(Some(Event::Torn {
         bytes,
-        sha256: Hash::from(hasher),
+        sha256,
         kept_in: Excerpt::from(name),
     }))
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+/// The latest log that was put aside, and what is to be told of it; `None` where none is.
+fn damaged_in(directory: &Path) -> io::Result<Option<(PathBuf, Event)>> {
+    let mut latest = None;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_aside = name
+            .strip_prefix(FILE)
+            .is_some_and(|rest| rest.starts_with(aside::SUFFIX));
+        if is_aside {
+            latest = latest.max(Some(name));
+        }
+    }
+    let Some(name) = latest else {
+        return Ok(None);
+    };
+    let aside = directory.join(&name);
+    let (bytes, sha256) = fingerprint(&aside)?;
+    let event = Event::Damaged {
+        bytes,
+        sha256,
+        kept_in: Excerpt::from(name.as_str()),
+    };
+    Ok(Some((aside, event)))
+}
+
+/// A file's length and hash.
+fn fingerprint(path: &Path) -> io::Result<(u64, Hash)> {
+    let mut hasher = Sha256::new();
+    let bytes = io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok((bytes, Hash::from(hasher)))
+}
+
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

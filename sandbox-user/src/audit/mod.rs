@@ -14,6 +14,7 @@ mod journal;
 mod lines;
 mod link;
 mod log;
+mod policies;
 mod report;
 mod tail;
 mod verify;
@@ -26,6 +27,7 @@ pub use self::{
     hash::{Hash, Head, NoHash, NoHead},
     journal::{Sent, announce},
     log::{AuditLog, Opened},
+    policies::keep_policy,
 };
 use crate::cli::{AuditArgs, AuditCommand};
 

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     chain::{AppendError, Chain, Sink},
-    finding::Witness,
+    finding::{Finding, Witness},
     verify::{Known, Report, verify},
     *,
 };
@@ -100,7 +100,7 @@ pub(super) fn verified(log: &[u8], heads: &[Head]) -> Report {
 
 fn open(directory: &Path) -> AuditLog {
     let opened = AuditLog::open(directory).expect("opened");
-    assert_eq!(opened.torn, None);
+    assert_eq!((opened.torn, opened.damaged), (None, None));
     opened.log
 }
 
@@ -136,6 +136,11 @@ fn each_entry_reads_like_this() {
             run_id,
             order: Order::Freeze,
             reason: Excerpt::from("it is being ended"),
+        },
+        Event::Damaged {
+            bytes: 3,
+            sha256: Hash::of(b"abc"),
+            kept_in: Excerpt::from("audit.jsonl.damaged-1"),
         },
         Event::Torn {
             bytes: 3,
@@ -265,24 +270,76 @@ fn what_is_not_its_owners_alone_is_not_written_to() {
 }
 
 #[test]
-fn nothing_follows_a_line_that_is_no_entry() {
+fn a_log_that_is_damaged_is_kept_and_another_begins_by_saying_so() {
+    let entry = "{\"seq\":1,\"at\":\"";
+    for garbage in [
+        "\n".to_owned(),
+        "{}\n".to_owned(),
+        "x".repeat(100_000) + "\n",
+        // Without an end, as a torn line is.
+        "x".repeat(5000),
+        "\0".repeat(200_000),
+        entry.replace('1', "2"),
+        format!("{entry}{}", "x".repeat(100_000)),
+    ] {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join(FILE);
+        drop(open(temp.path()));
+        fs::write(&path, &garbage).expect("written");
+        let line = verified(garbage.as_bytes(), &[]).findings;
+        assert!(matches!(line[..], [Finding::NoEntry { .. }]), "{line:?}");
+        let opened = AuditLog::open(temp.path()).expect("opened");
+        let kept = opened.damaged.expect("kept");
+        assert_eq!(fs::read_to_string(&kept).expect("read"), garbage);
+        drop(opened.log);
+        let head = open(temp.path()).append(&event(2)).expect("appended");
+        assert_eq!(head.seq, 2);
+        let log = fs::read_to_string(&path).expect("read");
+        let name = kept.file_name().expect("a name").to_string_lossy();
+        let first: Entry = serde_json::from_str(log.lines().next().expect("a line")).expect("it");
+        let told = Event::Damaged {
+            bytes: garbage.len() as u64,
+            sha256: Hash::of(garbage.as_bytes()),
+            kept_in: Excerpt::from(&*name),
+        };
+        assert_eq!((first.seq, first.event), (1, told));
+        let begun_anew = Finding::Damaged {
+            line: 1,
+            seq: 1,
+            kept_in: name.into_owned(),
+        };
+        assert_eq!(verified(log.as_bytes(), &[head]).findings, [begun_anew]);
+    }
+}
+
+#[test]
+fn logs_that_are_damaged_one_after_another_are_all_kept_also_where_that_was_cut_short() {
     let temp = tempfile::tempdir().expect("temp dir");
     let path = temp.path().join(FILE);
-    drop(open(temp.path()));
-    for line in ["", "{}", &"x".repeat(100_000)] {
-        fs::write(&path, format!("{line}\n")).expect("written");
-        let error = AuditLog::open(temp.path()).expect_err("no entry");
-        assert!(matches!(error, AuditError::NoEntry { .. }), "{error}");
+    let mut kept = Vec::new();
+    for garbage in ["one", "two", "three"] {
+        fs::write(&path, garbage).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        let opened = AuditLog::open(temp.path()).expect("opened");
+        kept.push((opened.damaged.expect("kept"), garbage));
+        // It was put aside, and the power went before the new one said so.
+        fs::remove_file(&path).expect("ours");
+        let again = AuditLog::open(temp.path()).expect("opened");
+        assert_eq!(again.damaged.as_ref(), kept.last().map(|(path, _)| path));
+    }
+    for (path, garbage) in kept {
+        assert_eq!(fs::read_to_string(path).expect("read"), garbage);
     }
 }
 
 #[test]
 fn a_torn_line_is_kept_beside_the_log_which_tells_of_it() {
-    // As long as a line, longer than what is read at a time, and as long as no line is.
+    // Short, longer than what is read at a time, and with blocks that did not get to the disk.
     for torn in [
         "{\"seq\":3,\"a".to_owned(),
-        "x".repeat(20_000),
-        "\0".repeat(200_000),
+        format!("{{\"seq\":3,\"at\":\"{}", "x".repeat(20_000)),
+        "\0".repeat(60_000),
+        "\0".repeat(8000) + "x",
     ] {
         let temp = tempfile::tempdir().expect("temp dir");
         let path = temp.path().join(FILE);

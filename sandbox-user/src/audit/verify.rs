@@ -14,7 +14,7 @@ use super::{
     event::MAX_LINE_BYTES,
     finding::{Finding, Witness},
     lines::{Line, Lines},
-    link::Link,
+    link::{Link, is_torn},
 };
 
 /// As many findings are told; further ones are counted.
@@ -73,7 +73,10 @@ pub(super) fn verify(
                 }),
             },
             Line::TooLong => walk.no_entry(format!("it is longer than {MAX_LINE_BYTES} bytes")),
-            Line::Unterminated => walk.unterminated(),
+            Line::Unterminated { text } if is_torn(&text, walk.expected()) => walk.unterminated(),
+            Line::Unterminated { .. } => {
+                walk.no_entry("it does not begin as one, and has no end".to_owned());
+            }
         }
     }
     Ok(walk.finish())
@@ -127,6 +130,10 @@ impl Walk {
             return self.late(found, hash);
         };
         self.compare(seq, hash);
+        if let Some(kept_in) = link.damaged() {
+            let kept_in = kept_in.to_owned();
+            self.find(Finding::Damaged { line, seq, kept_in });
+        }
         self.last = Some(Head { seq, hash });
         self.at = Some(link.at);
         self.unread = 0;

@@ -1,6 +1,7 @@
 //! What people have done to runs that go on: their supervisors are told, by the runs' own sockets.
 //!
-//! Each order is in the audit log before it is given; where it comes to nothing that is entered as well.
+//! Each order is in the audit log before it is given; where it comes to nothing that is entered as well, and so is
+//! one that is meant for others' runs.
 
 use std::io;
 
@@ -16,9 +17,12 @@ use crate::{
     config::Config,
     identity::{self, Choice, SystemAccounts},
     policy::{Ceilings, TimeoutChange},
-    store::{Filter, Run, RunState},
+    store::{Filter, Run, RunState, Whose},
     supervise::{Asker, Control, Controlled},
 };
+
+/// So many of others' runs are named in the audit log for one order, the latest.
+const MOST_REFUSED: u32 = 16;
 
 /// Ends runs.
 pub(super) fn kill(
@@ -115,20 +119,37 @@ struct Given {
     control: Control,
 }
 
+impl Given {
+    /// As the audit log has it.
+    fn entry(&self, peer: &Peer, run: &Run) -> Ordered {
+        Ordered {
+            uid: peer.caller.uid,
+            pid: peer.pid,
+            run_id: run.run_id,
+            order: self.order,
+            detail: self.detail.clone(),
+        }
+    }
+}
+
 /// Tells the supervisors of the runs that are meant.
 fn give(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) -> Answer {
+    let filter = Filter {
+        unfinished: true,
+        ..filter
+    };
     let meant = Call::List {
         whose: peer.whose(),
-        filter: Filter {
-            unfinished: true,
-            ..filter
-        },
+        filter: filter.clone(),
         most: MOST_LISTED,
     };
     let runs = match office.call(&meant) {
         Ok(Reply::Runs(runs)) => runs,
         other => return answer(other),
     };
+    if runs.is_empty() && names_whose(&filter) {
+        refuse(peer, filter, given, office);
+    }
     let (mut run_ids, mut problems, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
     for run in runs {
         match give_one(peer, &run, given, office) {
@@ -149,6 +170,28 @@ fn give(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) -> Answ
     }
 }
 
+/// Whether somebody's runs are asked for, and not whatever of one's own there is.
+fn names_whose(filter: &Filter) -> bool {
+    filter.id.is_some() || filter.user.is_some()
+}
+
+/// Enters that an order was meant for others' runs: to who gave it they are not there.
+fn refuse(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) {
+    let others = Call::List {
+        whose: Whose::All,
+        filter,
+        most: MOST_REFUSED,
+    };
+    let Ok(Reply::Runs(others)) = office.call(&others) else {
+        return;
+    };
+    for run in others {
+        let reason = format!("refused: it is a run of uid {}", run.uid);
+        // It is refused, whether that can be entered or not.
+        let _ = office.call(&Call::Declined(given.entry(peer, &run), reason));
+    }
+}
+
 fn give_one(
     peer: &Peer,
     run: &Run,
@@ -161,13 +204,7 @@ fn give_one(
             "it waits for its turn, and has not begun".to_owned()
         )));
     }
-    let entry = Ordered {
-        uid: peer.caller.uid,
-        pid: peer.pid,
-        run_id: run.run_id,
-        order: given.order,
-        detail: given.detail.clone(),
-    };
+    let entry = given.entry(peer, run);
     if let Reply::Refused(reason) = office.call(&Call::Ordered(entry.clone()))? {
         return Err(io::Error::other(reason));
     }

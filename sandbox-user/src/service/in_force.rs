@@ -44,6 +44,11 @@ impl InForce {
         self.text.as_ref().map(|text| Hash::of(text.as_bytes()))
     }
 
+    /// Its text; `None` where there is none.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
     /// Its text, for a process that is to go by it.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ impl Service {
         trail: Rc<Trail>,
         metrics: Rc<Metrics>,
     ) -> Result<Self, ServeError> {
+        trail.keep_policy(&in_force)?;
         trail.enter(&Event::ServiceStarted {
             version: Excerpt::from(env!("CARGO_PKG_VERSION")),
             boot_id: Excerpt::from(Proc::default().boot_id().unwrap_or_default()),
@@ -143,6 +144,9 @@ impl Service {
         }
         if self.in_force.borrow().config.service.metrics != read.config.service.metrics {
             say("where metrics are served changes only when the service is started again");
+        }
+        if let Err(error) = self.trail.keep_policy(&read) {
+            say(error);
         }
         self.trail.tell(&Event::ConfigLoaded {
             config_sha256: read.sha256(),

@@ -5,14 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
 use rusqlite::Connection;
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    io::Errno,
-};
 
 use super::{Store, StoreError};
+use crate::sys::aside;
 
 /// Up to this size each page is looked at; in a larger file that would take too long at each start.
 const LOOKED_THROUGH_BYTES: u64 = 256 << 20;
@@ -62,21 +58,7 @@ fn is_of_the_rows(error: &rusqlite::Error) -> bool {
 /// # Errors
 /// Where it cannot be renamed.
 pub(super) fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let now = Timestamp::now().as_second();
-    let mut others = 0;
-    let aside = loop {
-        let number = match others {
-            0 => String::new(),
-            others => format!("-{others}"),
-        };
-        let aside = path.with_file_name(format!("{name}.damaged-{now}{number}"));
-        match renameat_with(CWD, path, CWD, &aside, RenameFlags::NOREPLACE) {
-            Ok(()) => break aside,
-            Err(Errno::EXIST) => others += 1,
-            Err(errno) => return Err(errno.into()),
-        }
-    };
+    let aside = aside::put_aside(path)?;
     // What belongs to the damaged file is not to be taken for the new one's.
     for suffix in ["-wal", "-shm"] {
         let of = |path: &Path| format!("{}{suffix}", path.display());

@@ -10,6 +10,7 @@
     reason = "clone3, raw system calls in its child, fork, per-thread credentials, waitid on a pidfd"
 )]
 
+pub mod aside;
 pub mod bpf;
 pub mod child;
 pub mod clone;
