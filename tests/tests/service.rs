@@ -124,6 +124,12 @@ fn only_root_may_choose_a_user() {
             .contains("only root can run an analysis as another user"),
         "{said}"
     );
+    assert_eq!(listed(&scene), [] as [Value; 0]);
+    let kept = fs::read_dir("/var/lib/sandbox/events").map_or(0, Iterator::count);
+    assert_eq!(kept, 0, "an event stream of a run that there is not");
+    let entered = "grep '\"refused\"' /var/lib/sandbox/audit.jsonl";
+    let entered = scene.bash(entered).expect(0).json();
+    assert_has(&entered, &json!({"uid": 1000, "what": "run"}));
     let said = scene.bash("sandbox run -- id").expect(125);
     assert!(said.err().contains("root has to say"), "{said}");
     let said = scene.bash("sandbox run --user ana -- id -un").expect(0);

@@ -29,6 +29,7 @@ use super::{
     attendant::{refused, tell},
     control,
     logs::{Logging, Logs},
+    metrics::Refusal,
     office::{Application, Call, Office, Refused, Reply},
     peer::{Objection, Peer},
     protocol::{Answer, MAX_START_BYTES, Start, Text},
@@ -40,6 +41,7 @@ use crate::{
     cli::{self, EXIT_FAILURE, RunArgs},
     config::ServiceConfig,
     events::kept::Kept,
+    identity::{self, Choice, IdentityError, SystemAccounts},
     policy::LimitedCallers,
     record::lossless,
     request::{self, Requested},
@@ -92,14 +94,7 @@ pub(super) fn run(
     match client.peer.objection(config.limited_callers) {
         Ok(None) => {}
         Ok(Some(Objection { kind, reason })) => {
-            let entry = Refused {
-                uid: client.peer.caller.uid,
-                pid: client.peer.pid,
-                kind,
-                reason: reason.clone(),
-            };
-            // It is refused, whether that can be entered or not.
-            let _ = office.call(&Call::Refused(entry));
+            enter_refusal(client.peer, kind, &reason, office);
             return refused(reason);
         }
         Err(error) => return refused(format!("you cannot be looked at: {error}")),
@@ -140,7 +135,39 @@ pub(super) fn run(
             };
         }
     };
+    if let Some(error) = names_somebody_else(&requested.spec, client.peer) {
+        let reason = error.to_string();
+        enter_refusal(client.peer, Refusal::OtherUser, &reason, office);
+        say(reason);
+        return Answer::Ended {
+            status: EXIT_FAILURE,
+        };
+    }
     supervise(client, requested, kept, rlimits, office)
+}
+
+fn enter_refusal(peer: &Peer, kind: Refusal, reason: &str, office: &mut Office) {
+    let entry = Refused {
+        uid: peer.caller.uid,
+        pid: peer.pid,
+        kind,
+        reason: reason.to_owned(),
+    };
+    // It is refused, whether that can be entered or not.
+    let _ = office.call(&Call::Refused(entry));
+}
+
+/// What is said to whoever wants a run to be another user's, and may not have that.
+fn names_somebody_else(spec: &RunSpec, peer: &Peer) -> Option<IdentityError> {
+    let RunAs::User(user) = &spec.run_as else {
+        return None;
+    };
+    let choice = Choice::Named { user: user.clone() };
+    match identity::resolve(&choice, &peer.caller, &SystemAccounts) {
+        Err(error @ IdentityError::NotPrivileged { .. }) => Some(error),
+        // What else is wrong with it its record says.
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// Has this process's descriptors, directory, environment and limits be the client's. Gives the arguments.

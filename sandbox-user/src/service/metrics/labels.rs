@@ -17,6 +17,8 @@ pub enum Refusal {
     Bound,
     /// Its caller's own cgroup is limited.
     LimitedCaller,
+    /// It was to run as another user.
+    OtherUser,
     /// Too many runs wait.
     Queue,
     /// Too many of its user's runs wait.
@@ -27,11 +29,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Malformed,
         Self::Bound,
         Self::LimitedCaller,
+        Self::OtherUser,
         Self::Queue,
         Self::UserQueue,
         Self::Budget,
@@ -44,6 +47,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Bound => "bound",
             Self::LimitedCaller => "limited_caller",
+            Self::OtherUser => "other_user",
             Self::Queue => "queue",
             Self::UserQueue => "user_queue",
             Self::Budget => "budget",
