@@ -49,6 +49,27 @@ fn a_user_is_told_what_is_missing_and_run_fails_as_foretold() {
 }
 
 #[test]
+fn a_user_beside_the_service_is_told_that_it_does_their_runs() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let said = scene.ana("sandbox check").expect(0);
+    assert!(
+        said.out().contains("the host's service does your runs"),
+        "{said}"
+    );
+    assert!(said.out().contains("unknown   tracing"), "{said}");
+    for word in ["missing", "remove"] {
+        assert!(!said.out().contains(word), "{word}: {said}");
+    }
+    let told = scene.ana("sandbox check --json").expect(0).json();
+    assert_eq!(told["served"], true, "{told}");
+    let _as_foretold = scene.ana("sandbox run -- true").expect(0);
+    let root = scene.bash("sandbox check").expect(0);
+    assert!(root.out().contains("service"), "{root}");
+}
+
+#[test]
 fn without_cgroup2_check_and_run_say_how_to_mend_it() {
     let _guest = Guest::enter();
     let scene = Scene::new();

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Bpffs, Btf, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
+    Bpffs, Btf, Capability, HostFacts, HostService, Lockdown, PidNamespace, RootCgroup, Support,
 };
 use crate::cgroup::{CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide};
 use crate::config;
@@ -20,6 +20,8 @@ pub enum Status {
     Degraded,
     /// `run` will not work.
     Missing,
+    /// It could not be looked at.
+    Unknown,
 }
 
 /// One thing that was looked at.
@@ -50,10 +52,21 @@ impl Finding {
     }
 }
 
-/// Judges a host. `tracing` is what loading the eBPF programs came to.
-pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Finding> {
-    let mut findings = vec![privileges(facts), configuration(facts)];
+/// What only root can look at.
+const TAKES_ROOT: &str = "that takes root: `sudo sandbox check`";
+
+/// Judges a host. `tracing` is what loading the eBPF programs came to; `None`: whoever looks may not.
+pub fn assess(facts: &HostFacts, tracing: Option<&Result<Confidence, String>>) -> Vec<Finding> {
+    if facts.is_served() {
+        return assess_served(facts);
+    }
+    let mut findings: Vec<Finding> = service(facts).into_iter().collect();
+    findings.extend([privileges(facts), configuration(facts)]);
     findings.extend(cgroups(facts));
+    findings.extend(facts.placement.as_ref().map(|placement| match placement {
+        Ok(placement) => place(decide(placement), facts),
+        Err(error) => Finding::new("placement", Status::Missing, error, None),
+    }));
     findings.push(kernel(facts));
     findings.push(swap(facts));
     findings.push(btf(facts));
@@ -62,7 +75,10 @@ pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Fi
     findings.extend(lockdown(facts));
     findings.push(domains(facts));
     findings.push(match facts.pids {
-        PidNamespace::First => programs(tracing),
+        PidNamespace::First => tracing.map_or_else(
+            || Finding::new("tracing", Status::Unknown, TAKES_ROOT, None),
+            programs,
+        ),
         PidNamespace::Nested => Finding::new(
             "tracing",
             Status::Degraded,
@@ -71,6 +87,45 @@ pub fn assess(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Vec<Fi
         ),
     });
     findings
+}
+
+/// Judges a host whose service does the runs of whoever looks: their own rights and place do not matter.
+fn assess_served(facts: &HostFacts) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = service(facts).into_iter().collect();
+    let mut unseen = vec!["privileges", "placement", "tracing"];
+    match facts.configuration {
+        Ok(_) => findings.push(configuration(facts)),
+        Err(_) => unseen.push("configuration"),
+    }
+    findings.extend(cgroups(facts));
+    findings.extend([kernel(facts), swap(facts)]);
+    match facts.btf {
+        Btf::Readable | Btf::Absent => findings.push(btf(facts)),
+        Btf::Unreadable => unseen.push("BTF"),
+    }
+    findings.push(bpffs(facts));
+    findings.extend(lockdown(facts));
+    findings.push(domains(facts));
+    let unknown = |name| Finding::new(name, Status::Unknown, TAKES_ROOT, None);
+    findings.extend(unseen.into_iter().map(unknown));
+    findings
+}
+
+fn service(facts: &HostFacts) -> Option<Finding> {
+    let name = "service";
+    match (&facts.service, facts.euid) {
+        (HostService::Absent, _) => None,
+        (HostService::Answers, 0) => Some(Finding::ok(
+            name,
+            "it answers, and does all runs but those with --standalone",
+        )),
+        (HostService::Answers, _) => Some(Finding::ok(name, "it answers, and does your runs")),
+        (HostService::Fails(error), 0) => {
+            let mend = "see its journal (`journalctl -u sandbox`), or run with --standalone";
+            Some(Finding::new(name, Status::Degraded, error, Some(mend)))
+        }
+        (HostService::Fails(error), _) => Some(Finding::new(name, Status::Missing, error, None)),
+    }
 }
 
 /// Whether `sandbox run` will work.
@@ -155,10 +210,6 @@ fn cgroups(facts: &HostFacts) -> Vec<Finding> {
     findings.push(io_controller(&mount));
     findings.push(nsdelegate(&mount, facts.manager));
     findings.extend(local_events(&mount));
-    findings.extend(facts.placement.as_ref().map(|placement| match placement {
-        Ok(placement) => place(decide(placement), facts),
-        Err(error) => Finding::new("placement", Status::Missing, error, None),
-    }));
     findings
 }
 

@@ -79,6 +79,8 @@ fn recover_as_root() -> Recovered {
 pub struct CheckReport {
     /// `sandbox run` will work.
     pub ok: bool,
+    /// The host's service does the runs of whoever looks.
+    pub served: bool,
     /// The host.
     pub host: HostInfo,
     /// What was looked at.
@@ -90,17 +92,19 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Looks at this host. `tracing` says what loading the eBPF programs comes to.
+    /// Looks at this host. `tracing` says what loading the eBPF programs comes to, which root alone may.
     pub fn gather(tracing: impl FnOnce() -> Result<Confidence, String>) -> Self {
         let facts = HostFacts::gather();
-        Self::new(&facts, &tracing())
+        let tracing = (facts.euid == 0).then(tracing);
+        Self::new(&facts, tracing.as_ref())
     }
 
     /// Judges facts.
-    pub fn new(facts: &HostFacts, tracing: &Result<Confidence, String>) -> Self {
+    pub fn new(facts: &HostFacts, tracing: Option<&Result<Confidence, String>>) -> Self {
         let findings = assess(facts, tracing);
         Self {
             ok: will_run(&findings),
+            served: facts.is_served(),
             host: facts.info.clone(),
             findings,
             removed: Vec::new(),
@@ -160,6 +164,9 @@ impl CheckReport {
             .iter()
             .any(|finding| finding.status == Status::Degraded);
         out.push_str(match (self.ok, degraded) {
+            (true, _) if self.served => {
+                "\n`sandbox run` will work here: the host's service does your runs.\n"
+            }
             (true, false) => "\n`sandbox run` will work on this host.\n",
             (true, true) => "\n`sandbox run` will work on this host, with what is degraded above.\n",
             (false, _) => "\n`sandbox run` will not work on this host before what is missing above is mended.\n",
@@ -181,6 +188,7 @@ fn paint(status: Status, colour: Colour) -> String {
         Status::Ok => ("ok      ", 32),
         Status::Degraded => ("degraded", 33),
         Status::Missing => ("missing ", 31),
+        Status::Unknown => ("unknown ", 33),
     };
     match colour {
         Colour::On => format!("\x1b[{code}m{word}\x1b[0m"),
@@ -200,6 +208,7 @@ mod tests {
     fn report(status: Status) -> CheckReport {
         CheckReport {
             ok: status != Status::Missing,
+            served: false,
             host: HostInfo::default(),
             findings: vec![
                 Finding {
@@ -241,6 +250,17 @@ removed   orphaned leaf /sandbox/runs/x
             "{coloured}"
         );
         assert!(coloured.contains("with what is degraded above"));
+    }
+
+    #[test]
+    fn a_user_whose_runs_the_service_does_is_told_so() {
+        let served = CheckReport {
+            served: true,
+            ..report(Status::Unknown)
+        };
+        let text = served.text(Colour::Off);
+        assert!(text.starts_with("unknown   privileges"), "{text}");
+        assert!(text.ends_with("the host's service does your runs.\n"));
     }
 
     #[test]

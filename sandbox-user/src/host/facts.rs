@@ -13,6 +13,8 @@ use crate::config::Config;
 use crate::identity::SystemAccounts;
 use crate::policy::LimitedCallers;
 use crate::procfs::{self, MountLine, mounts, status_field};
+use crate::service::{ClientError, client};
+use crate::store::Filter;
 
 /// Capabilities that matter here (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -139,6 +141,28 @@ pub enum Support {
     Absent,
 }
 
+/// The host's service, as whoever looks is served by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostService {
+    /// There is none.
+    Absent,
+    /// It answers.
+    Answers,
+    /// It is there and does not, and why.
+    Fails(String),
+}
+
+impl HostService {
+    fn ask() -> Self {
+        match client::list(&Filter::default(), 1) {
+            Ok(_) => Self::Answers,
+            Err(ClientError::NoService) => Self::Absent,
+            Err(error) => Self::Fails(error.to_string()),
+        }
+    }
+}
+
 /// Everything that the judgement rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -177,9 +201,16 @@ pub struct HostFacts {
     pub configuration: Result<Option<Vec<String>>, String>,
     /// Landlock domains that keep signals in (Linux 6.12).
     pub landlock_domains: Support,
+    /// Who does the runs of those that are not root.
+    pub service: HostService,
 }
 
 impl HostFacts {
+    /// Whether the runs of whoever looks need nothing of its own, since the service does them.
+    pub fn is_served(&self) -> bool {
+        self.euid != 0 && self.service == HostService::Answers
+    }
+
     /// Gathers them. Never fails: what cannot be found out is said in its place.
     pub fn gather() -> Self {
         let proc = Proc::default();
@@ -237,6 +268,7 @@ impl HostFacts {
             } else {
                 Support::Absent
             },
+            service: HostService::ask(),
             hierarchy,
         }
     }

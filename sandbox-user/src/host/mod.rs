@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use assess::{Finding, Status, assess, will_run};
 pub use check::{CheckReport, Colour, check};
 pub use facts::{
-    Bpffs, Btf, Capabilities, Capability, HostFacts, Lockdown, PidNamespace, RootCgroup, Support,
+    Bpffs, Btf, Capabilities, Capability, HostFacts, HostService, Lockdown, PidNamespace,
+    RootCgroup, Support,
 };
 pub(crate) use pins::remove_pins;
 

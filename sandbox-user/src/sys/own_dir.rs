@@ -21,7 +21,14 @@ pub fn own_around(file: &Path) -> io::Result<()> {
 pub fn own(directory: &Path, mode: u32) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let found = fs::symlink_metadata(directory)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+    let own = nix::unistd::geteuid().as_raw();
+    if found.is_dir() && found.uid() == 0 && own != 0 {
+        return Err(io::Error::other(format!(
+            "{} is root's: use sudo",
+            directory.display()
+        )));
+    }
+    if !found.is_dir() || found.uid() != own {
         return Err(io::Error::other(format!(
             "{} is somebody else's: remove that",
             directory.display()

@@ -48,6 +48,7 @@ fn good() -> HostFacts {
         root: RootCgroup::Open,
         pids: PidNamespace::First,
         landlock_domains: Support::Present,
+        service: HostService::Absent,
     }
 }
 
@@ -55,7 +56,7 @@ fn good() -> HostFacts {
 fn troubles(change: impl FnOnce(&mut HostFacts)) -> Vec<Finding> {
     let mut facts = good();
     change(&mut facts);
-    let mut findings = assess(&facts, &Ok(Confidence::Exact));
+    let mut findings = assess(&facts, Some(&Ok(Confidence::Exact)));
     findings.retain(|finding| finding.status != Status::Ok);
     findings
 }
@@ -63,7 +64,7 @@ fn troubles(change: impl FnOnce(&mut HostFacts)) -> Vec<Finding> {
 #[test]
 fn a_good_host_has_no_trouble() {
     assert_eq!(troubles(|_| {}), []);
-    assert!(will_run(&assess(&good(), &Ok(Confidence::Exact))));
+    assert!(will_run(&assess(&good(), Some(&Ok(Confidence::Exact)))));
 }
 
 #[test]
@@ -249,12 +250,56 @@ fn tracing_that_fails_degrades_and_never_keeps_a_run_from_starting() {
         Ok(Confidence::Inferred),
         Err("EPERM".to_owned()),
     ] {
-        let findings = assess(&good(), &tracing);
+        let findings = assess(&good(), Some(&tracing));
         let last = findings.last().expect("tracing");
         assert_eq!(
             (last.name.as_str(), last.status),
             ("tracing", Status::Degraded)
         );
         assert!(will_run(&findings));
+    }
+}
+
+#[test]
+fn a_user_whose_runs_the_service_does_needs_no_rights_and_is_told_what_could_not_be_looked_at() {
+    let served = HostFacts {
+        euid: 1000,
+        capabilities: Some(Capabilities(0)),
+        service: HostService::Answers,
+        // Neither is the service's.
+        placement: Some(Err("/run/sandbox is root's: use sudo".to_owned())),
+        system_bus: Support::Absent,
+        configuration: Err("config.toml: permission denied".to_owned()),
+        ..good()
+    };
+    let findings = assess(&served, None);
+    assert!(will_run(&findings), "{findings:#?}");
+    assert_eq!(findings[0].name, "service");
+    let unseen: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.status != Status::Ok)
+        .map(|finding| {
+            assert_eq!(finding.status, Status::Unknown);
+            assert!(finding.found.contains("sudo"), "{finding:?}");
+            finding.name.as_str()
+        })
+        .collect();
+    let expected = ["privileges", "placement", "tracing", "configuration"];
+    assert_eq!(unseen, expected);
+
+    // Root's own place matters all the same.
+    let root = HostFacts { euid: 0, ..served };
+    assert!(!will_run(&assess(&root, None)));
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_what_keeps_users_from_running_and_root_from_nothing() {
+    for (euid, expected) in [(0, Status::Degraded), (1000, Status::Missing)] {
+        let found = troubles(|facts| {
+            facts.euid = euid;
+            facts.service = HostService::Fails("it does not answer".to_owned());
+        });
+        let service = found.iter().find(|finding| finding.name == "service");
+        assert_eq!(service.map(|finding| finding.status), Some(expected));
     }
 }
