@@ -1,5 +1,7 @@
 //! Writes the manual pages and the shells' completions, from the command line as it is, into a directory.
 
+mod page;
+
 use std::{env, fs, io, path::Path};
 
 use clap::{Command, CommandFactory as _};
@@ -15,7 +17,9 @@ fn main() -> io::Result<()> {
     for made in [&man, &completions] {
         fs::create_dir_all(made)?;
     }
-    clap_mangen::generate_to(for_people(), &man)?;
+    for (name, page) in page::of_all(for_people())? {
+        fs::write(man.join(name), page)?;
+    }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut for_people(), "sandbox", &completions)?;
     }
