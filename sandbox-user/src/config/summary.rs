@@ -375,7 +375,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("tell");
         let named = path.to_string_lossy();
-        let missing = hook_remark(&format!("{named} --all")).expect("it is not there");
+        let text = format!("on-complete = '{named} --all'\n");
+        let config = Config::parse(&text, Path::new("config.toml")).expect("accepted");
+        let remarks = remarks(&config, &SystemAccounts).expect("nobody to look up");
+        let [missing] = remarks.as_slice() else {
+            panic!("it is not there: {remarks:?}");
+        };
         assert!(missing.contains("No such file"), "{missing}");
         fs::write(&path, "#!/bin/sh\n").expect("written");
         let plain = hook_remark(&named).expect("nobody may");

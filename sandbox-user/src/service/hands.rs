@@ -21,9 +21,6 @@ use crate::{
     supervise::{Asker, Control, Controlled},
 };
 
-/// So many of others' runs are named in the audit log for one order, the latest.
-const MOST_REFUSED: u32 = 16;
-
 /// Ends runs.
 pub(super) fn kill(
     peer: &Peer,
@@ -175,12 +172,13 @@ fn names_whose(filter: &Filter) -> bool {
     filter.id.is_some() || filter.user.is_some()
 }
 
-/// Enters that an order was meant for others' runs: to who gave it they are not there.
+/// Enters that an order was meant for others' runs, the latest of them: to who gave it they are not there, and one
+/// entry an order is what a user can fill the log with.
 fn refuse(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) {
     let others = Call::List {
         whose: Whose::All,
         filter,
-        most: MOST_REFUSED,
+        most: 1,
     };
     let Ok(Reply::Runs(others)) = office.call(&others) else {
         return;
