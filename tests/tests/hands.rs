@@ -271,10 +271,12 @@ fn a_deadline_that_is_put_off_is_kept_as_it_is_then_and_each_change_is_listed() 
     let orders = orders_in_audit();
     let told = |entry: &Value| (entry["event"].clone(), entry["detail"].clone());
     let expected = [
+        // By nobody, whose it is not.
+        (json!("declined"), json!("timeout +3600s")),
         (json!("ordered"), json!("timeout +3600s")),
         (json!("ordered"), json!("timeout -600s")),
         (json!("ordered"), json!("timeout 0.001s")),
-        (json!("declined"), Value::Null),
+        (json!("declined"), json!("timeout 0.001s")),
     ];
     assert_eq!(
         orders.iter().map(told).collect::<Vec<_>>(),

@@ -121,6 +121,8 @@ pub enum Event {
         run_id: RunId,
         /// What.
         order: Order,
+        /// What there is to be said of it, as of one that was done.
+        detail: Option<Excerpt>,
         /// Why.
         reason: Excerpt,
     },

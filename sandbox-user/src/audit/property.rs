@@ -75,6 +75,7 @@ fn event() -> impl Strategy<Value = Event> {
                 pid,
                 run_id,
                 order: Order::Update,
+                detail: other,
                 reason: long,
             },
             5 => Event::ServiceStarted {

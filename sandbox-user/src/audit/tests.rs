@@ -135,6 +135,7 @@ fn each_entry_reads_like_this() {
             pid: 4713,
             run_id,
             order: Order::Freeze,
+            detail: None,
             reason: Excerpt::from("it is being ended"),
         },
         Event::Damaged {

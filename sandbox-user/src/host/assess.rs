@@ -92,7 +92,7 @@ pub fn assess(facts: &HostFacts, tracing: Option<&Result<Confidence, String>>) -
 /// Judges a host whose service does the runs of whoever looks: their own rights and place do not matter.
 fn assess_served(facts: &HostFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = service(facts).into_iter().collect();
-    let mut unseen = vec!["privileges", "placement", "tracing"];
+    let mut unseen = vec!["placement", "tracing"];
     match facts.configuration {
         Ok(_) => findings.push(configuration(facts)),
         Err(_) => unseen.push("configuration"),

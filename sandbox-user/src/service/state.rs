@@ -370,6 +370,7 @@ impl Service {
             pid: order.pid,
             run_id: order.run_id,
             order: order.order,
+            detail: order.detail.as_deref().map(Excerpt::from),
             reason: Excerpt::from(reason),
         });
     }

@@ -284,7 +284,7 @@ fn a_user_whose_runs_the_service_does_needs_no_rights_and_is_told_what_could_not
             finding.name.as_str()
         })
         .collect();
-    let expected = ["privileges", "placement", "tracing", "configuration"];
+    let expected = ["placement", "tracing", "configuration"];
     assert_eq!(unseen, expected);
 
     // Root's own place matters all the same.
