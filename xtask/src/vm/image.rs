@@ -34,6 +34,8 @@ const PACKAGES: &[&str] = &[
     // A service that analyses run beside, and what measures it.
     "nginx-light",
     "wrk",
+    // For promtool, which knows what a monitoring system takes.
+    "prometheus",
 ];
 
 /// More packages of [`Image::Bench`].
@@ -62,12 +64,16 @@ pub(crate) enum Image {
     Bench,
 }
 
-/// Left out of every package: guests have no reader.
+/// Left out of every package: guests have no reader, and no use for what is large beside promtool.
 const EXCLUDED: &[&str] = &[
     "/usr/share/man/*",
     "/usr/share/doc/*",
     "/usr/share/locale/*",
     "/usr/share/info/*",
+    "/usr/bin/prometheus",
+    "/usr/share/prometheus/*",
+    "/usr/share/javascript/*",
+    "/usr/share/nodejs/*",
 ];
 
 /// Run on the host with the new root as `$1`.
@@ -87,7 +93,8 @@ mkdir -p "$1/payload"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
     e2scrub_all.timer e2scrub_reap.service systemd-tmpfiles-clean.timer getty@tty1.service \
     serial-getty@ttyS0.service getty.target systemd-modules-load.service systemd-binfmt.service \
-    proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount nginx.service; do
+    proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount nginx.service \
+    prometheus.service; do
     ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*
