@@ -32,7 +32,7 @@ use super::{
     metrics::Refusal,
     office::{Application, Call, Office, Refused, Reply},
     peer::{Objection, Peer},
-    protocol::{Answer, MAX_START_BYTES, Start, Text},
+    protocol::{Answer, MAX_START_BYTES, Start, TOO_MUCH, Text},
     queue::Need,
 };
 use crate::{
@@ -100,7 +100,7 @@ pub(super) fn run(
         Err(error) => return refused(format!("you cannot be looked at: {error}")),
     }
     if start.bytes() > MAX_START_BYTES {
-        return refused("arguments and environment are more than 2 MiB together");
+        return refused(TOO_MUCH);
     }
     let Ok(descriptors) = <[OwnedFd; 4]>::try_from(descriptors) else {
         return refused("stdin, stdout, stderr and the working directory do not come along");

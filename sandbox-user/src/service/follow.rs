@@ -14,9 +14,12 @@ use tokio::{
 };
 
 use super::{
-    client::{ClientError, connect, send, something_else, understand},
+    client::{ClientError, connect, send_line, something_else, understand},
     office::has_gone,
-    protocol::{Answer, Request, Start, Text, VERSION, Verb, to_line},
+    protocol::{
+        Answer, MAX_REQUEST_BYTES, MAX_START_BYTES, Request, Start, TOO_LONG, TOO_MUCH, Text,
+        VERSION, Verb, to_line,
+    },
 };
 use crate::{
     say::say,
@@ -70,13 +73,22 @@ pub fn run(
     // From here on signals are for the run.
     block_signals()?;
     let pairs = std::env::vars_os().map(|(name, value)| (Text(name), Text(value)));
-    let request = Request {
-        version: VERSION,
-        verb: Verb::Run(Start {
-            arguments: arguments.into_iter().map(Text).collect(),
-            environment: pairs.collect(),
-        }),
+    let start = Start {
+        arguments: arguments.into_iter().map(Text).collect(),
+        environment: pairs.collect(),
     };
+    let bytes = start.bytes();
+    let request = to_line(&Request {
+        version: VERSION,
+        verb: Verb::Run(start),
+    })
+    .map_err(io::Error::from)?;
+    // Who attends to it would go before all of it was sent, which would look as if the service had gone.
+    let too_much = (bytes > MAX_START_BYTES).then_some(TOO_MUCH);
+    let too_long = (request.len() > MAX_REQUEST_BYTES).then_some(TOO_LONG);
+    if let Some(reason) = too_much.or(too_long) {
+        return Err(ClientError::Refused(reason.to_owned()));
+    }
     let descriptors = [
         io::stdin().as_fd().try_clone_to_owned()?,
         io::stdout().as_fd().try_clone_to_owned()?,
@@ -92,7 +104,7 @@ pub fn run(
     let runtime = supervise::runtime()?;
     let mut until = None;
     loop {
-        let asked = match send(&socket, &request, &descriptors) {
+        let asked = match send_line(&socket, &request, &descriptors) {
             Err(error) if has_gone(&error) => Asked::Gone { was_queued: false },
             sent => {
                 sent?;

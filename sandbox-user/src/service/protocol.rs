@@ -26,6 +26,10 @@ pub const VERSION: u32 = 1;
 pub const MAX_REQUEST_BYTES: usize = 6 << 20;
 /// The most that arguments and environment may be together, as execve(2) has it on a usual host.
 pub const MAX_START_BYTES: usize = 2 << 20;
+/// What is said of a run of which they are more.
+pub const TOO_MUCH: &str = "arguments and environment are more than 2 MiB together";
+/// What is said of one of which they are not, and the request is too long all the same.
+pub const TOO_LONG: &str = "arguments and environment are more than 6 MiB as JSON, where control characters and what is no UTF-8 take several times their length";
 /// The longest reason for which runs are ended: that of completion notes.
 pub const MAX_REASON_BYTES: usize = 500;
 /// How many descriptors come with [`Verb::Run`].
