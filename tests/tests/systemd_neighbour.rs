@@ -9,6 +9,8 @@ fn no_request_of_a_neighbour_fails_while_analyses_attack_the_host_and_the_servic
     let _guest = Guest::enter();
     let output = Command::new("neighbour")
         .args(["--seconds", "15", "--only-confined"])
+        // As many as there can be in that time: a thousand are for the benchmark.
+        .args(["--short-runs", "10"])
         .output()
         .expect("`neighbour` lies beside `sandbox`");
     assert!(

@@ -1,5 +1,5 @@
 //! Analyses that misbehave, over and over: one that eats memory, a fork bomb, spinners, one that writes to the disk,
-//! and short ones as many as there can be.
+//! and beside them short ones, each a run of its own, as many as there can be.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -24,8 +24,11 @@ pub(crate) enum Confinement {
 /// Only to end them by: it has no controllers.
 const CGROUP: &str = "/sys/fs/cgroup/system.slice/api.service/attack";
 
-/// Each with the options that it is run under; all together are within the budget of a small guest.
-const ANALYSES: [(&[&str], &str); 5] = [
+/// What is run under these options, as a script of the shell's.
+type Analysis = (&'static [&'static str], &'static str);
+
+/// Together with the short ones they are within the budget of a small guest.
+const ANALYSES: [Analysis; 4] = [
     (&["--memory", "256MiB"], "exec \"$VICTIM\" devour"),
     (
         &[
@@ -48,15 +51,62 @@ const ANALYSES: [(&[&str], &str); 5] = [
         &["--memory", "128MiB", "--timeout", "5s"],
         "cd /var/tmp; while :; do dd if=/dev/zero of=attack bs=1M count=32 conv=fsync 2>/dev/null; done",
     ),
-    (&["--memory", "128MiB"], "exit 0"),
 ];
+
+/// A short one.
+const SHORT: Analysis = (&["--memory", "32MiB"], "exit 0");
+/// So many of those go on at a time, each followed by another.
+const SHORT_AT_A_TIME: usize = 4;
+
+/// What has become of its runs.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Runs that have ended, however.
+    ended: AtomicU64,
+    /// Short ones of those that have exited with 0.
+    short: AtomicU64,
+    /// Runs that could not be done.
+    refused: AtomicU64,
+}
+
+/// The same, once it is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CameTo {
+    /// Runs that have ended, however.
+    pub(crate) ended: u64,
+    /// Short ones of those that have exited with 0.
+    pub(crate) short: u64,
+    /// Runs that could not be done.
+    pub(crate) refused: u64,
+}
+
+impl Counts {
+    fn so_far(&self) -> CameTo {
+        CameTo {
+            ended: self.ended.load(Ordering::Relaxed),
+            short: self.short.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count(&self, analysis: Analysis, status: Option<i32>) {
+        let is_done = status == Some(0) && analysis == SHORT;
+        let counts = match status {
+            // `sandbox` itself failed.
+            Some(125) => [Some(&self.refused), None],
+            Some(_) | None => [Some(&self.ended), is_done.then_some(&self.short)],
+        };
+        for count in counts.into_iter().flatten() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 /// An attack that goes on.
 pub(crate) struct Attack {
-    confinement: Confinement,
     goes_on: Arc<AtomicBool>,
-    ended: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
+    confinement: Confinement,
+    counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
     /// Open already, since nothing may be to be had later.
     kill: Option<File>,
@@ -73,47 +123,41 @@ impl Attack {
             file.expect("it is there")
         });
         let goes_on = Arc::new(AtomicBool::new(true));
-        let ended = Arc::new(AtomicU64::new(0));
-        let refused = Arc::new(AtomicU64::new(0));
+        let counts = Arc::<Counts>::default();
         let threads = ANALYSES
-            .iter()
-            .map(|(options, script)| {
-                let (goes_on, ended, refused) = (
-                    Arc::clone(&goes_on),
-                    Arc::clone(&ended),
-                    Arc::clone(&refused),
-                );
+            .into_iter()
+            .chain([SHORT; SHORT_AT_A_TIME])
+            .map(|analysis| {
+                let (goes_on, counts) = (Arc::clone(&goes_on), Arc::clone(&counts));
                 thread::spawn(move || {
                     while goes_on.load(Ordering::Relaxed) {
-                        let count = match run(confinement, options, script) {
-                            // `sandbox` itself failed.
-                            Some(125) => &refused,
-                            Some(_) | None => &ended,
-                        };
-                        count.fetch_add(1, Ordering::Relaxed);
+                        counts.count(analysis, run(confinement, analysis));
                     }
                 })
             })
             .collect();
         wait::until("an analysis to end", || {
-            [&ended, &refused]
-                .iter()
-                .any(|count| count.load(Ordering::Relaxed) > 0)
+            let CameTo { ended, refused, .. } = counts.so_far();
+            ended + refused > 0
         });
         Self {
-            confinement,
             goes_on,
-            ended,
-            refused,
+            confinement,
+            counts,
             threads,
             kill,
         }
     }
 
-    /// Ends it; gives how many have ended, and how many were not run at all.
-    pub(crate) fn end(mut self) -> (u64, u64) {
+    /// What has become of its runs so far.
+    pub(crate) fn so_far(&self) -> CameTo {
+        self.counts.so_far()
+    }
+
+    /// Ends it; gives what has become of its runs until then.
+    pub(crate) fn end(mut self) -> CameTo {
         self.goes_on.store(false, Ordering::Relaxed);
-        let came_to = [&self.ended, &self.refused].map(|count| count.load(Ordering::Relaxed));
+        let came_to = self.so_far();
         match self.confinement {
             Confinement::Sandbox => {
                 let _ = Command::new("sandbox")
@@ -137,12 +181,12 @@ impl Attack {
             wait::until("the cgroup to be empty", || fs::remove_dir(CGROUP).is_ok());
         }
         let _ = fs::remove_file("/var/tmp/attack");
-        came_to.into()
+        came_to
     }
 }
 
 /// Runs one to its end; gives its exit status.
-fn run(confinement: Confinement, options: &[&str], script: &str) -> Option<i32> {
+fn run(confinement: Confinement, (options, script): Analysis) -> Option<i32> {
     let mut command = match confinement {
         Confinement::Sandbox => {
             let mut command = Command::new("sandbox");

@@ -22,9 +22,12 @@ use service::{Asked, Asking};
 /// nginx beside analyses that misbehave.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long each phase is measured, seconds.
+    /// How long wrk measures at a time, seconds.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Have the attack in `sandbox` go on, and be measured, until so many short runs have ended in it.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    short_runs: u64,
     /// Leave the contrast out: the same attack with nothing to hold it.
     #[arg(long)]
     only_confined: bool,
@@ -40,11 +43,21 @@ fn main() -> ExitCode {
     let quiet = Phase::measure("quiet", &server, time);
     quiet.print(&quiet);
     let attack = Attack::begin(Confinement::Sandbox);
-    let confined = Phase::measure("attack, in sandbox", &server, time);
-    let (ended, refused) = attack.end();
-    confined.print(&quiet);
-    println!("    runs that ended meanwhile: {ended}; that could not be run: {refused}");
-    let held = confined.is_served() && refused == 0;
+    let mut is_served = true;
+    let came_to = loop {
+        let confined = Phase::measure("attack, in sandbox", &server, time);
+        confined.print(&quiet);
+        is_served &= confined.is_served();
+        let so_far = attack.so_far();
+        println!(
+            "    runs that have ended since it began: {}, {} of them short ones; that could not be run: {}",
+            so_far.ended, so_far.short, so_far.refused
+        );
+        if so_far.short >= arguments.short_runs || !is_served || so_far.refused > 0 {
+            break attack.end();
+        }
+    };
+    let held = is_served && came_to.refused == 0;
     drop(package);
     if !arguments.only_confined {
         let attack = Attack::begin(Confinement::None);
