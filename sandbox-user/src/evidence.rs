@@ -25,6 +25,17 @@ pub enum Confidence {
     Exact,
 }
 
+impl Confidence {
+    /// The record's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inferred => "inferred",
+            Self::Strong => "strong",
+            Self::Exact => "exact",
+        }
+    }
+}
+
 /// A cgroup, by the two names it goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupRef {

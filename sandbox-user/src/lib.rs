@@ -39,6 +39,7 @@ pub mod record;
 pub mod notes;
 
 pub mod escape;
+pub mod journal;
 pub mod outlet;
 pub mod say;
 

@@ -97,6 +97,22 @@ fn an_installed_package_serves_users_and_leaves_nothing_when_purged() {
         format!("/system.slice/sandbox-runs.service/runs/{run_id}")
     );
     assert!(said.out().contains("completed"), "{said}");
+    // What was done stands in the journal, to be selected by its fields.
+    let entry = scene
+        .bash(&format!(
+            "journalctl --unit=sandbox.service --output=json SANDBOX_RUN_ID={run_id} SANDBOX_EVENT=ended"
+        ))
+        .expect(0)
+        .json();
+    assert_eq!(entry["SANDBOX_REASON"], "completed", "{entry}");
+    assert_eq!(entry["PRIORITY"], "6", "{entry}");
+    let sentence = format!("run {run_id}: completed (exact): Completed after ");
+    let message = entry["MESSAGE"].as_str().unwrap_or_default();
+    assert!(message.starts_with(&sentence), "{entry}");
+    let listening = scene
+        .bash("journalctl --unit=sandbox.service --output=cat PRIORITY=6 | grep listening")
+        .expect(0);
+    assert_eq!(listening.out(), "listening on /run/sandbox/sandbox.sock");
     // Whom the configuration names for plain root.
     let said = scene.bash("sandbox run -- id -un").expect(0);
     assert_eq!(said.out(), "analysis");

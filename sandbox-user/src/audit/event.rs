@@ -1,5 +1,7 @@
 //! What an entry says: one line of JSON, of which each field is bounded, so that the line is.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -234,24 +236,6 @@ impl Event {
             notes: Excerpt::from(record.completion_notes.as_str()),
         }))
     }
-
-    /// The run that it is about, if any.
-    pub fn run_id(&self) -> Option<RunId> {
-        match self {
-            Self::Accepted { run_id, .. }
-            | Self::Withdrawn { run_id, .. }
-            | Self::Lost { run_id, .. }
-            | Self::HookFailed { run_id, .. }
-            | Self::Ordered { run_id, .. }
-            | Self::Declined { run_id, .. } => Some(*run_id),
-            Self::Ended(ended) => Some(ended.run_id),
-            Self::ServiceStarted { .. }
-            | Self::ConfigLoaded { .. }
-            | Self::Refused { .. }
-            | Self::Damaged { .. }
-            | Self::Torn { .. } => None,
-        }
-    }
 }
 
 impl From<&LimitsRecord> for Limits {
@@ -278,6 +262,12 @@ impl From<&LimitsRecord> for Limits {
 #[serde(transparent)]
 pub struct Excerpt(String);
 
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl From<&str> for Excerpt {
     fn from(text: &str) -> Self {
         if text.len() <= MAX_TEXT_BYTES {
@@ -292,6 +282,12 @@ impl From<&str> for Excerpt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Words(Vec<String>);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
 
 impl From<&[String]> for Words {
     fn from(words: &[String]) -> Self {

@@ -1,88 +1,60 @@
 //! The log's head in the journal, where who changes the log cannot change it as well without a trace.
 //!
-//! Written in journald's native protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>), a datagram an
-//! entry, which a crate would not make shorter; read back through journalctl(1), since the journal's files are
-//! its own business. Everybody may send what they like there, but `_UID` is the kernel's word (SCM_CREDENTIALS).
+//! With it goes what was entered, for whoever reads the journal. Heads are read back through journalctl(1), since the
+//! journal's files are its own business. Everybody may send what they like there, but `_UID` is the kernel's word
+//! (SCM_CREDENTIALS).
 
 use std::{
     io,
-    os::unix::net::UnixDatagram,
-    path::Path,
     process::{Command, Stdio},
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::Head;
-use crate::{spec::RunId, units::Printable};
+use super::{Event, Head};
+use crate::{
+    journal::{self, Sent},
+    units::Printable,
+};
 
-/// Where journald listens.
-const SOCKET: &str = "/run/systemd/journal/socket";
 /// What entries with a head are known by; it is this kind's alone.
 const MESSAGE_ID: &str = "dce8d24df7d34a189cb6b84da093b3cd";
 /// As many heads are compared, the latest: a log that was begun anew agrees with the very last.
 const HEADS: &str = "10000";
 
-/// What became of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// journald has it.
-    ToJournal,
-    /// This host has no journal.
-    NoJournal,
-}
-
-/// Sends the journal the head of the log, with the run that its entry is about. This never waits.
+/// Sends the journal what was entered, in a sentence, with the log's new head and what is in the entry as fields:
+/// `SANDBOX_EVENT`, `SANDBOX_RUN_ID`, `SANDBOX_REASON` and so on. This never waits.
 ///
 /// # Errors
 /// Where there is a journal that does not take it: the next head vouches for this one's entry too.
-pub fn announce(head: Head, run_id: Option<RunId>) -> io::Result<Sent> {
-    announce_to(Path::new(SOCKET), head, run_id)
+pub fn announce(head: Head, event: &Event) -> io::Result<Sent> {
+    let fields = fields(head, event);
+    let fields: Vec<(&str, &str)> = fields
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    journal::send(&event.sentence(), event.priority(), &fields)
 }
 
-fn announce_to(socket: &Path, head: Head, run_id: Option<RunId>) -> io::Result<Sent> {
-    let [seq, hash] = [head.seq.to_string(), head.hash.to_string()];
-    let message = format!("The audit log's head is {head}.");
-    let run_id = run_id.map(|run_id| run_id.to_string());
+/// What an entry in the journal has besides its sentence: of the event what is one word, number or text.
+fn fields(head: Head, event: &Event) -> Vec<(String, String)> {
     let mut fields = vec![
-        ("MESSAGE", message.as_str()),
-        ("MESSAGE_ID", MESSAGE_ID),
-        ("PRIORITY", "6"),
-        ("SYSLOG_IDENTIFIER", "sandbox"),
-        ("SANDBOX_AUDIT_SEQ", &seq),
-        ("SANDBOX_AUDIT_HASH", &hash),
+        ("MESSAGE_ID".to_owned(), MESSAGE_ID.to_owned()),
+        ("SANDBOX_AUDIT_SEQ".to_owned(), head.seq.to_string()),
+        ("SANDBOX_AUDIT_HASH".to_owned(), head.hash.to_string()),
     ];
-    fields.extend(run_id.as_deref().map(|run_id| ("SANDBOX_RUN_ID", run_id)));
-    let sender = UnixDatagram::unbound()?;
-    sender.set_nonblocking(true)?;
-    match sender.send_to(&datagram(&fields), socket) {
-        Ok(_) => Ok(Sent::ToJournal),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(Sent::NoJournal)
-        }
-        Err(error) => Err(error),
+    if let Ok(Value::Object(said)) = serde_json::to_value(event) {
+        fields.extend(said.into_iter().filter_map(|(name, value)| {
+            let value = match value {
+                Value::String(text) => text,
+                Value::Number(number) => number.to_string(),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some((format!("SANDBOX_{}", name.to_uppercase()), value))
+        }));
     }
-}
-
-fn datagram(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    for (name, value) in fields {
-        datagram.extend_from_slice(name.as_bytes());
-        if value.contains('\n') {
-            datagram.push(b'\n');
-            datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        } else {
-            datagram.push(b'=');
-        }
-        datagram.extend_from_slice(value.as_bytes());
-        datagram.push(b'\n');
-    }
-    datagram
+    fields
 }
 
 /// Why the journal tells of no head.
@@ -148,7 +120,10 @@ fn heads_in(output: &[u8]) -> Vec<Head> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Hash;
+    use crate::{
+        audit::{Excerpt, Hash, Order},
+        spec::RunId,
+    };
 
     fn head() -> Head {
         Head {
@@ -158,45 +133,35 @@ mod tests {
     }
 
     #[test]
-    fn a_head_goes_to_the_journal_as_its_protocol_has_it() {
-        let temp = tempfile::tempdir().expect("temp dir");
-        let path = temp.path().join("socket");
-        let absent = announce_to(&path, head(), None).expect("no failure");
-        assert_eq!(absent, Sent::NoJournal);
-
-        let journal = UnixDatagram::bind(&path).expect("bound");
+    fn what_was_entered_goes_to_the_journal_as_a_sentence_with_fields() {
         let run_id = RunId::now_v7();
-        let sent = announce_to(&path, head(), Some(run_id)).expect("sent");
-        assert_eq!(sent, Sent::ToJournal);
-        let mut buffer = [0; 4096];
-        let length = journal.recv(&mut buffer).expect("received");
-        let hash = Hash::of(b"abc");
-        let expected = format!(
-            "MESSAGE=The audit log's head is 12:{hash}.\nMESSAGE_ID={MESSAGE_ID}\nPRIORITY=6\nSYSLOG_IDENTIFIER=sandbox\n\
-             SANDBOX_AUDIT_SEQ=12\nSANDBOX_AUDIT_HASH={hash}\nSANDBOX_RUN_ID={run_id}\n"
-        );
-        assert_eq!(String::from_utf8_lossy(&buffer[..length]), expected);
-
-        drop(journal);
-        let gone = announce_to(&path, head(), None).expect("no failure");
-        assert_eq!(gone, Sent::NoJournal, "its socket is there, it is not");
-    }
-
-    #[test]
-    fn a_journal_that_does_not_keep_up_is_not_waited_for() {
-        let temp = tempfile::tempdir().expect("temp dir");
-        let path = temp.path().join("socket");
-        let _journal = UnixDatagram::bind(&path).expect("bound");
-        let full = (0..100_000).find_map(|_| announce_to(&path, head(), None).err());
-        let kind = full.expect("a queue has an end").kind();
-        assert_eq!(kind, io::ErrorKind::WouldBlock);
-    }
-
-    #[test]
-    fn a_value_of_several_lines_has_its_length_before_it() {
-        let expected = b"A=b\nC\n\x03\0\0\0\0\0\0\0d\ne\nF=\n";
-        let fields = [("A", "b"), ("C", "d\ne"), ("F", "")];
-        assert_eq!(datagram(&fields), expected);
+        let event = Event::Declined {
+            uid: 1000,
+            pid: 7,
+            run_id,
+            order: Order::Kill,
+            detail: None,
+            reason: Excerpt::from("it is a run\nof uid 1001"),
+        };
+        let said =
+            format!("run {run_id}: kill by uid 1000 came to nothing: it is a run\\nof uid 1001");
+        assert_eq!(event.sentence(), said);
+        let expected = [
+            ("MESSAGE_ID", MESSAGE_ID),
+            ("SANDBOX_AUDIT_SEQ", "12"),
+            ("SANDBOX_AUDIT_HASH", &Hash::of(b"abc").to_string()),
+            ("SANDBOX_EVENT", "declined"),
+            ("SANDBOX_UID", "1000"),
+            ("SANDBOX_PID", "7"),
+            ("SANDBOX_RUN_ID", &run_id.to_string()),
+            ("SANDBOX_ORDER", "kill"),
+            ("SANDBOX_REASON", "it is a run\nof uid 1001"),
+        ];
+        let mut expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut found = fields(head(), &event);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
     }
 
     #[test]

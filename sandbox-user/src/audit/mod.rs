@@ -16,6 +16,7 @@ mod link;
 mod log;
 mod policies;
 mod report;
+mod sentence;
 mod tail;
 mod verify;
 
@@ -25,7 +26,7 @@ pub use self::{
     error::AuditError,
     event::{Ended, Entry, Event, Excerpt, Exit, Limit, Limits, Order, Words},
     hash::{Hash, Head, NoHash, NoHead},
-    journal::{Sent, announce},
+    journal::announce,
     log::{AuditLog, Opened},
     policies::keep_policy,
 };

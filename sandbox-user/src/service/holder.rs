@@ -15,7 +15,7 @@ use nix::libc::{SIGKILL, SIGTERM};
 use super::{control, manager};
 use crate::{
     cgroup::{CgroupError, HeldLeaf, HeldRuns, Liveness, Proc},
-    say::say,
+    say::say_of,
     supervise::{self, Control, Meaning, Signals, block_signals},
     sys::pidfd,
 };
@@ -103,12 +103,12 @@ fn is_told(leaf: &HeldLeaf) -> bool {
         Ok(Ok(Some(Ok(_)))) => true,
         Ok(Ok(None)) | Err(_) => is_signalled(leaf),
         Ok(Ok(Some(Err(problem)))) => {
-            say(format_args!("run {}: {problem}", leaf.name));
+            say_of(&leaf.name, problem);
             is_signalled(leaf)
         }
         Ok(Err(error)) => {
             // It has heard, if it does not hang; and a second order would take its grace.
-            say(format_args!("run {}: {error}", leaf.name));
+            say_of(&leaf.name, error);
             true
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     cli::EXIT_FAILURE,
     config::ServiceConfig,
     record::Reason,
-    say::say,
+    say::{say, say_of},
     spec::RunId,
     store::{Accepted, Filter, Most, Run, RunState, Store, StoreError, Whose},
     supervise::{
@@ -289,7 +289,7 @@ impl Records {
             let taken = take_in(self, *run_id);
             if let Err(error) = &taken {
                 let path = spool::path_of(&self.spool, *run_id, what);
-                say(format_args!("{}: {error}", path.display()));
+                say_of(run_id, format_args!("{}: {error}", path.display()));
             }
             taken.is_ok()
         });
@@ -339,7 +339,7 @@ impl Records {
                 self.abandoned(run_id, run.state)
             };
             if let Err(error) = looked_after {
-                say(error);
+                say_of(run_id, error);
             }
         }
         self.forget_given_back();

@@ -39,7 +39,7 @@ use crate::{
     config::{self, ConfigError},
     events::kept,
     host::remove_pins,
-    say::say,
+    say::{mention, say},
     store::{self, Opened, Store, StoreError},
     supervise::{self, Meaning, Signals, block_signals, recover},
     sys::{child, own_dir},
@@ -149,7 +149,7 @@ pub fn serve() -> Result<(), ServeError> {
             spawn_local(metrics::http::serve(listener, metrics));
         }
         let signals = Signals::open().map_err(ServeError::system("opening a signalfd"))?;
-        say(format_args!("listening on {SOCKET}"));
+        mention(format_args!("listening on {SOCKET}"));
         manager::ready();
         spawn_local(manager::keep_the_watchdog_quiet());
         spawn_local(keep_looking(Rc::clone(&service)));
@@ -267,7 +267,7 @@ fn remove_stale_pins() {
     // What cannot be judged `sandbox check --clean` tells of, and not a line here every half minute.
     let removed = remove_pins(Unused::OfOtherBuilds).unwrap_or_default();
     for path in removed.0 {
-        say(format_args!("removed {path}"));
+        mention(format_args!("removed {path}"));
     }
 }
 

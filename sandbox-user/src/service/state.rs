@@ -23,7 +23,7 @@ use super::{
 use crate::{
     audit::{AuditError, Event, Excerpt, Words},
     cgroup::Proc,
-    say::say,
+    say::{mention, say},
     spec::RunId,
     store::{Now, Run, RunState, StoreError},
 };
@@ -140,7 +140,7 @@ impl Service {
             }
         };
         if *self.in_force.borrow() == read {
-            return say("the configuration is the same as before");
+            return mention("the configuration is the same as before");
         }
         if self.in_force.borrow().config.service.metrics != read.config.service.metrics {
             say("where metrics are served changes only when the service is started again");
@@ -152,7 +152,7 @@ impl Service {
             config_sha256: read.sha256(),
         });
         *self.in_force.borrow_mut() = read;
-        say("the configuration was read anew");
+        mention("the configuration was read anew");
         self.move_up();
     }
 

@@ -61,7 +61,7 @@ impl Trail {
     /// Where it is not in the log, or might not last there.
     pub(super) fn enter(&self, event: &Event) -> Result<(), AuditError> {
         let head = self.log.borrow_mut().append(event)?;
-        if let Err(error) = announce(head, event.run_id()) {
+        if let Err(error) = announce(head, event) {
             say(format_args!(
                 "the journal does not take the audit log's head: {error}"
             ));

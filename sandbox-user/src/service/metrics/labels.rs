@@ -58,14 +58,6 @@ impl Refusal {
 pub(super) const CONFIDENCES: [Confidence; 3] =
     [Confidence::Inferred, Confidence::Strong, Confidence::Exact];
 
-pub(super) const fn confidence(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::Inferred => "inferred",
-        Confidence::Strong => "strong",
-        Confidence::Exact => "exact",
-    }
-}
-
 pub(super) const LIMITS: [LimitKind; 7] = [
     LimitKind::Memory,
     LimitKind::MemoryAncestor,
@@ -132,7 +124,7 @@ mod tests {
     #[test]
     fn words_are_those_of_the_record() {
         for each in CONFIDENCES {
-            assert_eq!(confidence(each), in_the_record(each));
+            assert_eq!(each.as_str(), in_the_record(each));
         }
         for each in LIMITS {
             assert_eq!(limit(each), in_the_record(each));

@@ -24,9 +24,10 @@ use prometheus_client::registry::{Registry, Unit};
 pub use labels::Refusal;
 pub use text::Format;
 
+use crate::evidence::Confidence;
 use crate::record::{RunRecord, SCHEMA_VERSION};
 use crate::supervise::spool::Latencies;
-use labels::{CAUSES, CONFIDENCES, LIMITS, cause, confidence, limit, user};
+use labels::{CAUSES, CONFIDENCES, LIMITS, cause, limit, user};
 
 /// So many users have runs of their own name, those whose runs end first; the others' are [`OTHER`]'s.
 pub const MOST_USERS: usize = 100;
@@ -100,7 +101,7 @@ impl Metrics {
                 "verdicts",
                 "Runs that have ended, by how sure their reason is",
                 "confidence",
-                CONFIDENCES.map(confidence),
+                CONFIDENCES.map(Confidence::as_str),
             ),
             limits_hit: new.words(
                 "limits_hit",
@@ -164,7 +165,7 @@ impl Metrics {
         let reason = record.termination.reason.as_str();
         let user = self.admit(user(&record.user));
         self.runs.get_or_create(&Run { reason, user }).inc();
-        self.verdicts.inc(confidence(record.termination.confidence));
+        self.verdicts.inc(record.termination.confidence.as_str());
         for hit in &record.limits_hit {
             self.limits_hit.inc(limit(hit.limit));
         }
