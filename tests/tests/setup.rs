@@ -29,11 +29,15 @@ fn failed(outcome: &Outcome, status: i32, kind: &str) -> Record {
 #[test]
 fn a_command_that_is_not_there_is_127() {
     let _guest = Guest::enter();
-    for command in ["/no/such/command", "no-such-command"] {
+    for (command, named) in [
+        ("/no/such/command", "/no/such/command"),
+        ("no-such-command", "no-such-command"),
+        ("", "execve '' (the command is empty)"),
+    ] {
         let outcome = Sandbox::new().command([command]);
         let record = failed(&outcome, 127, "command_not_found");
-        assert!(outcome.stderr.contains(command), "{}", outcome.stderr);
-        record.assert_notes(&["Not started: ", command, "command not found."]);
+        assert!(outcome.stderr.contains(named), "{}", outcome.stderr);
+        record.assert_notes(&["Not started: ", named, "command not found."]);
     }
 }
 

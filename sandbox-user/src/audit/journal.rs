@@ -143,8 +143,9 @@ mod tests {
             detail: None,
             reason: Excerpt::from("it is a run\nof uid 1001"),
         };
-        let said =
-            format!("run {run_id}: kill by uid 1000 came to nothing: it is a run\\u{{a}}of uid 1001");
+        let said = format!(
+            "run {run_id}: kill by uid 1000 came to nothing: it is a run\\u{{a}}of uid 1001"
+        );
         assert_eq!(event.sentence(), said);
         let expected = [
             ("MESSAGE_ID", MESSAGE_ID),

@@ -20,7 +20,7 @@ pub(super) fn table(runs: &[Run]) -> String {
             Printable(&user(run)).to_string(),
             Printable(run.analysis_id.as_deref().unwrap_or("-")).to_string(),
             reason(run),
-            command(run),
+            start_of(&command(run)),
         ]
     }));
     let mut widths = [0; 6];
@@ -136,6 +136,15 @@ fn command(run: &Run) -> String {
     Printable(&run.command.join(" ")).to_string()
 }
 
+/// What a line of a list has room for.
+fn start_of(command: &str) -> String {
+    const SHOWN_CHARS: usize = 80;
+    match command.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command.to_owned(),
+    }
+}
+
 /// RFC 3339 without what is behind the second.
 fn to_the_second(time: &str) -> String {
     match time.split_once('.') {
@@ -183,6 +192,9 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
 019aa3c2-5e00-7000-8000-000000000001  2026-11-26T18:00:01Z  ana   -         memory  python3 a \\u{1b}[2J.py
 ";
         assert_eq!(table(&[run()]), expected);
+        let mut long = run();
+        long.command = vec!["é".repeat(90)];
+        assert!(table(&[long]).ends_with(&format!("memory  {}…\n", "é".repeat(80))));
         let details = details(&run());
         assert!(details.contains("notes         Killed.\n"), "{details}");
         assert!(

@@ -97,6 +97,7 @@ fn of_exec(program: &Program, argv: &[OsString], errno: Errno) -> String {
         (_, _, libc::E2BIG) => {
             format!("execve {file} (arguments and environment are too long together)")
         }
+        (_, _, libc::ENOENT) if file.is_empty() => "execve '' (the command is empty)".to_owned(),
         (_, _, _) => format!("execve {file}"),
     }
 }
