@@ -7,9 +7,16 @@
 //! four descriptors (SCM_RIGHTS, unix(7)), on the first byte of the line: stdin, stdout, stderr and the
 //! working directory.
 
-use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt as _};
+use std::{
+    ffi::OsString,
+    fmt,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -36,8 +43,7 @@ pub const MAX_REASON_BYTES: usize = 500;
 pub const DESCRIPTORS: usize = 4;
 
 /// The first line of a client.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Request {
     /// The protocol's version.
     pub version: u32,
@@ -47,40 +53,65 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads one.
+    /// Reads one. What is in it is read once it is known where it belongs, so that megabytes of it are no more in
+    /// memory.
     ///
     /// # Errors
     /// Where it is none, or of another version: what is wrong, for the client.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        match serde_json::from_slice::<Self>(line) {
-            Ok(request) if request.version == VERSION => Ok(request),
-            Ok(Self { version, .. }) => Err(of_another_version(spoken(version))),
-            Err(error) => Err(match serde_json::from_slice(line) {
-                Ok(Spoken {
-                    version: VERSION,
-                    verbs,
-                }) => {
-                    let verbs: Vec<String> =
-                        verbs.keys().map(|verb| Quoted(verb).to_string()).collect();
-                    of_another_version(format_args!("{}: {error}", verbs.join(", ")))
-                }
-                Ok(Spoken { version, .. }) => of_another_version(spoken(version)),
-                Err(_) => format!("not a request: {}", Printable(&error.to_string())),
-            }),
+        let none =
+            |why: &dyn fmt::Display| format!("not a request: {}", Printable(&why.to_string()));
+        let Parts(mut parts) = serde_json::from_slice(line).map_err(|error| none(&error))?;
+        let version = parts.iter().position(|(name, _)| name == "version");
+        let Some((_, version)) = version.map(|at| parts.remove(at)) else {
+            return Err(none(&"it says no version"));
+        };
+        let version: u32 = serde_json::from_str(version.get()).map_err(|error| none(&error))?;
+        if version != VERSION {
+            return Err(of_another_version(format_args!(
+                "version {version} of the protocol, it speaks {VERSION}"
+            )));
+        }
+        let Some((verb, said)) = parts.pop() else {
+            return Err(none(&"it asks for nothing"));
+        };
+        let quoted = serde_json::to_string(&verb).map_err(|error| none(&error))?;
+        match serde_json::from_str(&format!("{{{quoted}:{said}}}")) {
+            Ok(verb) => Ok(Self { version, verb }),
+            Err(error) => Err(of_another_version(format_args!(
+                "{}: {error}",
+                Quoted(&verb)
+            ))),
         }
     }
 }
 
-/// What a request of any version has.
-#[derive(Debug, Deserialize)]
-struct Spoken {
-    version: u32,
-    #[serde(flatten)]
-    verbs: serde_json::Map<String, serde_json::Value>,
-}
+/// The two parts of a request, the version and what is asked for, not looked into yet.
+struct Parts<'a>(Vec<(String, &'a RawValue)>);
 
-fn spoken(version: u32) -> String {
-    format!("version {version} of the protocol, it speaks {VERSION}")
+impl<'de> Deserialize<'de> for Parts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Both;
+        impl<'de> Visitor<'de> for Both {
+            type Value = Parts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version and what is asked for")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = map.next_entry()? {
+                    parts.push(part);
+                    if parts.len() > 2 {
+                        return Err(A::Error::custom("one thing is asked for at a time"));
+                    }
+                }
+                Ok(Parts(parts))
+            }
+        }
+        deserializer.deserialize_map(Both)
+    }
 }
 
 /// Whoever says a version most likely is a client, and knows more, or less, than the service does.
@@ -255,33 +286,40 @@ pub fn to_line(document: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub OsString);
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Wire {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.to_str() {
-            Some(text) => Wire::Text(text.to_owned()),
-            None => Wire::Bytes(self.0.clone().into_vec()),
+            Some(text) => serializer.serialize_str(text),
+            None => self.0.as_bytes().serialize(serializer),
         }
-        .serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = match Wire::deserialize(deserializer)? {
-            Wire::Text(text) => text.into_bytes(),
-            Wire::Bytes(bytes) => bytes,
-        };
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or a list of bytes")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Vec<u8>, E> {
+                Ok(text.as_bytes().to_vec())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u8>, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = list.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(bytes)
+            }
+        }
+        let bytes = deserializer.deserialize_any(Either)?;
         if bytes.contains(&0) {
-            return Err(serde::de::Error::custom(
-                "a NUL byte in an argument or a variable",
-            ));
+            return Err(D::Error::custom("a NUL byte in an argument or a variable"));
         }
         Ok(Self(OsString::from_vec(bytes)))
     }
@@ -316,7 +354,7 @@ mod tests {
         let update = r#"{"version":1,"update":{"filter":{"id":"a-17"},"timeout":"+1h"}}"#;
         let list = r#"{"version":1,"list":{"filter":{"user":"ana","failed":true},"most":5}}"#;
         for json in [json, list, r#"{"version":1,"list":{"most":5}}"#, update] {
-            assert!(serde_json::from_str::<Request>(json).is_ok(), "{json}");
+            assert!(Request::parse(json.as_bytes()).is_ok(), "{json}");
         }
         let order = serde_json::to_string(&ClientOrder::Signal(15)).expect("JSON");
         assert_eq!(order, r#"{"signal":15}"#);
@@ -329,6 +367,9 @@ mod tests {
             r#"{"version":2,"fly":{}}"#,
             r#"{"version":2,"list":{"most":5}}"#,
             r#"{"fly":{}}"#,
+            r#"{"version":1}"#,
+            r#"{"version":1,"list":{"most":5},"metrics":{}}"#,
+            r#"{"version":"1","list":{"most":5}}"#,
             "fly",
         ]
         .map(|line| Request::parse(line.as_bytes()).expect_err("no request"));
