@@ -9,6 +9,10 @@ use crate::vm::{Machine, Mode, Series};
 const SYSTEMD_KERNEL: Series = Series::V6_12;
 /// That of the locked-down pass.
 const LOCKED_DOWN_KERNEL: Series = Series::V6_12;
+/// The kernel of the targets in which no kernel has a say.
+const USER_SPACE_KERNEL: Series = Series::V6_12;
+/// Those: what becomes of arguments, files, the store and metrics is the same on all.
+const USER_SPACE: [&str; 5] = ["baggage", "links", "metrics", "store", "stored_events"];
 /// The targets that install the Debian package.
 const PACKAGE: [&str; 2] = ["systemd_neighbour", "systemd_package"];
 /// The target with hundreds of runs in one test, and how many times as long as others it may take.
@@ -49,6 +53,8 @@ pub(crate) struct Pass {
     pub(crate) mode: Mode,
     /// Its tests.
     pub(crate) tests: Vec<Test>,
+    /// Targets that another kernel's guest has.
+    elsewhere: &'static [&'static str],
 }
 
 impl Pass {
@@ -57,6 +63,19 @@ impl Pass {
             series,
             mode,
             tests: Vec::new(),
+            elsewhere: &[],
+        }
+    }
+
+    /// One of several, of which one is enough for what no kernel has a say in.
+    fn of_several(series: Series, mode: Mode) -> Self {
+        let elsewhere: &[&str] = match series == USER_SPACE_KERNEL {
+            true => &[],
+            false => &USER_SPACE,
+        };
+        Self {
+            elsewhere,
+            ..Self::new(series, mode)
         }
     }
 
@@ -80,6 +99,7 @@ impl Pass {
     pub(crate) fn choose(&mut self, all: &[Test], filter: Option<&str>) {
         let wanted = |test: &&Test| {
             is_meant_for(&test.target, self.mode)
+                && !self.elsewhere.contains(&test.target.as_str())
                 && filter.is_none_or(|filter| test.full_name().contains(filter))
         };
         self.tests = all.iter().filter(wanted).cloned().collect();
@@ -89,23 +109,23 @@ impl Pass {
 /// The guests to run: every kernel bare and fully preemptible, one with systemd and one locked down,
 /// or what was asked for.
 pub(crate) fn passes(kernels: &[Series], mode: Option<Mode>) -> Vec<Pass> {
-    let every = if kernels.is_empty() {
-        &Series::ALL[..]
+    let (every, new): (_, fn(Series, Mode) -> Pass) = if kernels.is_empty() {
+        (&Series::ALL[..], Pass::of_several)
     } else {
-        kernels
+        (kernels, Pass::new)
     };
     match mode {
         None => [Mode::Bare, Mode::Preempt, Mode::Systemd, Mode::LockedDown]
             .into_iter()
             .flat_map(|mode| {
                 let usual = every.iter().filter(move |kernel| is_usual(**kernel, mode));
-                usual.map(move |kernel| Pass::new(*kernel, mode))
+                usual.map(move |kernel| new(*kernel, mode))
             })
             .collect(),
         Some(mode) => every
             .iter()
             .filter(|kernel| !kernels.is_empty() || is_usual(**kernel, mode))
-            .map(|kernel| Pass::new(*kernel, mode))
+            .map(|kernel| new(*kernel, mode))
             .collect(),
     }
 }
@@ -166,6 +186,24 @@ mod tests {
         assert_eq!(labels(&[Series::V7], None), ["7 bare", "7 preempt"]);
         assert_eq!(labels(&[Series::V7], Some(Mode::Systemd)), ["7 systemd"]);
         assert_eq!(labels(&[], Some(Mode::Systemd)), ["6.12 systemd"]);
+    }
+
+    #[test]
+    fn what_no_kernel_has_a_say_in_runs_on_one_unless_others_are_asked_for() {
+        let store = Test {
+            target: "store".to_owned(),
+            name: "works".to_owned(),
+        };
+        let with = |kernels: &[Series]| {
+            let mut passes = passes(kernels, Some(Mode::Bare));
+            for pass in &mut passes {
+                pass.choose(std::slice::from_ref(&store), None);
+            }
+            passes.retain(|pass| !pass.tests.is_empty());
+            passes.iter().map(Pass::label).collect::<Vec<_>>()
+        };
+        assert_eq!(with(&[]), ["6.12 bare"]);
+        assert_eq!(with(&[Series::V7]), ["7 bare"]);
     }
 
     #[test]
