@@ -110,7 +110,7 @@ fn an_installed_package_serves_users_and_leaves_nothing_when_purged() {
     let message = entry["MESSAGE"].as_str().unwrap_or_default();
     assert!(message.starts_with(&sentence), "{entry}");
     let listening = scene
-        .bash("journalctl --unit=sandbox.service --output=cat PRIORITY=6 | grep listening")
+        .bash("journalctl --unit=sandbox.service --output=cat PRIORITY=6 | grep listening | tail -n 1")
         .expect(0);
     assert_eq!(listening.out(), "listening on /run/sandbox/sandbox.sock");
     // Whom the configuration names for plain root.
