@@ -93,6 +93,12 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// What the host does with limited callers, where the caller is at hand: who has the service do a run was looked
+    /// at when it was let in.
+    pub fn limited_callers(&self) -> Option<LimitedCallers> {
+        self.spool.is_none().then_some(self.limited_callers)
+    }
+
     /// The variables that `--thread-env` stands for, to be set where they are unset; none where
     /// the option was not given or the cores are not limited.
     pub fn thread_variables(&self) -> Vec<(&'static str, String)> {

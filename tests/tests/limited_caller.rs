@@ -8,9 +8,14 @@ use sandbox_tests::{Configured, Guest, Scene};
 fn a_run_is_placed_under_its_callers_limit_and_leaves_nothing_there() {
     let _guest = Guest::enter();
     let scene = Scene::new();
-    let line = "/payload/bin/sandbox run --user ana --record record.json --on-complete 'cat >hook.json' -- \
+    let line = "/payload/bin/sandbox run --user ana --record record.json --on-complete 'bash hook.sh' -- \
                 python3 -c 'import os; print(open(\"/proc/self/cgroup\").read()); bytearray(200 << 20)'; \
                 status=$?; cat /proc/self/cgroup; exit $status";
+    // It tells of the run, and may have one of its own done.
+    scene.write(
+        "hook.sh",
+        "cat >hook.json; /payload/bin/sandbox run --user ana -- cat /proc/self/cgroup >hook.out 2>&1",
+    );
     let said = scene.limited_caller("job/task", line).expect(137);
     let record = scene.record();
     assert_eq!(record.reason(), "memory_ancestor", "{record}");
@@ -25,6 +30,7 @@ fn a_run_is_placed_under_its_callers_limit_and_leaves_nothing_there() {
     assert_eq!(record.text("/kills/0/oom/cgroup"), "/limited", "{record}");
     assert!(said.out().contains("0::/limited/job/task"), "{said}");
     assert!(scene.read("hook.json").contains(run_id), "{said}");
+    assert_eq!(scene.read("hook.out"), "0::/\n");
 }
 
 #[test]
@@ -61,8 +67,16 @@ fn where_there_is_no_room_under_its_callers_limit_no_run_is_started_unless_the_h
     assert!(check.out().contains("your memory is limited by"), "{check}");
 
     let _config = Configured::with("[service]\nlimited-callers = 'allow'\n");
-    let _done = scene.limited_caller("", line).expect(0);
-    let record = scene.record();
-    let path = record.text("/cgroup/path");
-    assert!(path.starts_with("/sandbox/runs/"), "{path}");
+    for (within, place, is_free) in [
+        ("", "/sandbox/runs/", true),
+        ("task", "/limited/sandbox-", false),
+    ] {
+        let _done = scene.limited_caller(within, line).expect(0);
+        let record = scene.record();
+        let path = record.text("/cgroup/path");
+        assert!(path.starts_with(place), "{path}");
+        let degraded = record.at("/tracing/degraded").to_string();
+        let says_so = degraded.contains("free of the limit of memory that its caller is under");
+        assert_eq!(says_so, is_free, "{record}");
+    }
 }

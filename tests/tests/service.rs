@@ -370,6 +370,20 @@ fn a_run_that_loses_service_supervisor_and_guardian_is_finished_by_the_next_serv
 }
 
 #[test]
+fn an_order_that_meets_a_run_without_supervisor_and_guardian_says_so_and_has_it_ended() {
+    let _guest = Guest::enter();
+    let _service = Service::start();
+    let scene = Scene::new();
+    let main = left_running_with(&scene, "--id a-17");
+    let _killed = scene.bash(Service::BOTH_ARE_LOST);
+    assert!(kill(main, None).is_ok(), "nobody is left to end it");
+    let said = scene.ana("sandbox kill a-17").expect(1);
+    assert!(said.err().contains("its supervisor was killed"), "{said}");
+    wait::until("it to be ended", || kill(main, None).is_err());
+    stored(&scene).assert_verdict("runner_lost", "same");
+}
+
+#[test]
 fn a_run_that_lost_everybody_and_is_overdue_when_it_is_found_has_met_its_deadline() {
     let _guest = Guest::enter();
     let mut service = Service::start();
@@ -387,9 +401,12 @@ fn a_run_that_lost_everybody_and_is_overdue_when_it_is_found_has_met_its_deadlin
     record.assert_verdict("walltime", "more_time");
     let degraded = record.at("/tracing/degraded").to_string();
     assert!(
-        degraded.contains("was lost before the deadline"),
+        degraded.contains("nobody was there at its deadline"),
         "{record}"
     );
+    assert_eq!(record.fatal()["cause"], "runner", "{record}");
+    let evidence = record.at("/termination/evidence").to_string();
+    assert!(!evidence.contains("left_over"), "{record}");
     assert!(kill(main, None).is_err(), "it was ended");
 }
 

@@ -80,7 +80,7 @@ fn runs_that_wait_have_their_place_shown_and_a_detached_one_is_told_its_own() {
     assert!(second.err().contains("this run is next"), "{second}");
     let third = detach("third");
     assert!(
-        third.err().contains("1 runs are before this one"),
+        third.err().contains("one run is before this one"),
         "{third}"
     );
     let listed = scene.ana("sandbox list").expect(0);

@@ -72,6 +72,11 @@ impl<S: Sink> Chain<S> {
         }
     }
 
+    /// What entries are added to.
+    pub(super) const fn sink(&self) -> &S {
+        &self.sink
+    }
+
     /// The last entry.
     pub(super) fn head(&self) -> Option<Head> {
         self.head

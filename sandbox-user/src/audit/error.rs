@@ -23,7 +23,7 @@ pub enum AuditError {
         path: PathBuf,
     },
     /// There is none.
-    #[error("there is no audit log {}: `sandbox serve` makes it", path.display())]
+    #[error("there is no audit log {}: the service makes it when it starts, or with the next entry", path.display())]
     None {
         /// Which file.
         path: PathBuf,

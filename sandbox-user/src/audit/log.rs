@@ -119,6 +119,35 @@ impl AuditLog {
         }
     }
 
+    /// Whether the file is still there under its name: somebody may have removed it, or put another in its place.
+    pub fn is_in_place(&self) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        let own = self.chain.sink().metadata().map(identity);
+        let there = fs::symlink_metadata(&self.path).map(identity);
+        matches!((own, there), (Ok(own), Ok(there)) if own == there)
+    }
+
+    /// Goes on in the file that there is now under its name, or in a new one, whose next entry tells of that. What was
+    /// in this one is kept; says where.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; where it cannot be kept.
+    pub fn begin_anew(&mut self) -> Result<PathBuf, AuditError> {
+        let failed = |source| AuditError::file(&self.path, source);
+        let kept = aside::names(&self.path)
+            .find(|name| !name.exists())
+            .ok_or_else(|| failed(io::ErrorKind::AlreadyExists.into()))?;
+        keep(self.chain.sink(), 0, &kept).map_err(failed)?;
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let Opened { log, damaged, .. } = Self::open(directory)?;
+        *self = log;
+        if damaged.as_ref() != Some(&kept) {
+            let event = damaged_as(&kept).map_err(|source| AuditError::file(&kept, source))?;
+            self.append(&event)?;
+        }
+        Ok(kept)
+    }
+
     /// Its last entry; `None` where it is empty.
     pub fn head(&self) -> Option<Head> {
         self.chain.head()
@@ -193,13 +222,19 @@ fn damaged_in(directory: &Path) -> io::Result<Option<(PathBuf, Event)>> {
         return Ok(None);
     };
     let aside = directory.join(&name);
-    let (bytes, sha256) = fingerprint(&aside)?;
-    let event = Event::Damaged {
+    let event = damaged_as(&aside)?;
+    Ok(Some((aside, event)))
+}
+
+/// What is to be told of a log that is kept there.
+fn damaged_as(kept: &Path) -> io::Result<Event> {
+    let (bytes, sha256) = fingerprint(kept)?;
+    let name = kept.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Event::Damaged {
         bytes,
         sha256,
-        kept_in: Excerpt::from(name.as_str()),
-    };
-    Ok(Some((aside, event)))
+        kept_in: Excerpt::from(&*name),
+    })
 }
 
 /// A file's length and hash.

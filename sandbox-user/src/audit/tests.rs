@@ -314,6 +314,33 @@ fn a_log_that_is_damaged_is_kept_and_another_begins_by_saying_so() {
 }
 
 #[test]
+fn a_log_that_is_taken_away_under_its_writer_is_kept_and_the_next_entry_is_not_lost() {
+    for another in [None, Some("garbage\n")] {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join(FILE);
+        let mut log = open(temp.path());
+        let _ = log.append(&event(1)).expect("appended");
+        assert!(log.is_in_place());
+        let before = fs::read_to_string(&path).expect("read");
+        fs::remove_file(&path).expect("ours");
+        if let Some(text) = another {
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        }
+        assert!(!log.is_in_place());
+        let kept = log.begin_anew().expect("begun");
+        assert_eq!(fs::read_to_string(&kept).expect("kept"), before);
+        let head = log.append(&event(2)).expect("appended");
+        assert!(log.is_in_place());
+        let text = fs::read_to_string(&path).expect("read");
+        let name = kept.file_name().expect("a name").to_string_lossy();
+        let findings = verified(text.as_bytes(), &[head]).findings;
+        let says_so = |finding: &Finding| matches!(finding, Finding::Damaged { kept_in, .. } if *kept_in == name);
+        assert!(findings.iter().any(says_so), "{findings:?}");
+    }
+}
+
+#[test]
 fn logs_that_are_damaged_one_after_another_are_all_kept_also_where_that_was_cut_short() {
     let temp = tempfile::tempdir().expect("temp dir");
     let path = temp.path().join(FILE);

@@ -105,9 +105,12 @@ impl Above {
     /// When one cannot be read.
     pub(super) fn nearest_limit(&self) -> Result<Option<(Limited, &str, &Dir)>, CgroupError> {
         for Ancestor { cgroup, dir, .. } in self.below_the_root() {
-            let limited = if dir.max("memory.max")?.and_then(Max::limit).is_some() {
+            let is_limited = |name| -> Result<bool, CgroupError> {
+                Ok(dir.max(name)?.and_then(Max::limit).is_some())
+            };
+            let limited = if is_limited("memory.max")? || is_limited("memory.high")? {
                 Limited::Memory
-            } else if dir.cpu_max()?.and_then(CpuMax::cores).is_some() {
+            } else if dir.cpu_max()?.and_then(CpuMax::cores).is_some() || has_own_cores(dir)? {
                 Limited::Cpu
             } else {
                 continue;
@@ -136,6 +139,13 @@ impl Above {
     }
 }
 
+/// Whether a cgroup has a set of cores of its own; an empty one is that of its parent.
+fn has_own_cores(dir: &Dir) -> Result<bool, CgroupError> {
+    Ok(dir
+        .read("cpuset.cpus")?
+        .is_some_and(|cores| !cores.trim().is_empty()))
+}
+
 fn tighten<T: PartialOrd>(tightest: &mut Option<Enclosing<T>>, value: Option<T>, cgroup: &str) {
     if let Some(value) = value
         && tightest
@@ -154,6 +164,33 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn the_nearest_limit_is_one_of_memory_or_cpu_whatever_file_has_it() {
+        for (file, text, expected) in [
+            ("memory.max", "4096\n", Some(Limited::Memory)),
+            ("memory.high", "4096\n", Some(Limited::Memory)),
+            ("cpu.max", "50000 100000\n", Some(Limited::Cpu)),
+            ("cpuset.cpus", "0-1\n", Some(Limited::Cpu)),
+            ("cpuset.cpus", "\n", None),
+            ("cpu.max", "max 100000\n", None),
+            ("pids.max", "7\n", None),
+        ] {
+            let temp = tempfile::tempdir().expect("temp dir");
+            fs::create_dir_all(temp.path().join("a/b")).expect("mkdir");
+            fs::write(temp.path().join("a").join(file), text).expect("write");
+            let mount = Mount {
+                root: temp.path().to_owned(),
+                subtree: "/".to_owned(),
+                options: Vec::new(),
+                controllers: Default::default(),
+            };
+            let above = Above::open(&mount, "/a/b/leaf").expect("they are there");
+            let found = above.nearest_limit().expect("read");
+            let found = found.map(|(limited, cgroup, _)| (limited, cgroup));
+            assert_eq!(found, expected.map(|limited| (limited, "/a")), "{file}");
+        }
+    }
 
     #[test]
     fn the_tightest_ancestor_wins_and_of_equals_the_nearest() {

@@ -20,7 +20,7 @@ use super::placement::{Place, Placement, PlacementFacts, RUNS, SLICE, child};
 use super::quota::cpu_max_for;
 use super::{control, placement, stats, systemd};
 use crate::limits::EffectiveLimits;
-use crate::policy::{Budget, LimitedCallers, Setting};
+use crate::policy::{Budget, Setting};
 use crate::units::format_bytes;
 
 /// How long systemd may take to write what it was asked to: it does so after its answer.
@@ -72,7 +72,7 @@ impl Place {
 /// When the cgroup tree cannot be read.
 pub fn memory_limit_of_all_runs() -> Result<Option<u64>, CgroupError> {
     let mount = Mount::find()?;
-    let facts = PlacementFacts::gather(&mount, LimitedCallers::Allow)?;
+    let facts = PlacementFacts::gather(&mount, None)?;
     let of_all = match placement::decide(&facts)? {
         Placement::Scope(slice) => slice,
         Placement::Unit(base) | Placement::Bare(base) | Placement::Within(base) => {

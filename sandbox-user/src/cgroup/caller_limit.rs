@@ -1,7 +1,8 @@
 //! The limit that a caller's own cgroup is under (a Slurm step, a container, a slice for users): a run of the
 //! caller's is not to leave it.
 //!
-//! Memory and CPU count; a limit of tasks does not, since systemd sets one on every unit and user.
+//! Memory and CPU count, also as a threshold (`memory.high`) or a set of cores (`cpuset.cpus`, as Slurm confines them); a
+//! limit of tasks does not, since systemd sets one on every unit and user, and swap is 0 for a run anyway.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,13 +18,13 @@ use super::mount::{Controller, Mount, join};
 use super::placement::{Manager, child};
 use super::unit::{Delegation, Unit};
 
-/// What a cgroup limits.
+/// What a cgroup limits; by how much is the kernel's to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limited {
-    /// `memory.max`.
+    /// `memory.max` or `memory.high`.
     Memory,
-    /// `cpu.max`.
+    /// `cpu.max` or `cpuset.cpus`.
     Cpu,
 }
 
@@ -59,8 +60,8 @@ pub(super) enum Room {
 }
 
 impl CallerLimit {
-    /// Looks for it from that cgroup on; a completion hook in one of the host's own bases counts as unlimited, since
-    /// its limits are ours.
+    /// Looks for it from that cgroup on. The limits of a completion hook are ours and do not count, nor, in one of the
+    /// host's own bases, those above.
     ///
     /// # Errors
     /// When the cgroups above cannot be read.
@@ -68,7 +69,8 @@ impl CallerLimit {
         if hooks::is_hooks(cgroup) {
             return Ok(None);
         }
-        let above = Above::open(mount, &child(cgroup, "member"))?;
+        let from = hooks::base_around(cgroup).unwrap_or(cgroup);
+        let above = Above::open(mount, &child(from, "member"))?;
         let Some((limited, cgroup, dir)) = above.nearest_limit()? else {
             return Ok(None);
         };

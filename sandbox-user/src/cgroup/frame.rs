@@ -37,12 +37,17 @@ pub(super) fn remove_around(removed: &Path) {
         .file_name()
         .is_some_and(|last| last == name(run_id).as_str())
     {
-        // Whoever is removed last removes the rest.
-        for below in [RUNS, HOOKS] {
-            let _ = rustix::fs::rmdir(frame.join(below));
-        }
-        let _ = rustix::fs::rmdir(frame);
+        remove(frame);
     }
+}
+
+/// Removes a frame as far as nobody is in it.
+pub(super) fn remove(frame: &Path) {
+    // Whoever is removed last removes the rest.
+    for below in [RUNS, HOOKS] {
+        let _ = rustix::fs::rmdir(frame.join(below));
+    }
+    let _ = rustix::fs::rmdir(frame);
 }
 
 #[cfg(test)]

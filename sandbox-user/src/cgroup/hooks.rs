@@ -37,6 +37,15 @@ pub fn is_hooks(cgroup: &str) -> bool {
     })
 }
 
+/// The base that a hook's cgroup is in; `None` where that is none. Anybody who may make cgroups may name one so, and has
+/// no more by it than not to be held to limits of his own.
+pub(super) fn base_around(cgroup: &str) -> Option<&str> {
+    let (base, below) = cgroup.split_once(&format!("/{HOOKS}/"))?;
+    let name = below.split('/').next()?;
+    Uuid::parse_str(name).ok()?;
+    Some(if base.is_empty() { "/" } else { base })
+}
+
 /// Makes the cgroup of a run's hook in this base, with its limits.
 ///
 /// # Errors
@@ -78,6 +87,22 @@ mod tests {
         assert_eq!(base_of("/runs/7"), Some("/"));
         assert_eq!(base_of("/sandbox/hooks/7"), None);
         assert_eq!(base_of("/truns/7"), None);
+    }
+
+    #[test]
+    fn a_hook_is_known_by_the_name_of_its_cgroup_in_whatever_base_it_is() {
+        let hook = format!("hooks/{}", Uuid::now_v7());
+        for base in [
+            "/sandbox",
+            "/sandbox.slice/sandbox-7.scope",
+            "/job_1/sandbox-7",
+        ] {
+            assert_eq!(base_around(&format!("{base}/{hook}")), Some(base));
+            assert_eq!(base_around(&format!("{base}/{hook}/below")), Some(base));
+        }
+        assert_eq!(base_around(&format!("/{hook}")), Some("/"));
+        assert_eq!(base_around("/sandbox/hooks/7"), None);
+        assert_eq!(base_around("/sandbox/runs/7"), None);
     }
 
     #[test]

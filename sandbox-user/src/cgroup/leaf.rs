@@ -96,6 +96,7 @@ impl LeafCgroup {
         if made.is_err() {
             // It is ours and empty; the error that matters is the first one.
             let _ = rustix::fs::rmdir(&path);
+            frame::remove_around(&path);
         }
         made
     }

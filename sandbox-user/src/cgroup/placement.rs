@@ -68,8 +68,10 @@ pub struct PlacementFacts {
     pub holding: Option<Unit>,
     /// The leaf of another run that we run in, if any.
     pub inside_leaf: Option<String>,
-    /// The limit that we are under and that a run is not to leave.
+    /// The limit that we are under, where we are the caller.
     pub caller_limit: Option<CallerLimit>,
+    /// Whether a run may leave it where it has no room.
+    pub limited_callers: LimitedCallers,
 }
 
 /// Where leaves are to go.
@@ -105,7 +107,7 @@ impl Place {
         child(&self.base, RUNS)
     }
 
-    /// The cgroup that the guardian belongs in; `None` where it stays in its caller's: what ends that ends the run.
+    /// The cgroup of guardians; `None` where they stay in their callers': what ends that ends the run.
     pub fn supervisor(&self) -> Option<String> {
         match self.placement {
             Placement::Unit(_) | Placement::Scope(_) | Placement::Bare(_) => {
@@ -117,11 +119,12 @@ impl Place {
 }
 
 impl PlacementFacts {
-    /// Gathers them for this process, whose limits count unless its runs may leave them.
+    /// Gathers them for this process. Its limits count where it is the caller, which is told what the host does with
+    /// limited ones; a process of the service's is none.
     ///
     /// # Errors
     /// When /proc or cgroupfs cannot be read.
-    pub fn gather(mount: &Mount, limited: LimitedCallers) -> Result<Self, CgroupError> {
+    pub fn gather(mount: &Mount, limited: Option<LimitedCallers>) -> Result<Self, CgroupError> {
         let own = Proc::default().cgroup("self")?;
         let manager = Manager::of_host()?;
         let (unit, holding) = match manager {
@@ -139,9 +142,10 @@ impl PlacementFacts {
             holding,
             inside_leaf: leaf_around(mount, &own)?,
             caller_limit: match limited {
-                LimitedCallers::Refuse => CallerLimit::of(mount, &own)?,
-                LimitedCallers::Allow => None,
+                Some(_) => CallerLimit::of(mount, &own)?,
+                None => None,
             },
+            limited_callers: limited.unwrap_or_default(),
         })
     }
 }
@@ -166,10 +170,12 @@ pub fn decide(facts: &PlacementFacts) -> Result<Placement, CgroupError> {
     match &facts.caller_limit {
         Some(limit) if !limit.holds_for(usual.cgroup()) => {
             let cgroup = limit.cgroup.clone();
-            Ok(match limit.room(facts.manager, facts.unit.as_ref())? {
-                Room::Slice => Placement::Scope(cgroup),
-                Room::Within => Placement::Within(cgroup),
-            })
+            match limit.room(facts.manager, facts.unit.as_ref()) {
+                Ok(Room::Slice) => Ok(Placement::Scope(cgroup)),
+                Ok(Room::Within) => Ok(Placement::Within(cgroup)),
+                Err(_) if facts.limited_callers == LimitedCallers::Allow => Ok(usual),
+                Err(error) => Err(error),
+            }
         }
         Some(_) | None => Ok(usual),
     }
@@ -192,16 +198,26 @@ impl Placement {
 ///
 /// # Errors
 /// When the host cannot have leaves (each error says how to mend that), when systemd refuses, when
-/// the guardian is gone. What was made so far needs no undoing: a scope goes with its guardian, and
-/// the frame of a bare host is shared by all runs.
+/// the guardian is gone. What was made so far needs no undoing: a scope goes with its guardian, the cgroups of
+/// a bare host are shared by all runs, and a frame of the run's own is removed.
 pub async fn prepare(
     guardian_pid: u32,
     run_id: Uuid,
-    limited: LimitedCallers,
+    limited: Option<LimitedCallers>,
 ) -> Result<Place, CgroupError> {
     let mut mount = Mount::find()?;
-    let placement = decide(&PlacementFacts::gather(&mount, limited)?)?;
+    let facts = PlacementFacts::gather(&mount, limited)?;
+    let placement = decide(&facts)?;
     let mut degraded = Vec::new();
+    if let Some(limit) = &facts.caller_limit
+        && !limit.holds_for(placement.cgroup())
+    {
+        degraded.push(format!(
+            "the run is free of the limit of {} that its caller is under by the cgroup {}: limited-callers allows it",
+            limit.limited, limit.cgroup
+        ));
+    }
+    let mut was_switched_on_in_vain = false;
     let base = match &placement {
         Placement::Unit(cgroup) => cgroup.clone(),
         Placement::Scope(slice) => systemd::start_scope(guardian_pid, run_id, slice).await?,
@@ -213,6 +229,7 @@ pub async fn prepare(
         }
         Placement::Bare(cgroup) => {
             if let Err(error) = mount.switch_on_nsdelegate() {
+                was_switched_on_in_vain = true;
                 degraded.push(format!(
                     "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders: {error}"
                 ));
@@ -227,7 +244,7 @@ pub async fn prepare(
             cgroup.clone()
         }
     };
-    if mount.nsdelegate() == NsDelegate::Off && degraded.is_empty() {
+    if mount.nsdelegate() == NsDelegate::Off && !was_switched_on_in_vain {
         degraded.push(
             "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders".to_owned(),
         );
@@ -238,8 +255,11 @@ pub async fn prepare(
         base,
         degraded,
     };
-    place.furnish(guardian_pid)?;
-    Ok(place)
+    let furnished = place.furnish(guardian_pid);
+    if furnished.is_err() && matches!(place.placement, Placement::Within(_)) {
+        frame::remove(&place.mount.dir(&place.base)?);
+    }
+    furnished.map(|()| place)
 }
 
 impl Place {
@@ -360,6 +380,7 @@ mod tests {
                 holding: None,
                 inside_leaf: None,
                 caller_limit: None,
+                limited_callers: LimitedCallers::Refuse,
             };
             assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
         }
@@ -388,6 +409,7 @@ mod tests {
                 holding,
                 inside_leaf: None,
                 caller_limit: None,
+                limited_callers: LimitedCallers::Refuse,
             };
             assert_eq!(decide(&facts).expect("decided"), expected, "{facts:?}");
         }
@@ -401,6 +423,7 @@ mod tests {
             holding: None,
             inside_leaf: Some("/sandbox/runs/x".to_owned()),
             caller_limit: None,
+            limited_callers: LimitedCallers::Refuse,
         };
         let error = decide(&facts).expect_err("refused").to_string();
         assert!(error.contains("/sandbox/runs/x"), "{error}");

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::facts::{
     Bpffs, Btf, Capability, HostFacts, HostService, Lockdown, PidNamespace, RootCgroup, Support,
 };
-use crate::cgroup::{CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide};
+use crate::cgroup::{
+    CallerLimit, CgroupError, Controller, Manager, Mount, NsDelegate, Placement, decide,
+};
 use crate::config;
 use crate::evidence::Confidence;
+use crate::policy::LimitedCallers;
 
 /// How a finding bears on `sandbox run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,13 +122,32 @@ fn service(facts: &HostFacts) -> Option<Finding> {
             name,
             "it answers, and does all runs but those with --standalone",
         )),
-        (HostService::Answers, _) => Some(Finding::ok(name, "it answers, and does your runs")),
+        (HostService::Answers, _) => Some(match limit_of(facts) {
+            Some(CallerLimit {
+                limited, cgroup, ..
+            }) => {
+                let found = format!(
+                    "it refuses your runs: your {limited} is limited by the cgroup {cgroup}"
+                );
+                let mend =
+                    "a cgroup without limits, or `limited-callers` in /etc/sandbox/config.toml";
+                Finding::new(name, Status::Missing, found, Some(mend))
+            }
+            None => Finding::ok(name, "it answers, and does your runs"),
+        }),
         (HostService::Fails(error), 0) => {
             let mend = "see its journal (`journalctl -u sandbox`), or run with --standalone";
             Some(Finding::new(name, Status::Degraded, error, Some(mend)))
         }
         (HostService::Fails(error), _) => Some(Finding::new(name, Status::Missing, error, None)),
     }
+}
+
+/// The limit for which the service would do no run.
+fn limit_of(facts: &HostFacts) -> Option<&CallerLimit> {
+    let placement = facts.placement.as_ref()?.as_ref().ok()?;
+    let limit = placement.caller_limit.as_ref();
+    limit.filter(|_| placement.limited_callers == LimitedCallers::Refuse)
 }
 
 /// Whether `sandbox run` will work.

@@ -237,7 +237,7 @@ impl HostFacts {
             euid: nix::unistd::geteuid().as_raw(),
             capabilities: status.as_deref().and_then(parse_capabilities),
             placement: mount.map(|mount| {
-                PlacementFacts::gather(mount, limited).map_err(|error| error.to_string())
+                PlacementFacts::gather(mount, Some(limited)).map_err(|error| error.to_string())
             }),
             root: mount.map_or(RootCgroup::Open, |mount| RootCgroup::of(&mount.root)),
             // For the wording of advice alone; `placement` says what is wrong.

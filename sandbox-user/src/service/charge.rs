@@ -42,7 +42,6 @@ use crate::{
     config::ServiceConfig,
     events::kept::Kept,
     identity::{self, Choice, IdentityError, SystemAccounts},
-    policy::LimitedCallers,
     record::lossless,
     request::{self, Requested},
     say::say,
@@ -213,8 +212,6 @@ fn settle(mut requested: Requested) -> Result<Requested, Box<dyn std::error::Err
         .into()),
         None => {
             spec.spool = Some(SPOOL.into());
-            // It was looked at before it was let in.
-            spec.limited_callers = LimitedCallers::Allow;
             Ok(requested)
         }
     }

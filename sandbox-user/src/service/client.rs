@@ -60,6 +60,9 @@ pub enum ClientError {
         "the service answers {0}, which this version does not understand: it is of another one; have root start it anew, `systemctl restart sandbox`"
     )]
     Strange(String),
+    /// The run would not begin where it is asked for.
+    #[error("the working directory cannot be opened: {0} (--chdir says another)")]
+    Directory(io::Error),
     /// The run's supervisor has gone.
     #[error(
         "the run's supervisor was killed; what it had not done its guardian does: `sandbox show {0}` tells how the run ended"

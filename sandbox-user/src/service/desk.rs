@@ -127,6 +127,10 @@ impl Desk {
                 service.declined(&order, &reason);
                 Reply::Done
             }
+            Call::LookForLost => {
+                service.lost.notify_one();
+                Reply::Done
+            }
             Call::Refused(refusal) => {
                 service.refused(refusal);
                 Reply::Done

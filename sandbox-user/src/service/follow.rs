@@ -99,7 +99,7 @@ pub fn run(
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(io::Error::from)?,
+        .map_err(|errno| ClientError::Directory(errno.into()))?,
     ];
     let runtime = supervise::runtime()?;
     let mut until = None;
@@ -182,6 +182,7 @@ fn cancelled(signal: i32, why: &str) -> u8 {
 fn tell_place(ahead: usize) {
     match ahead {
         0 => say("the host is busy: this run is next"),
+        1 => say("the host is busy: one run is before this one"),
         ahead => say(format_args!(
             "the host is busy: {ahead} runs are before this one"
         )),

@@ -18,7 +18,7 @@ use crate::{
     identity::{self, Choice, SystemAccounts},
     policy::{Ceilings, TimeoutChange},
     store::{Filter, Run, RunState, Whose},
-    supervise::{Asker, Control, Controlled},
+    supervise::{Asker, Control, Controlled, is_kept},
 };
 
 /// Ends runs.
@@ -172,8 +172,8 @@ fn names_whose(filter: &Filter) -> bool {
     filter.id.is_some() || filter.user.is_some()
 }
 
-/// Enters that an order was meant for others' runs, the latest of them: to who gave it they are not there, and one
-/// entry an order is what a user can fill the log with.
+/// Enters that an order was meant for others' runs, the latest of them only: else one order
+/// could enter thousands. To who gave it they are not there.
 fn refuse(peer: &Peer, filter: Filter, given: &Given, office: &mut Office) {
     let others = Call::List {
         whose: Whose::All,
@@ -206,7 +206,12 @@ fn give_one(
     if let Reply::Refused(reason) = office.call(&Call::Ordered(entry.clone()))? {
         return Err(io::Error::other(reason));
     }
-    let done = control::order(run.run_id, &given.control);
+    let mut done = control::order(run.run_id, &given.control);
+    if matches!(done, Ok(None)) && is_kept(run.run_id) {
+        office.call(&Call::LookForLost)?;
+        let said = "its supervisor was killed: it is being ended and recorded, see `sandbox show`";
+        done = Ok(Some(Err(said.to_owned())));
+    }
     let reason = match &done {
         Ok(Some(Ok(_))) => return done,
         Ok(Some(Err(problem))) => problem.clone(),

@@ -71,6 +71,8 @@ pub(super) enum Call {
     Ordered(Ordered),
     /// To enter that it came to nothing, and why.
     Declined(Ordered, String),
+    /// To look for runs that have lost their supervisor: one was met.
+    LookForLost,
     /// To enter that somebody was refused.
     Refused(Refused),
     /// For what is counted.

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use nix::unistd::User;
 
 use crate::{
+    record::signal_name,
     store::{Run, RunState},
     units::{Printable, format_bytes, format_duration},
 };
@@ -67,6 +68,9 @@ pub(super) fn details(run: &Run) -> String {
         ),
         ("notes", run.notes.clone().unwrap_or_else(|| "-".to_owned())),
     ];
+    if let Some(exit) = exit(run) {
+        lines.push(("exit", exit));
+    }
     if let Some(problem) = &run.hook_problem {
         lines.push(("hook", problem.clone()));
     }
@@ -90,6 +94,13 @@ fn reason(run: &Run) -> String {
         RunState::Running => "(running)".to_owned(),
         RunState::Ended => run.reason.clone().unwrap_or_else(|| "-".to_owned()),
     }
+}
+
+fn exit(run: &Run) -> Option<String> {
+    let signal = run
+        .exit_signal
+        .map(|signal| signal_name(signal).to_string());
+    signal.or(run.exit_code.map(|code| format!("code {code}")))
 }
 
 /// What is to be said of how it is just now.
@@ -197,6 +208,7 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
         assert!(table(&[long]).ends_with(&format!("memory  {}…\n", "é".repeat(80))));
         let details = details(&run());
         assert!(details.contains("notes         Killed.\n"), "{details}");
+        assert!(details.contains("exit          SIGKILL\n"), "{details}");
         assert!(
             details.ends_with("hook          --on-complete: `tell` ended with exit status: 3\n")
         );
@@ -209,6 +221,7 @@ RUN                                   ACCEPTED              USER  ANALYSIS  REAS
             memory_bytes: Some(2 << 30),
             pids: Some(100),
             ended_at: None,
+            exit_signal: None,
             hook_problem: None,
             now: Some(Now {
                 ahead: None,

@@ -53,8 +53,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads one. What is in it is read once it is known where it belongs, so that megabytes of it are no more in
-    /// memory.
+    /// Reads one. What is in it is read once it is known where it belongs, so that megabytes of it are not many times as
+    /// much in memory.
     ///
     /// # Errors
     /// Where it is none, or of another version: what is wrong, for the client.
@@ -78,10 +78,10 @@ impl Request {
         let quoted = serde_json::to_string(&verb).map_err(|error| none(&error))?;
         match serde_json::from_str(&format!("{{{quoted}:{said}}}")) {
             Ok(verb) => Ok(Self { version, verb }),
-            Err(error) => Err(of_another_version(format_args!(
-                "{}: {error}",
-                Quoted(&verb)
-            ))),
+            Err(error) if error.to_string().starts_with("unknown ") => Err(of_another_version(
+                format_args!("{}: {error}", Quoted(&verb)),
+            )),
+            Err(error) => Err(none(&format_args!("{}: {error}", Quoted(&verb)))),
         }
     }
 }
@@ -117,8 +117,8 @@ impl<'de> Deserialize<'de> for Parts<'de> {
 /// Whoever says a version most likely is a client, and knows more, or less, than the service does.
 fn of_another_version(what: impl fmt::Display) -> String {
     format!(
-        "not a request that it knows ({}). The service is sandbox {}, and the client of another version (`sandbox --version`): \
-         have root start the service anew, `systemctl restart sandbox`",
+        "not a request that it knows ({}). The service is sandbox {}, and the client may be of another version (`sandbox --version`): \
+         where the service is the older one, have root start it anew (`systemctl restart sandbox`)",
         Printable(&what.to_string()),
         env!("CARGO_PKG_VERSION")
     )
@@ -367,6 +367,7 @@ mod tests {
             r#"{"version":2,"fly":{}}"#,
             r#"{"version":2,"list":{"most":5}}"#,
             r#"{"fly":{}}"#,
+            r#"{"version":1,"list":{"most":-5}}"#,
             r#"{"version":1}"#,
             r#"{"version":1,"list":{"most":5},"metrics":{}}"#,
             r#"{"version":"1","list":{"most":5}}"#,

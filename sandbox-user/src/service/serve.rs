@@ -236,9 +236,12 @@ async fn keep_looking(service: Rc<Service>) {
     aside(remove_stale_pins).await;
     let mut recovered = Instant::now();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        let was_met = tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            () = service.lost.notified() => true,
+        };
         service.take_in();
-        if recovered.elapsed() > RECOVER_EVERY {
+        if was_met || recovered.elapsed() > RECOVER_EVERY {
             // It may wait for processes to die.
             aside(recover_lost).await;
             aside(compress_left).await;

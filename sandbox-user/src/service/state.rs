@@ -34,6 +34,8 @@ pub(super) struct Service {
     pub(super) records: Records,
     /// Told whenever the queue has moved.
     pub(super) queue_moved: Notify,
+    /// Told where a run was met that has lost its supervisor.
+    pub(super) lost: Notify,
     /// Who waits for runs that go on.
     pub(super) waiters: Waiters,
     in_force: RefCell<InForce>,
@@ -68,6 +70,7 @@ impl Service {
         let service = Self {
             records,
             queue_moved: Notify::new(),
+            lost: Notify::new(),
             waiters: Waiters::on(Proc::default().memory_total_bytes().unwrap_or_default()),
             in_force: RefCell::new(in_force),
             queue: RefCell::default(),

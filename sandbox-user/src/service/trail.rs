@@ -60,7 +60,16 @@ impl Trail {
     /// # Errors
     /// Where it is not in the log, or might not last there.
     pub(super) fn enter(&self, event: &Event) -> Result<(), AuditError> {
-        let head = self.log.borrow_mut().append(event)?;
+        let mut log = self.log.borrow_mut();
+        if !log.is_in_place() {
+            let kept = log.begin_anew()?;
+            say(format_args!(
+                "the audit log was taken away under its writer: what was in it is kept as {}, of which \
+                 `sandbox audit verify` will say so",
+                kept.display()
+            ));
+        }
+        let head = log.append(event)?;
         if let Err(error) = announce(head, event) {
             say(format_args!(
                 "the journal does not take the audit log's head: {error}"

@@ -53,7 +53,10 @@ pub fn list(args: &ListArgs) -> Result<Said, ClientError> {
     let runs = client::list(&filter, args.most)?;
     let found = !runs.is_empty() || filter == Filter::default();
     if !found {
-        say("no run of yours matches");
+        say(match nix::unistd::geteuid().is_root() {
+            true => "no run matches",
+            false => "no run of yours matches",
+        });
     }
     Ok(Said {
         text: match args.json {

@@ -44,8 +44,8 @@ impl RunSpec {
             },
             "ring_bytes": self.ring_bytes,
             "notes": self.notes,
-            "on_complete": self.on_complete,
-            "host_on_complete": self.host_on_complete,
+            "on_complete": self.on_complete.as_deref().map(cut),
+            "host_on_complete": self.host_on_complete.as_deref().map(cut),
             "timings": self.timings == Timings::Include,
         })
     }
@@ -66,6 +66,15 @@ fn output(output: &Output) -> Option<String> {
         Output::Inherit => None,
         Output::Stderr => Some("stderr".to_owned()),
         Output::File(path) => Some(lossless(path.as_os_str())),
+    }
+}
+
+/// A command, so much of it as is some 4 KiB.
+fn cut(command: &str) -> String {
+    const SHOWN_BYTES: usize = 4096;
+    match command.len() {
+        0..=SHOWN_BYTES => command.to_owned(),
+        _ => format!("{}…", &command[..command.floor_char_boundary(SHOWN_BYTES)]),
     }
 }
 

@@ -228,7 +228,8 @@ impl Store {
     /// The runs that are over, the latest first.
     fn ended(&self) -> rusqlite::Result<Vec<Ended>> {
         let mut statement = self.connection.prepare(
-            "SELECT run_id, ended_at, COALESCE(LENGTH(CAST(record AS BLOB)), 0) FROM runs
+            "SELECT run_id, ended_at, COALESCE(LENGTH(CAST(record AS BLOB)), 0)
+                    + COALESCE(LENGTH(CAST(spec AS BLOB)), 0) FROM runs
              WHERE state = 'ended' ORDER BY ended_at DESC, run_id DESC",
         )?;
         let rows = statement.query_map([], |row| {
@@ -325,7 +326,8 @@ impl Store {
     /// Where it cannot be read.
     pub fn spec(&self, run_id: RunId) -> Result<Option<Value>, StoreError> {
         let text = self.text(run_id, "spec")?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        let spec = text.map(|text| serde_json::from_str(&text)).transpose();
+        spec.map_err(|error| StoreError::record(&self.path, error))
     }
 
     fn text(&self, run_id: RunId, column: &str) -> Result<Option<String>, StoreError> {

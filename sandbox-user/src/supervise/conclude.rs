@@ -72,7 +72,9 @@ pub(super) struct Concluded {
 pub(super) async fn conclude(mut ending: Ending<'_>) -> Concluded {
     let began = Instant::now();
     let method = ending.close_leaf().await;
-    let killed_at_ns = ending.ended.killed_at_ns.filter(|_| method.is_some());
+    let is_empty = |leaf: &LeafCgroup| matches!(leaf.population(), Ok(Population::Empty));
+    let killed_at_ns = ending.ended.killed_at_ns;
+    let killed_at_ns = killed_at_ns.filter(|_| ending.leaf.is_some_and(is_empty));
     let latencies = Latencies {
         spawn_ns: ending.timings.get("spawn").copied(),
         kill_ns: killed_at_ns.map(|at_ns| clock::now_ns().saturating_sub(at_ns)),
@@ -202,12 +204,7 @@ impl Ending<'_> {
             Err(error) => self.ended.degraded.push(error.to_string()),
         }
         // Why main itself is to be killed has been declared, and stands.
-        let main_runs = self
-            .ended
-            .own_actions
-            .iter()
-            .any(|action| action.reason == IntentReason::RunnerLost);
-        if !main_runs {
+        if !self.ended.main_is_declared {
             let action = action_now(IntentReason::LeftOver);
             let tracer = self.tracer.as_deref_mut();
             self.ended.declare(tracer, Some(leaf.cgroup()), action);

@@ -470,6 +470,7 @@ fn lost(
         ..action_now(IntentReason::RunnerLost)
     };
     ended.declare(tracer, docket.leaf.as_ref(), action);
+    ended.main_is_declared = true;
     ended
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Ended {
     pub(super) unreaped: Option<Unreaped>,
     /// What the runner did.
     pub(super) own_actions: Vec<OwnAction>,
+    /// Whether what is to be killed in the leaf includes main, and why was declared.
+    pub(super) main_is_declared: bool,
     /// When `cgroup.kill` was first written.
     pub(super) killed_at_ns: Option<u64>,
     /// Processes that were still there when main had ended.

@@ -29,7 +29,7 @@ impl HookCgroup {
             Some(base) if mount.dir(base)?.is_dir() => base.to_owned(),
             // A scope of systemd's has ended with the run's own guardian, a frame with the leaf.
             _ => {
-                let limited = docket.spec.limited_callers;
+                let limited = docket.spec.limited_callers();
                 let place = cgroup::prepare(std::process::id(), run_id, limited).await?;
                 place.base
             }

@@ -14,24 +14,30 @@ use rustix::{
 /// What follows a file's name then, before the time of it in seconds.
 pub const SUFFIX: &str = ".damaged-";
 
-/// Gives a file a name beside it that nothing has; says which.
+/// Names for a file beside it, the one to be tried first leading.
+pub fn names(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let first = format!("{name}{SUFFIX}{}", Timestamp::now().as_second());
+    let path = path.to_owned();
+    (0_u64..).map(move |others| {
+        path.with_file_name(match others {
+            0 => first.clone(),
+            others => format!("{first}-{others}"),
+        })
+    })
+}
+
+/// Gives a file one of them that nothing has; says which.
 ///
 /// # Errors
 /// Where it cannot be renamed.
 pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let now = Timestamp::now().as_second();
-    let mut others = 0;
-    loop {
-        let number = match others {
-            0 => String::new(),
-            others => format!("-{others}"),
-        };
-        let aside = path.with_file_name(format!("{name}{SUFFIX}{now}{number}"));
+    for aside in names(path) {
         match renameat_with(CWD, path, CWD, &aside, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(aside),
-            Err(Errno::EXIST) => others += 1,
+            Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::cgroup::{Hierarchy, PlacementFacts};
 use crate::host::HostInfo;
 use crate::host::facts::Capabilities;
+use crate::policy::LimitedCallers;
 
 fn mount() -> Mount {
     Mount {
@@ -36,6 +37,7 @@ fn good() -> HostFacts {
             holding: None,
             inside_leaf: None,
             caller_limit: None,
+            limited_callers: LimitedCallers::Refuse,
         })),
         manager: Manager::Systemd,
         system_bus: Support::Present,
@@ -92,6 +94,7 @@ fn each_lack_is_one_finding_that_says_how_to_mend_it() {
                     holding: None,
                     inside_leaf: None,
                     caller_limit: None,
+                    limited_callers: LimitedCallers::Refuse,
                 }));
             },
             "placement",
@@ -235,6 +238,7 @@ fn being_inside_a_leaf_is_missing_a_place() {
             holding: None,
             inside_leaf: Some("/".to_owned()),
             caller_limit: None,
+            limited_callers: LimitedCallers::Refuse,
         }));
     });
     assert_eq!(

@@ -30,7 +30,7 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
     }
     made.lap("orphans");
 
-    let place = cgroup::prepare(guardian_pid, run_id, made.docket.spec.limited_callers).await?;
+    let place = cgroup::prepare(guardian_pid, run_id, made.docket.spec.limited_callers()).await?;
     made.docket.degraded.extend(place.degraded.iter().cloned());
     if let Some(warning) = place.hold(&made.docket.spec.budget).await? {
         say(warning);

@@ -167,8 +167,8 @@ impl Ward {
         self.tracer.as_ref()?.snapshot(leaf.id).ok()??.main
     }
 
-    /// How long ago its wall clock ran out, where it did: nobody was there to see that.
-    fn overdue_ns(&self, docket: &Docket) -> Option<u64> {
+    /// How long ago its wall clock ran out, where it did.
+    fn missed_deadline_ns(&self, docket: &Docket) -> Option<u64> {
         let leaf = docket.leaf.as_ref()?;
         let tracer = self.tracer.as_ref();
         let seen = tracer.and_then(|tracer| tracer.executed_at_ns(leaf.id).ok().flatten());
@@ -212,6 +212,7 @@ impl Ward {
             tell(supervisor, &News::Did(action.clone()));
             self.ended
                 .declare(self.tracer.as_mut(), Some(leaf.cgroup()), action);
+            self.ended.killed_at_ns.get_or_insert_with(clock::now_ns);
         }
         // The supervisor tries again when it goes on.
         let _ = reaper::empty(leaf).await;
@@ -355,17 +356,19 @@ impl Ward {
         add_declared(&docket, self.tracer.as_ref(), &mut ended.own_actions);
         if !self.main_has_ended() {
             let leaf = self.leaf.as_ref().map(LeafCgroup::cgroup);
-            let action = match self.overdue_ns(&docket) {
-                Some(ns) => {
+            let mut own = ended.own_actions.iter();
+            let action = match self.missed_deadline_ns(&docket) {
+                Some(ns) if !own.any(|own| own.reason == IntentReason::Walltime) => {
                     ended.degraded.push(format!(
-                        "its `sandbox` was lost before the deadline, and it was found {} later",
+                        "nobody was there at its deadline: it was found {} later",
                         format_duration(Duration::from_nanos(ns))
                     ));
                     action_now(IntentReason::Walltime)
                 }
-                None => action_now(IntentReason::RunnerLost),
+                Some(_) | None => action_now(IntentReason::RunnerLost),
             };
             ended.declare(self.tracer.as_mut(), leaf, action);
+            ended.main_is_declared = true;
         }
         let Concluded {
             record,
