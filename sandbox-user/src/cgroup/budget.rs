@@ -43,9 +43,9 @@ impl Place {
     /// Where a limit cannot be read, written or does not stick, or systemd refuses: the run is then not
     /// to start.
     pub async fn hold(&self, budget: &Budget) -> Result<Option<String>, CgroupError> {
-        let of_all = match &self.placement {
-            Placement::Scope(slice) if slice == SLICE => slice_of(&self.base),
-            Placement::Unit(_) | Placement::Bare(_) => self.runs(),
+        let (of_all, is_systemds) = match &self.placement {
+            Placement::Scope(slice) if slice == SLICE => (slice_of(&self.base), true),
+            Placement::Unit(_) | Placement::Bare(_) => (self.runs(), false),
             // What the caller is limited to is the caller's, not for all runs.
             Placement::Scope(_) | Placement::Within(_) => return Ok(None),
         };
@@ -56,11 +56,9 @@ impl Place {
         let mut changes = Changes::between(&control::effective(&dir)?, budget)?;
         let needed_bytes = || stats::stats(&dir).value.memory_needed_bytes();
         let withheld = changes.withhold(&of_all, needed_bytes);
-        match self.placement {
-            Placement::Scope(_) => changes.ask_for(&dir, &of_all).await?,
-            Placement::Unit(_) | Placement::Bare(_) | Placement::Within(_) => {
-                changes.write(&dir)?;
-            }
+        match is_systemds {
+            true => changes.ask_for(&dir, &of_all).await?,
+            false => changes.write(&dir)?,
         }
         Ok(withheld)
     }

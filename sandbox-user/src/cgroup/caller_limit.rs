@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::above::Above;
 use super::error::CgroupError;
-use super::files::Dir;
 use super::hooks;
 use super::mount::{Controller, Mount, join};
 use super::placement::{Manager, child};
@@ -78,7 +77,7 @@ impl CallerLimit {
             limited,
             cgroup: cgroup.to_owned(),
             processes: dir.procs()?.map_or(0, |pids| pids.len()),
-            controllers: controllers_of(dir)?,
+            controllers: dir.controllers("cgroup.controllers")?,
         }))
     }
 
@@ -131,17 +130,6 @@ impl CallerLimit {
             )
         })
     }
-}
-
-/// What a cgroup's `cgroup.controllers` offers.
-///
-/// # Errors
-/// When it cannot be read.
-pub(super) fn controllers_of(dir: &Dir) -> Result<BTreeSet<Controller>, CgroupError> {
-    let controllers = dir.parse("cgroup.controllers", "controllers", |text| {
-        Some(Controller::parse_list(text))
-    })?;
-    Ok(controllers.unwrap_or_default())
 }
 
 /// Whether a cgroup is a slice of the system's manager; a user's manager has slices below its service.

@@ -4,7 +4,7 @@
 //! descriptor, every read tells *absent* (`None`) from *failing* (an error with the path), and no
 //! failed read ever becomes 0. Formats: Documentation/admin-guide/cgroup-v2.rst, "Interface files".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +14,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::CgroupError;
+use super::mount::Controller;
 use crate::evidence::FlatKeyed;
 use crate::evidence::PressureTotals;
 use crate::procfs;
@@ -279,6 +280,15 @@ impl Dir {
     /// When it cannot be read or parsed.
     pub fn flat_keyed(&self, name: &str) -> Result<Option<FlatKeyed>, CgroupError> {
         self.parse(name, "lines of a key and a number", parse_flat_keyed)
+    }
+
+    /// `cgroup.controllers` or `cgroup.subtree_control`; empty where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn controllers(&self, name: &str) -> Result<BTreeSet<Controller>, CgroupError> {
+        let parse = |text: &str| Some(Controller::parse_list(text));
+        Ok(self.parse(name, "controllers", parse)?.unwrap_or_default())
     }
 
     /// The processes in the cgroup itself.

@@ -8,7 +8,8 @@ use super::files::Dir;
 use super::mount::Mount;
 use super::orphans::{children, is_gone};
 use super::owner::{Mark, Proc, ProcessId};
-use super::placement::{HOLDING, RUNS, SUPERVISOR, child};
+use super::placement::{RUNS, SUPERVISOR, child};
+use super::unit::HOLDING;
 use crate::sys::pidfd;
 
 /// The unit's cgroup.

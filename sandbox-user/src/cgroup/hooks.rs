@@ -9,7 +9,8 @@ use super::error::CgroupError;
 use super::files::Dir;
 use super::leaf::LeafCgroup;
 use super::mount::Mount;
-use super::placement::{BARE_BASE, HOLDING, RUNS, child};
+use super::placement::{BARE_BASE, RUNS, child};
+use super::unit::HOLDING;
 use super::{control, tree};
 use crate::limits::{Limit, Limits, OomScope, Source};
 

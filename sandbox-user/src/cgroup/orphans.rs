@@ -18,6 +18,7 @@ use super::files::Dir;
 use super::leaf::{self, Population};
 use super::mount::Mount;
 use super::owner::{Liveness, Mark, Owner, Proc};
+use super::unit::HOLDING;
 use super::{frame, kill, placement, tree};
 
 /// How deep the tree is searched; systemd's user units nest some eight levels.
@@ -188,7 +189,7 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
     let Some(base) = runs.strip_suffix(&format!("/{}", placement::RUNS)) else {
         return false;
     };
-    let is_ours = [placement::BARE_BASE, placement::HOLDING]
+    let is_ours = [placement::BARE_BASE, HOLDING]
         .iter()
         .any(|ours| base.ends_with(ours));
     if !(is_ours || base.contains(&format!("{}/", placement::SLICE)) || frame::is_of(base, name)) {

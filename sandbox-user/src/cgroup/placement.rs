@@ -24,9 +24,6 @@ use crate::policy::LimitedCallers;
 pub(super) const BARE_BASE: &str = "/sandbox";
 /// The slice that transient scopes are in, as its cgroup.
 pub(super) const SLICE: &str = "/sandbox.slice";
-/// The unit that holds the host's runs where it is started (`sandbox-runs.service`), as its cgroup. It has
-/// nothing of the service's, so that runs outlive that.
-pub(super) const HOLDING: &str = "/system.slice/sandbox-runs.service";
 /// The child of a base that holds the leaves.
 pub(super) const RUNS: &str = "runs";
 /// The child of a base that holds the guardian, and where the service does the run its supervisor.
@@ -108,12 +105,20 @@ impl Place {
     }
 
     /// The cgroup of guardians; `None` where they stay in their callers': what ends that ends the run.
-    pub fn supervisor(&self) -> Option<String> {
+    fn supervisor(&self) -> Option<String> {
         match self.placement {
             Placement::Unit(_) | Placement::Scope(_) | Placement::Bare(_) => {
                 Some(child(&self.base, SUPERVISOR))
             }
             Placement::Within(_) => None,
+        }
+    }
+
+    /// Where a guardian goes that is not there from the start.
+    pub fn home_of_guardian(&self) -> Option<String> {
+        match self.placement {
+            Placement::Unit(_) | Placement::Bare(_) => self.supervisor(),
+            Placement::Scope(_) | Placement::Within(_) => None,
         }
     }
 }
@@ -343,6 +348,7 @@ pub fn leaf_around(mount: &Mount, own: &str) -> Result<Option<String>, CgroupErr
 
 #[cfg(test)]
 mod tests {
+    use super::super::unit::HOLDING;
     use super::*;
     use crate::cgroup::{Controller, Delegation};
 

@@ -45,12 +45,7 @@ pub(super) fn make(path: &Path) -> Result<Made, CgroupError> {
 /// has. Does nothing where they are enabled already; reads back what it wrote.
 pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
     let dir = Dir::open(path)?;
-    let list = |name| {
-        dir.parse(name, "controllers", |text| {
-            Some(Controller::parse_list(text))
-        })
-    };
-    let offered = list("cgroup.controllers")?.unwrap_or_default();
+    let offered = dir.controllers("cgroup.controllers")?;
     let missing = Controller::missing_from(&offered);
     if !missing.is_empty() {
         return Err(CgroupError::ControllersMissing {
@@ -58,7 +53,7 @@ pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
             missing: join(&missing),
         });
     }
-    let enabled = list("cgroup.subtree_control")?.unwrap_or_default();
+    let enabled = dir.controllers("cgroup.subtree_control")?;
     if Controller::REQUIRED
         .iter()
         .chain(&Controller::OPTIONAL)
@@ -75,7 +70,7 @@ pub(super) fn enable_controllers(path: &Path) -> Result<(), CgroupError> {
             let _ = enable(&dir, controller);
         }
     }
-    let enabled = list("cgroup.subtree_control")?.unwrap_or_default();
+    let enabled = dir.controllers("cgroup.subtree_control")?;
     match Controller::missing_from(&enabled).first() {
         Some(controller) => Err(CgroupError::ControllerRefused {
             path: path.to_owned(),

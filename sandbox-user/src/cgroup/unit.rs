@@ -6,12 +6,14 @@ use std::path::Path;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::caller_limit::controllers_of;
 use super::error::CgroupError;
 use super::files::Dir;
 use super::mount::{Controller, Mount};
 use super::orphans::is_gone;
-use super::placement::HOLDING;
+
+/// The unit that holds the host's runs where it is started (`sandbox-runs.service`), as its cgroup. It has
+/// nothing of the service's, so that runs outlive that.
+pub(super) const HOLDING: &str = "/system.slice/sandbox-runs.service";
 
 /// Whether systemd handed a unit's cgroup over (`Delegate=`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ impl Unit {
         Ok(Self {
             delegation: delegation_of(&path)?,
             processes: dir.procs()?.map_or(0, |pids| pids.len()),
-            controllers: controllers_of(&dir)?,
+            controllers: dir.controllers("cgroup.controllers")?,
             cgroup,
         })
     }

@@ -131,7 +131,7 @@ pub(super) fn refused(reason: impl Into<String>) -> Answer {
 
 /// Adds to runs that go on how they are just now.
 fn look_at(runs: &mut [Run]) {
-    let mut lives = Lives::default();
+    let lives = Lives::default();
     for run in runs.iter_mut().filter(|run| run.state == RunState::Running) {
         let Some(live) = lives.of(run.run_id) else {
             continue;

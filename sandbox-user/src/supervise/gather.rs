@@ -18,7 +18,6 @@ use crate::{
         CgroupRef, Confidence, CounterSpan, DeniedForks, EventCounters, Evidence, Fugitive,
         IntentReason, OwnAction, Process, SetupFailure, Signal, WaitStatus,
     },
-    record::{Intervention, held_by},
     trace::{MainProcess, Snapshot, Tracer},
 };
 
@@ -177,24 +176,6 @@ pub(super) fn killed_by(by: &str, pid: u32, reason: Option<String>) -> OwnAction
         asked_by: Some(pid),
         detail: Some(format!("sandbox kill by {by}{why}")),
         ..action_now(IntentReason::Cancelled)
-    }
-}
-
-/// The deadline has come; where the run stands still for somebody, that is said.
-pub(super) fn overdue(leaf: &LeafCgroup, interventions: &[Intervention]) -> OwnAction {
-    let detail = match leaf.frozen_by() {
-        Ok(Some(cgroup))
-            if cgroup == leaf.cgroup().path
-                && let Some(freeze) = held_by(interventions) =>
-        {
-            Some(format!("frozen by sandbox freeze of {}", freeze.by))
-        }
-        Ok(cgroup) => cgroup.map(|path| format!("frozen by cgroup.freeze of {path}")),
-        Err(error) => Some(format!("whether it was frozen is not known: {error}")),
-    };
-    OwnAction {
-        detail,
-        ..action_now(IntentReason::Walltime)
     }
 }
 

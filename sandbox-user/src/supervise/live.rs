@@ -1,11 +1,12 @@
 //! What is known of a run that goes on, by what was kept of it, its leaf and the kernel side's maps: nobody is asked.
 
+use std::cell::OnceCell;
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::state::States;
+use super::{standstill::held_still_by, state::States};
 use crate::{
     cgroup::{LeafCgroup, LeafStats, Mount},
-    record::held_by,
     spec::RunId,
     trace::{PinDir, Tracer},
 };
@@ -26,13 +27,13 @@ pub(crate) struct Live {
 /// Looks at runs, one after another.
 #[derive(Default)]
 pub(crate) struct Lives {
-    /// The maps of this build's programs, once they were opened: `None` within = there are none.
-    tracer: Option<Option<Tracer>>,
+    /// The maps of this build's programs, where there are any.
+    tracer: OnceCell<Option<Tracer>>,
 }
 
 impl Lives {
     /// One of them; `None` where nothing is kept of it, or its leaf is not there: it has not begun, or ends just now.
-    pub(crate) fn of(&mut self, run_id: RunId) -> Option<Live> {
+    pub(crate) fn of(&self, run_id: RunId) -> Option<Live> {
         let docket = States::default().read(run_id).ok()??.docket;
         let leaf = docket.leaf.as_ref()?;
         let opened = LeafCgroup::open(&Mount::find().ok()?, &leaf.path).ok()?;
@@ -45,29 +46,19 @@ impl Lives {
             .map(|at_ns| docket.clock.date(at_ns));
         let walltime = docket.spec.limits.walltime.value;
         let walltime = walltime.and_then(|time| SignedDuration::try_from(time).ok());
-        let frozen_by =
-            opened
-                .frozen_by()
-                .ok()
-                .flatten()
-                .map(|cgroup| match held_by(&docket.interventions) {
-                    Some(freeze) if cgroup == leaf.path => {
-                        format!("sandbox freeze of {}", freeze.by)
-                    }
-                    Some(_) | None => format!("cgroup.freeze of {cgroup}"),
-                });
+        let frozen_by = held_still_by(&opened, &docket.interventions);
         Some(Live {
             started_at,
             deadline: started_at
                 .zip(walltime)
                 .and_then(|(start, time)| start.checked_add(time).ok()),
-            frozen_by,
+            frozen_by: frozen_by.ok().flatten(),
             stats: opened.stats().value,
         })
     }
 
-    fn tracer(&mut self) -> Option<&Tracer> {
+    fn tracer(&self) -> Option<&Tracer> {
         let reopen = || Tracer::reopen(PinDir::own()).ok();
-        self.tracer.get_or_insert_with(reopen).as_ref()
+        self.tracer.get_or_init(reopen).as_ref()
     }
 }

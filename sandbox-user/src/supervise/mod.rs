@@ -40,6 +40,7 @@ mod signals;
 mod sources;
 pub mod spool;
 mod staged;
+mod standstill;
 mod state;
 mod thaw;
 mod unreaped;

@@ -8,9 +8,9 @@ use crate::{
     record::{Deed, LimitKind, nanos},
     supervise::{
         clock,
-        gather::overdue,
         guardian::Start,
         orders::{Asker, Controlled},
+        standstill::overdue,
     },
 };
 

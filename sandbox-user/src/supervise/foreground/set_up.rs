@@ -5,7 +5,7 @@
 
 use super::Made;
 use crate::{
-    cgroup::{self, LeafCgroup, Owner, Placement, Proc},
+    cgroup::{self, LeafCgroup, Owner, Proc},
     evidence::Confidence,
     host::NESTED_PIDS,
     say::say,
@@ -71,8 +71,7 @@ pub(super) async fn set_up(made: &mut Made, guardian_pid: u32) -> Result<(), Run
         made.docket.degraded.push(warning);
     }
     if let (Some(guardian), Some(place)) = (&mut made.guardian, &made.place)
-        && !matches!(place.placement, Placement::Scope(_))
-        && let Some(home) = place.supervisor()
+        && let Some(home) = place.home_of_guardian()
     {
         guardian.send_home(home);
     }
