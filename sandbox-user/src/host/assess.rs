@@ -60,9 +60,6 @@ const TAKES_ROOT: &str = "that takes root: `sudo sandbox check`";
 
 /// Judges a host. `tracing` is what loading the eBPF programs came to; `None`: whoever looks may not.
 pub fn assess(facts: &HostFacts, tracing: Option<&Result<Confidence, String>>) -> Vec<Finding> {
-    if facts.is_served() {
-        return assess_served(facts);
-    }
     let mut findings: Vec<Finding> = service(facts).into_iter().collect();
     findings.extend([privileges(facts), configuration(facts)]);
     findings.extend(cgroups(facts));
@@ -89,29 +86,29 @@ pub fn assess(facts: &HostFacts, tracing: Option<&Result<Confidence, String>>) -
             Some("start it in the host's (docker run --pid=host)"),
         ),
     });
+    if facts.is_served() {
+        let findings = findings.into_iter();
+        return findings
+            .filter_map(|finding| as_served(facts, finding))
+            .collect();
+    }
     findings
 }
 
-/// Judges a host whose service does the runs of whoever looks: their own rights and place do not matter.
-fn assess_served(facts: &HostFacts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = service(facts).into_iter().collect();
-    let mut unseen = vec!["placement", "tracing"];
-    match facts.configuration {
-        Ok(_) => findings.push(configuration(facts)),
-        Err(_) => unseen.push("configuration"),
-    }
-    findings.extend(cgroups(facts));
-    findings.extend([kernel(facts), swap(facts)]);
-    match facts.btf {
-        Btf::Readable | Btf::Absent => findings.push(btf(facts)),
-        Btf::Unreadable => unseen.push("BTF"),
-    }
-    findings.push(bpffs(facts));
-    findings.extend(lockdown(facts));
-    findings.push(domains(facts));
-    let unknown = |name| Finding::new(name, Status::Unknown, TAKES_ROOT, None);
-    findings.extend(unseen.into_iter().map(unknown));
-    findings
+/// A finding as it is for whoever is served: their own rights and place do not matter, and root alone sees the
+/// service's.
+fn as_served(facts: &HostFacts, finding: Finding) -> Option<Finding> {
+    let is_seen = match finding.name.as_str() {
+        "privileges" | "eBPF privileges" => return None,
+        "placement" | "tracing" => false,
+        "configuration" => facts.configuration.is_ok(),
+        "BTF" => facts.btf != Btf::Unreadable,
+        _ => true,
+    };
+    Some(match is_seen {
+        true => finding,
+        false => Finding::new(&finding.name, Status::Unknown, TAKES_ROOT, None),
+    })
 }
 
 fn service(facts: &HostFacts) -> Option<Finding> {

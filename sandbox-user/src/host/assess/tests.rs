@@ -1,7 +1,7 @@
 //! Hosts and what is found on them.
 
 use super::*;
-use crate::cgroup::{Hierarchy, PlacementFacts};
+use crate::cgroup::{CallerLimit, Hierarchy, Limited, PlacementFacts};
 use crate::host::HostInfo;
 use crate::host::facts::Capabilities;
 use crate::policy::LimitedCallers;
@@ -288,8 +288,22 @@ fn a_user_whose_runs_the_service_does_needs_no_rights_and_is_told_what_could_not
             finding.name.as_str()
         })
         .collect();
-    let expected = ["placement", "tracing", "configuration"];
+    let expected = ["configuration", "placement", "tracing"];
     assert_eq!(unseen, expected);
+
+    // But for one that the service refuses.
+    let mut limited = served.clone();
+    let mut placement = good().placement.expect("it is there").expect("gathered");
+    placement.caller_limit = Some(CallerLimit {
+        limited: Limited::Cpu,
+        cgroup: "/job_1".to_owned(),
+        processes: 0,
+        controllers: Controller::parse_list(""),
+    });
+    limited.placement = Some(Ok(placement));
+    let findings = assess(&limited, None);
+    assert!(findings[0].found.contains("/job_1"), "{findings:#?}");
+    assert!(!will_run(&findings));
 
     // Root's own place matters all the same.
     let root = HostFacts { euid: 0, ..served };
