@@ -206,7 +206,7 @@ fn the_limit_of_an_enclosing_cgroup_is_told_from_the_leafs_own() {
         assert_eq!(record.limit_hit("memory_ancestor")["fatal"], true);
         record.assert_notes(&[
             &format!("memory limit of {limit} MiB of the enclosing cgroup {cgroup} reached."),
-            "Its own memory limit was not what ended it",
+            &format!("It can never have more than {limit} MiB there"),
         ]);
     }
 }

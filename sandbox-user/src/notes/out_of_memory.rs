@@ -54,12 +54,24 @@ pub(super) fn memory_ancestor(record: &RunRecord) -> Vec<String> {
     } else {
         "Killed: out of memory, at a level above the analysis that could not be told.".to_owned()
     };
-    vec![
-        first,
-        oom_story(record),
-        "Its own memory limit was not what ended it; run it again when there is room.".to_owned(),
-    ]
+    vec![first, oom_story(record), elsewhere(record)]
 }
+
+/// What is to be done where the limit above was met.
+fn elsewhere(record: &RunRecord) -> String {
+    let own = record.limits.memory_bytes.effective;
+    match &record.limits.memory_bytes.enclosing {
+        Some(above) if own.is_none_or(|own| above.value < own) => format!(
+            "It can never have more than {} there, whatever its own limit says; run it where there is more.",
+            format_bytes(above.value)
+        ),
+        Some(_) | None => NOT_ITS_OWN.to_owned(),
+    }
+}
+
+/// Of a limit that others share, or the host.
+const NOT_ITS_OWN: &str =
+    "Its own memory limit was not what ended it; run it again when there is room.";
 
 fn is_leaf(record: &RunRecord, cgroup: &str) -> bool {
     record
@@ -89,7 +101,7 @@ pub(super) fn host_oom(record: &RunRecord) -> Vec<String> {
     vec![
         format!("Killed: the host ran out of memory{counted}."),
         oom_story(record),
-        "Its own memory limit was not what ended it; run it again when there is room.".to_owned(),
+        NOT_ITS_OWN.to_owned(),
     ]
 }
 

@@ -135,6 +135,13 @@ fn memory_ran_out() {
         "Killed: memory limit of 2 GiB of the enclosing cgroup /sandbox/runs reached. The kernel OOM killer killed bash (pid 4700) at 2.00 GiB; the whole analysis was stopped after 3 min 12 s. Its own memory limit was not what ended it; run it again when there is room.",
     );
     reads(
+        Case::named("ancestor with less than the leaf")
+            .enclosed_memory(1 << 30)
+            .dies_of(SIGKILL)
+            .with(Kill::oom(true, Some(PARENT))),
+        "Killed: memory limit of 2 GiB of the enclosing cgroup /sandbox/runs reached. The kernel OOM killer killed bash (pid 4700) at 2.00 GiB; the whole analysis was stopped after 3 min 12 s. It can never have more than 1 GiB there, whatever its own limit says; run it where there is more.",
+    );
+    reads(
         Case::named("ancestor, nobody watching")
             .dies_of(SIGKILL)
             .inferred()
