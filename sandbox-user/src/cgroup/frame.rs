@@ -16,6 +16,11 @@ pub(super) fn name(run_id: Uuid) -> String {
     format!("sandbox-{run_id}")
 }
 
+/// Whose frame a cgroup of that name is; `None` where it is none.
+pub(super) fn run_of(cgroup: &str) -> Option<Uuid> {
+    Uuid::parse_str(cgroup.strip_prefix("sandbox-")?).ok()
+}
+
 /// Whether a base is the run's own: its frame, or its scope of systemd's.
 pub(super) fn is_of(base: &str, run: &str) -> bool {
     let Ok(run_id) = Uuid::parse_str(run) else {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
@@ -46,6 +46,8 @@ pub struct Survey {
     pub orphans: Vec<Orphan>,
     /// Leaves of live runs.
     pub live: Vec<String>,
+    /// Frames of runs from long ago: one without a leaf is what a run left that was killed as it made them.
+    frames: Vec<PathBuf>,
     /// What could not be judged, and so is left alone.
     pub failures: Vec<CgroupError>,
 }
@@ -66,6 +68,13 @@ pub enum Adoption {
     Adopted,
     /// Somebody else's, who lives; or it is gone.
     Owned,
+}
+
+impl Survey {
+    /// Removes the frames that nobody is in.
+    pub fn remove_empty_frames(&self) {
+        self.frames.iter().for_each(|frame| frame::remove(frame));
+    }
 }
 
 /// Searches the whole tree for leaves, changing nothing.
@@ -125,6 +134,12 @@ fn visit(mount: &Mount, proc: &Proc, cgroup: &str, depth: usize, found: &mut Sur
     };
     if depth == MAX_DEPTH {
         return;
+    }
+    let frame = cgroup
+        .rsplit_once('/')
+        .and_then(|(_, name)| frame::run_of(name));
+    if frame.is_some_and(|run_id| is_from_long_ago(run_id, SystemTime::now())) {
+        found.frames.push(path.clone());
     }
     match children(&path) {
         Ok(below) => {
@@ -195,7 +210,12 @@ fn is_abandoned(cgroup: &str, now: SystemTime) -> bool {
     if !(is_ours || base.contains(&format!("{}/", placement::SLICE)) || frame::is_of(base, name)) {
         return false;
     }
-    let Some(made) = Uuid::parse_str(name).ok().and_then(|id| id.get_timestamp()) else {
+    Uuid::parse_str(name).is_ok_and(|run_id| is_from_long_ago(run_id, now))
+}
+
+/// Whether an id was made so long ago that what it is of is marked by now.
+fn is_from_long_ago(run_id: Uuid, now: SystemTime) -> bool {
+    let Some(made) = run_id.get_timestamp() else {
         return false;
     };
     let (seconds, nanos) = made.to_unix();
@@ -378,6 +398,24 @@ mod tests {
             .0;
         let soon = SystemTime::UNIX_EPOCH + Duration::from_secs(made + 30);
         assert!(!is_abandoned(&format!("/sandbox/runs/{RUN}"), soon));
+    }
+
+    #[test]
+    fn a_frame_without_a_leaf_is_removed_where_it_is_old_and_one_with_a_leaf_stays() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let frame = |run: &str| temp.path().join(format!("job/sandbox-{run}"));
+        let other = RUN.replace("001", "002");
+        let young = Uuid::now_v7().to_string();
+        for path in [
+            frame(RUN).join("runs"),
+            frame(&other).join("runs").join(&other),
+            frame(&young),
+        ] {
+            std::fs::create_dir_all(path).expect("mkdir");
+        }
+        survey(&mount(temp.path()), &FakeProc::new().proc()).remove_empty_frames();
+        let left = [RUN, &other, &young].map(|run| frame(run).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

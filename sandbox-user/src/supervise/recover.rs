@@ -124,6 +124,7 @@ impl Recovery<'_> {
             let known = survey.live.iter().chain(orphaned);
             self.settle_without_leaves(&known.filter_map(|leaf| run_of(leaf)).collect());
         }
+        survey.remove_empty_frames();
         let failures = survey.failures.iter().map(ToString::to_string);
         self.done.problems.extend(failures);
         if self.proc.is_in_first_pid_namespace()
