@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Configured, wait};
+use crate::{Configured, guardians, parent_of, wait};
 
 /// A running `sandbox serve` with a store of its own. Dropped, both are gone.
 #[derive(Debug)]
@@ -83,6 +83,20 @@ impl Service {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Who has rights while it does one run: itself, the run's supervisor and its guardian, with their pids. The guardian
+    /// of a run before has to be gone.
+    #[must_use]
+    #[track_caller]
+    pub fn privileged(&self) -> [(&'static str, i32); 3] {
+        let guardian = wait::for_some("its guardian", || guardians().into_iter().next());
+        let supervisor = parent_of(guardian).expect("it has one");
+        [
+            ("service", self.pid().cast_signed()),
+            ("supervisor", supervisor),
+            ("guardian", guardian),
+        ]
     }
 
     /// Sends it a signal.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use sandbox_tests::{Guest, Record, Scene, Service, assert_has, guardians, parent_of, wait};
+use sandbox_tests::{Guest, Record, Scene, Service, assert_has, guardians, wait};
 use serde_json::json;
 
 /// Has a run done under an environment of tricks, and prints what came to the sockets that it names.
@@ -89,8 +89,6 @@ fn tricks_with_the_environment_reach_the_analysis_and_neither_service_nor_superv
             let pid = fs::read_to_string(scene.path("pid")).ok()?;
             pid.strip_suffix('\n')?.parse().ok()
         });
-        let guardian = *guardians().first().expect("it has one");
-        let supervisor = parent_of(guardian).expect("it has one");
         let folder = scene.folder().display().to_string();
         for trick in [
             "LD_PRELOAD=",
@@ -101,12 +99,7 @@ fn tricks_with_the_environment_reach_the_analysis_and_neither_service_nor_superv
         ] {
             assert!(shown_by(main).contains(trick), "{trick} is not to be had");
         }
-        let privileged = [
-            ("service", service.pid().cast_signed()),
-            ("supervisor", supervisor),
-            ("guardian", guardian),
-        ];
-        for (who, pid) in privileged {
+        for (who, pid) in service.privileged() {
             let shown = shown_by(pid);
             for trick in [&folder, "LD_", "SANDBOX_", "LISTEN_", "RUST_", "XDG_"] {
                 let is_tricked = shown.contains(trick);
@@ -119,6 +112,7 @@ fn tricks_with_the_environment_reach_the_analysis_and_neither_service_nor_superv
             status.ends_with('\n').then_some(status)
         });
         assert_eq!(status, "0\n", "{}", scene.read("said"));
+        wait::until("the guardian to be done", || guardians().is_empty());
         let said = scene.read("said");
         let ended = said.lines().filter(|line| !line.ends_with("went well"));
         assert_eq!(

@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use sandbox_tests::{Guest, Record, Scene, Service, guardians, has_ended, parent_of, wait};
+use sandbox_tests::{Guest, Record, Scene, Service, guardians, has_ended, wait};
 
 /// Gives what each attempt on a process came to: the name of its errno, or `done`.
 const ON_PROCESSES: &str = r#"
@@ -87,13 +87,8 @@ fn an_analysis_can_neither_trace_nor_signal_nor_change_the_service_its_superviso
                  >/dev/null 2>&1 &"
             ))
             .expect(0);
-        let guardian = wait::for_some("its guardian", || guardians().into_iter().next());
-        let supervisor = parent_of(guardian).expect("it has one");
-        let targets = [
-            ("service", service.pid().cast_signed()),
-            ("supervisor", supervisor),
-            ("guardian", guardian),
-        ];
+        let targets = service.privileged();
+        let [.., (_, guardian)] = targets;
         let lines = targets.map(|(who, pid)| format!("{who} {pid}\n"));
         scene.write("targets", &lines.concat());
         scene.write("go", "");
@@ -133,6 +128,7 @@ fn an_analysis_can_neither_trace_nor_signal_nor_change_the_service_its_superviso
         let record = Record::parse(&shown.expect(0).out());
         record.assert_verdict("completed", "none");
         assert!(record.list("/interventions").is_empty(), "{record}");
+        wait::until("the guardian to be done", || guardians().is_empty());
     }
 }
 

@@ -128,8 +128,8 @@ pub enum Event {
         /// Why.
         reason: Excerpt,
     },
-    /// The log before this one did not end as its writer leaves one; it is kept beside this, of which this is the first
-    /// entry.
+    /// A log before did not end as its writer leaves one, or was taken away under it; it is kept beside this, of which
+    /// this is the next entry.
     Damaged {
         /// How long it is.
         bytes: u64,

@@ -153,7 +153,7 @@ impl Display for Finding {
             ),
             Self::Damaged { seq, kept_in, .. } => write!(
                 f,
-                "begun anew: entry {seq} says that a log before it was not what its writer had left, and is kept as {}",
+                "begun anew: entry {seq} says that a log before it was damaged or taken away, and is kept as {}",
                 Printable(kept_in)
             ),
             Self::Unterminated { seq, .. } => write!(

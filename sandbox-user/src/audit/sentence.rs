@@ -72,7 +72,9 @@ impl Event {
                 ..
             } => format!("run {run_id}: {order} by uid {uid} came to nothing: {reason}"),
             Self::Damaged { kept_in, .. } => {
-                format!("the audit log was damaged: it is kept as {kept_in}, a new one was begun")
+                format!(
+                    "the audit log was damaged or taken away: what was in it is kept as {kept_in}"
+                )
             }
             Self::Torn { kept_in, .. } => {
                 format!("a crash had torn the audit log's last line, which is kept as {kept_in}")

@@ -179,12 +179,7 @@ mod tests {
             let temp = tempfile::tempdir().expect("temp dir");
             fs::create_dir_all(temp.path().join("a/b")).expect("mkdir");
             fs::write(temp.path().join("a").join(file), text).expect("write");
-            let mount = Mount {
-                root: temp.path().to_owned(),
-                subtree: "/".to_owned(),
-                options: Vec::new(),
-                controllers: Default::default(),
-            };
+            let mount = Mount::of_test(temp.path());
             let above = Above::open(&mount, "/a/b/leaf").expect("they are there");
             let found = above.nearest_limit().expect("read");
             let found = found.map(|(limited, cgroup, _)| (limited, cgroup));
@@ -203,12 +198,7 @@ mod tests {
         write("a/b/cpu.max", "100000 200000\n");
         write("a/b/leaf/pids.max", "5\n");
         write("pids.max", "7\n");
-        let mount = Mount {
-            root: temp.path().to_owned(),
-            subtree: "/".to_owned(),
-            options: Vec::new(),
-            controllers: Default::default(),
-        };
+        let mount = Mount::of_test(temp.path());
         let limits = || {
             let above = Above::open(&mount, "/a/b/leaf").expect("they are there");
             above.limits().expect("read")

@@ -91,21 +91,18 @@ impl CallerLimit {
     /// # Errors
     /// [`CgroupError::CallerLimited`] where there is nothing.
     pub(super) fn room(&self, manager: Manager, unit: Option<&Unit>) -> Result<Room, CgroupError> {
-        let why = match (manager, unit) {
-            (Manager::Systemd, unit) => match unit {
-                _ if is_systemds_slice(&self.cgroup) => return Ok(Room::Slice),
-                Some(unit)
-                    if unit.delegation == Delegation::Delegated
-                        && Path::new(&self.cgroup).starts_with(&unit.cgroup) =>
-                {
-                    self.obstacle()
-                }
-                Some(_) | None => Some(
-                    "systemd keeps it to itself (Delegate=yes and DelegateSubgroup= in its unit hand it over)"
-                        .to_owned(),
-                ),
-            },
-            (Manager::None, _) => self.obstacle(),
+        let is_ours = |unit: &Unit| {
+            unit.delegation == Delegation::Delegated
+                && Path::new(&self.cgroup).starts_with(&unit.cgroup)
+        };
+        let why = match manager {
+            Manager::None => self.obstacle(),
+            Manager::Systemd if is_systemds_slice(&self.cgroup) => return Ok(Room::Slice),
+            Manager::Systemd if unit.is_some_and(is_ours) => self.obstacle(),
+            Manager::Systemd => Some(
+                "systemd keeps it to itself (Delegate=yes and DelegateSubgroup= in its unit hand it over)"
+                    .to_owned(),
+            ),
         };
         match why {
             None => Ok(Room::Within),
@@ -134,8 +131,8 @@ impl CallerLimit {
 
 /// Whether a cgroup is a slice of the system's manager; a user's manager has slices below its service.
 fn is_systemds_slice(cgroup: &str) -> bool {
-    let parts = cgroup.trim_start_matches('/').split('/');
-    !cgroup.is_empty() && parts.into_iter().all(|part| part.ends_with(".slice"))
+    let mut parts = cgroup.trim_start_matches('/').split('/');
+    parts.all(|part| part.ends_with(".slice"))
 }
 
 #[cfg(test)]

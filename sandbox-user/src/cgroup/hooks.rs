@@ -31,7 +31,7 @@ pub fn base_of(leaf: &str) -> Option<&str> {
 }
 
 /// Whether a cgroup is a hook's in one of the host's own bases.
-pub fn is_hooks(cgroup: &str) -> bool {
+pub(super) fn is_hooks(cgroup: &str) -> bool {
     [BARE_BASE, HOLDING].iter().any(|base| {
         let below = cgroup.strip_prefix(&child(base, HOOKS));
         below.is_some_and(|below| below.starts_with('/'))

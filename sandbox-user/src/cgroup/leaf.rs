@@ -367,12 +367,7 @@ mod tests {
     fn place(root: &Path) -> Place {
         std::fs::create_dir_all(root.join("sandbox/runs")).expect("mkdir");
         Place {
-            mount: Mount {
-                root: root.to_owned(),
-                subtree: "/".to_owned(),
-                options: Vec::new(),
-                controllers: Default::default(),
-            },
+            mount: Mount::of_test(root),
             placement: Placement::Bare("/sandbox".to_owned()),
             base: "/sandbox".to_owned(),
             degraded: Vec::new(),

@@ -103,6 +103,19 @@ pub struct Mount {
     pub controllers: BTreeSet<Controller>,
 }
 
+#[cfg(test)]
+impl Mount {
+    /// A directory of a test's as a mount of the whole tree.
+    pub(super) fn of_test(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            subtree: "/".to_owned(),
+            options: Vec::new(),
+            controllers: BTreeSet::new(),
+        }
+    }
+}
+
 impl Mount {
     /// Finds this host's cgroup2 mount; once in a process, since it stays where it is, and a host's mounts can be many
     /// to read.

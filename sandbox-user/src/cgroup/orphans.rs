@@ -354,15 +354,6 @@ mod tests {
 
     const RUN: &str = "019aa3c2-5e00-7000-8000-000000000001";
 
-    fn mount(root: &Path) -> Mount {
-        Mount {
-            root: root.to_owned(),
-            subtree: "/".to_owned(),
-            options: Vec::new(),
-            controllers: Default::default(),
-        }
-    }
-
     #[test]
     fn only_a_run_s_name_in_a_base_of_ours_and_an_old_one_counts_as_abandoned() {
         let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
@@ -413,7 +404,7 @@ mod tests {
         ] {
             std::fs::create_dir_all(path).expect("mkdir");
         }
-        survey(&mount(temp.path()), &FakeProc::new().proc()).remove_empty_frames();
+        survey(&Mount::of_test(temp.path()), &FakeProc::new().proc()).remove_empty_frames();
         let left = [RUN, &other, &young].map(|run| frame(run).exists());
         assert_eq!(left, [false, true, true]);
     }
@@ -426,7 +417,7 @@ mod tests {
         let fake = FakeProc::new();
         let populated = |text: &str| {
             std::fs::write(leaf.join("cgroup.events"), text).expect("write");
-            survey(&mount(temp.path()), &fake.proc())
+            survey(&Mount::of_test(temp.path()), &fake.proc())
         };
         assert!(populated("populated 1\n").orphans.is_empty());
         let found = populated("populated 0\n");

@@ -222,7 +222,17 @@ pub async fn prepare(
             limit.limited, limit.cgroup
         ));
     }
-    let mut was_switched_on_in_vain = false;
+    // A host without systemd is ours to mend, wherever the leaf goes.
+    let switched = match facts.manager {
+        Manager::None => mount.switch_on_nsdelegate(),
+        Manager::Systemd => Ok(()),
+    };
+    if mount.nsdelegate() == NsDelegate::Off {
+        let why = switched.map_or_else(|error| format!(": {error}"), |()| String::new());
+        degraded.push(format!(
+            "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders{why}"
+        ));
+    }
     let base = match &placement {
         Placement::Unit(cgroup) => cgroup.clone(),
         Placement::Scope(slice) => systemd::start_scope(guardian_pid, run_id, slice).await?,
@@ -233,12 +243,6 @@ pub async fn prepare(
             base
         }
         Placement::Bare(cgroup) => {
-            if let Err(error) = mount.switch_on_nsdelegate() {
-                was_switched_on_in_vain = true;
-                degraded.push(format!(
-                    "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders: {error}"
-                ));
-            }
             tree::enable_controllers(&mount.root)?;
             let path = mount.dir(cgroup)?;
             if tree::make(&path)? == Made::New
@@ -249,11 +253,6 @@ pub async fn prepare(
             cgroup.clone()
         }
     };
-    if mount.nsdelegate() == NsDelegate::Off && !was_switched_on_in_vain {
-        degraded.push(
-            "cgroup2 is mounted without nsdelegate, so cgroup namespaces are no borders".to_owned(),
-        );
-    }
     let place = Place {
         mount,
         placement,
